@@ -1,0 +1,3 @@
+"""One file per tag: thin typed functions."""
+
+from __future__ import annotations

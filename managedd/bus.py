@@ -1,0 +1,81 @@
+"""The bus carries wake-ups, never data: whoever wakes reads the rows.
+
+A subscription is one flag that stays raised until it is taken, so a publisher never blocks, nothing grows, and a wake-up that
+comes between two looks is never lost.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Topic(StrEnum):
+    """What was committed."""
+
+    RUNS = "runs"
+    """A flow run was created or changed state: the dispatcher and the runners look."""
+    SLOTS = "slots"
+    """A slot or a limit changed: waiting runs may go."""
+    EXECUTIONS = "executions"
+    """An execution was inserted, advanced, or asked to stop."""
+    SCHEDULES = "schedules"
+    """A deployment or a schedule changed."""
+    EVENTS = "events"
+    """Events were stored."""
+    LOGS = "logs"
+    """Log lines were stored."""
+
+
+class Subscription:
+    """A raised-flag view of some topics."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Return True when woken, False when `timeout_seconds` passed; the flag is down afterwards."""
+        woken = True
+        if timeout_seconds is None:
+            await self._event.wait()
+        else:
+            with anyio.move_on_after(timeout_seconds) as scope:
+                await self._event.wait()
+            woken = not scope.cancelled_caught
+        self._event = anyio.Event()
+        return woken
+
+
+class Bus:
+    """In-process fan-out of wake-ups. Only touched from the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[Topic, set[Subscription]] = defaultdict(set)
+
+    def publish(self, topics: Iterable[Topic]) -> None:
+        """Every subscription to one of `topics` is awake afterwards."""
+        for topic in topics:
+            for subscription in self._subscriptions[topic]:
+                subscription.wake()
+
+    @contextmanager
+    def subscribe(self, *topics: Topic) -> Iterator[Subscription]:
+        """A subscription for as long as the block lasts."""
+        subscription = Subscription()
+        for topic in topics:
+            self._subscriptions[topic].add(subscription)
+        try:
+            yield subscription
+        finally:
+            for topic in topics:
+                self._subscriptions[topic].discard(subscription)

@@ -1,0 +1,50 @@
+"""Time: aware UTC datetimes at the edges, integer microseconds since the epoch in the store.
+
+The store keeps microseconds because SQLite 3.40 has no sub-second `unixepoch` and integers index and compare exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """What tells the time; tests use one that they turn by hand."""
+
+    def now_us(self) -> int:
+        """Wall-clock microseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch; a naive datetime is taken as UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC datetime of `us` microseconds since the epoch."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def iso(us: int) -> str:
+    """ISO-8601 with microseconds and `Z`, as Prefect's server writes it."""
+    return from_us(us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

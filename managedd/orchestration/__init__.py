@@ -1,0 +1,3 @@
+"""The state rules: what a run may become."""
+
+from __future__ import annotations

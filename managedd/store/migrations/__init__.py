@@ -1,0 +1,3 @@
+"""Numbered SQL files, applied in order."""
+
+from __future__ import annotations

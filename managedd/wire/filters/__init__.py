@@ -1,0 +1,3 @@
+"""Filter models, one file per resource; data only."""
+
+from __future__ import annotations
