@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from managedd.model.logs import LogCursor, RawLine
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from managedd.model.logs import LogCursor, RawLine
 
 Progress = Callable[[str], Awaitable[None]]
 """Says one line of progress in the run's log."""

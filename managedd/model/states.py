@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from managedd.clock import iso, to_us
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class StateType(StrEnum):
