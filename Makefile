@@ -1,0 +1,80 @@
+# make test      everything from nothing: virtual environment, engine, image, Prefect client, then pytest (ARGS="-k name" to choose)
+# make lint      ruff, mypy, import-linter
+# make serve     the daemon from this checkout (ARGS="--help")
+# make provision what the container tests need, with the engine left running; `make stop-engine` ends it
+# make lock      requirements.lock from a fresh virtual environment: what test and lint install from then on
+# make clean     nothing left that make, pytest or the tools have made here
+
+SHELL := /bin/bash
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := $(wildcard requirements.lock)
+# Two makes in one checkout take turns at the virtual environment, where the system has flock.
+TURN := $(shell command -v flock >/dev/null && echo 'flock .cache/venv.lock')
+
+.PHONY: test lint serve provision stop-engine lock clean venv
+.DEFAULT_GOAL := test
+
+test: $(STAMP)
+	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@echo "[lint] ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@echo "[lint] mypy"
+	@$(BIN)/mypy -p managedd -p tests.support
+	@echo "[lint] import-linter"
+	@$(BIN)/lint-imports
+
+serve: $(STAMP)
+	@$(BIN)/managedd serve $(ARGS)
+
+provision: $(STAMP)
+	@$(BIN)/python -m tests.support.provision
+
+stop-engine: $(STAMP)
+	@$(BIN)/python -m tests.support.provision --stop
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml $(LOCK)
+	@mkdir -p .cache
+	@$(TURN) $(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) .install
+
+# Under the lock: another make may have done it by now.
+.PHONY: .install
+.install:
+	@if [ -e $(STAMP) ] && [ -z "$$(find pyproject.toml $(LOCK) -newer $(STAMP))" ]; then exit 0; fi; \
+	set -e; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "[venv] $(PYTHON) is missing or older than Python 3.11; name another with PYTHON=" >&2; exit 1; }; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	    || { echo "[venv] $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    echo "[venv] making $(VENV) …"; $(PYTHON) -m venv --clear $(VENV); \
+	fi; \
+	echo "[venv] installing managedd and its development tools $(if $(LOCK),as requirements.lock says )…"; \
+	began=$$SECONDS; touch $(STAMP).new; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'; \
+	mv $(STAMP).new $(STAMP); \
+	echo "[venv] done in $$((SECONDS - began)) s"
+
+lock:
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; began=$$SECONDS; \
+	echo "[lock] installing the newest versions that fit into a fresh virtual environment …"; \
+	$(PYTHON) -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	"$$fresh/bin/python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' >"$$fresh/lock"; \
+	cp "$$fresh/lock" requirements.lock; \
+	echo "[lock] requirements.lock: $$(wc -l <requirements.lock) packages in $$((SECONDS - began)) s"
+
+# The engine and its image belong to the machine, not to the checkout; a running engine of ours is stopped first.
+clean:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.support.provision --stop || true; fi
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
