@@ -174,6 +174,7 @@ CREATE TABLE flow_runs (
 CREATE UNIQUE INDEX flow_runs_idempotency ON flow_runs(flow_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX flow_runs_expected ON flow_runs(workspace_id, expected_start_time);
 CREATE INDEX flow_runs_started ON flow_runs(workspace_id, start_time);
+CREATE INDEX flow_runs_began ON flow_runs(workspace_id, coalesce(start_time, expected_start_time));
 CREATE INDEX flow_runs_ended ON flow_runs(workspace_id, end_time);
 CREATE INDEX flow_runs_name ON flow_runs(workspace_id, name);
 CREATE INDEX flow_runs_deployment ON flow_runs(deployment_id, state_type, expected_start_time);

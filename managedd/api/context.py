@@ -1,0 +1,85 @@
+"""What a handler is given: who asks, for which workspace, and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aiohttp import web
+
+    from managedd.bus import Bus
+    from managedd.clock import Clock
+    from managedd.config import Settings
+    from managedd.store.database import Database, Tx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who asks."""
+
+    kind: str
+    """`operator` (the local socket or an open loopback listener), `client` or `run`."""
+    workspace_id: str | None = None
+    """The only workspace it may enter; None: any."""
+    flow_run_id: str | None = None
+    """A run's key is for this run and its descendants."""
+    execution_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """What the api layer works with; built once by the daemon."""
+
+    settings: Settings
+    db: Database
+    logs: Database
+    bus: Bus
+    clock: Clock
+    ready: bool = False
+    """False: every request but /health is answered 503 + Retry-After + Prefect-Maintenance."""
+    stopping: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the daemon knows about itself and shows: driver, versions, listeners."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One request."""
+
+    services: Services
+    workspace: str
+    account: str
+    actor: Actor
+    headers: Mapping[str, str]
+    request: web.Request
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """`fn` in a read transaction of this workspace."""
+        return await self.services.db.read(fn, workspace=self.workspace)
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """`fn` committed in this workspace."""
+        return await self.services.db.write(fn, workspace=self.workspace)
+
+    async def read_logs(self, fn: Callable[[Tx], T]) -> T:
+        """`fn` in a read transaction of the log store."""
+        return await self.services.logs.read(fn, workspace=self.workspace)
+
+    async def write_logs(self, fn: Callable[[Tx], T], *, durable: bool = True) -> T:
+        """`fn` committed in the log store; durable: before the answer it is on disk."""
+        return await self.services.logs.write(fn, workspace=self.workspace, durable=durable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer whose status or headers the operation decides itself; `body` is wire data, or bytes as they are."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"

@@ -1,0 +1,237 @@
+"""Operation: OpenAPI's own word for method + path + typed function. The signature is the declaration.
+
+A handler is `async def name(ctx, <path parameters>, *, <query or body parameters>)`. For each parameter:
+
+- its name stands in the path → path parameter;
+- GET (or marked `QUERY`) → query parameter;
+- otherwise body: exactly one → it is the whole body (unless marked `EMBED`); several → one object with a member each, and a model
+  `Body_<operation id>` in the document, as FastAPI does it.
+
+Nothing is injected but the context.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+
+Handler = Callable[..., Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
+
+QUERY = "query"
+"""`Annotated[T, QUERY]`: a query parameter of an operation that has a body."""
+EMBED = "embed"
+"""`Annotated[T, EMBED]`: a member of the body even when it is the only one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One path or query parameter."""
+
+    name: str
+    where: str
+    adapter: TypeAdapter[Any]
+    required: bool
+    default: Any
+    many: bool
+    """A list: the query may repeat it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What the router, the validator and the document read."""
+
+    method: str
+    path: str
+    tag: str
+    status: int
+    handler: Handler
+    returns: Any
+    summary: str
+    description: str
+    parameters: tuple[Parameter, ...] = ()
+    body: TypeAdapter[Any] | None = None
+    body_type: Any = None
+    body_members: tuple[str, ...] | None = None
+    """Names of an embedded body's members; None: `body_name` takes the whole."""
+    body_name: str = ""
+    body_required: bool = False
+    public: bool = False
+    """Answered without a credential."""
+    scoped: bool = True
+    """Whether it is also served below /accounts/…/workspaces/…."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """FastAPI's operation id: name + path with non-words as `_` + method."""
+        return re.sub(r"\W", "_", f"{self.handler.__name__}{self.path}") + f"_{self.method.lower()}"
+
+    def bind(self, path: Mapping[str, str], query: Any, body: bytes) -> dict[str, Any]:
+        """The handler's keyword arguments. Raises InvalidRequest with every error at its place."""
+        arguments: dict[str, Any] = {}
+        errors: list[dict[str, Any]] = []
+        for parameter in self.parameters:
+            self._take(parameter, path, query, arguments, errors)
+        if self.body is not None:
+            self._take_body(body, arguments, errors)
+        if errors:
+            raise InvalidRequest(errors)
+        return arguments
+
+    @staticmethod
+    def _take(
+        parameter: Parameter,
+        path: Mapping[str, str],
+        query: Any,
+        arguments: dict[str, Any],
+        errors: list[dict[str, Any]],
+    ) -> None:
+        source = path if parameter.where == "path" else query
+        if parameter.name not in source:
+            if parameter.required:
+                errors.append({"type": "missing", "loc": [parameter.where, parameter.name], "msg": "Field required"})
+            else:
+                arguments[parameter.name] = parameter.default
+            return
+        raw = source.getall(parameter.name) if parameter.many else source[parameter.name]
+        try:
+            arguments[parameter.name] = parameter.adapter.validate_python(raw)
+        except ValidationError as error:
+            errors.extend(_errors(error, [parameter.where, parameter.name]))
+
+    def _take_body(self, body: bytes, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
+        assert self.body is not None
+        if not body.strip():
+            if self.body_required:
+                errors.append({"type": "missing", "loc": ["body"], "msg": "Field required"})
+                return
+            body = b"{}" if self.body_members is not None else b"null"
+        try:
+            value = self.body.validate_json(body)
+        except ValidationError as error:
+            errors.extend(_errors(error, ["body"]))
+            return
+        if self.body_members is None:
+            arguments[self.body_name] = value
+        else:
+            arguments.update({name: getattr(value, name) for name in self.body_members})
+
+
+class InvalidRequest(Exception):
+    """The request does not fit the operation; `errors` has type, loc and msg of each."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__("Invalid request received.")
+        self.errors = errors
+
+
+def _errors(error: ValidationError, prefix: list[Any]) -> list[dict[str, Any]]:
+    """pydantic's errors without the input: it may hold a secret."""
+    return [
+        {"type": item["type"], "loc": [*prefix, *item["loc"]], "msg": item["msg"]}
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def operation(
+    method: str,
+    path: str,
+    *,
+    tag: str,
+    returns: Any = None,
+    status: int = 200,
+    public: bool = False,
+    scoped: bool = True,
+    extra: Mapping[str, Any] | None = None,
+) -> Callable[[H], H]:
+    """The decorated handler carries its declaration as `__operation__`; `operations(module)` finds it."""
+
+    def declare(handler: H) -> H:
+        doc = inspect.getdoc(handler) or ""
+        summary, _, description = doc.partition("\n")
+        declared = {
+            "method": method, "path": path, "tag": tag, "returns": returns, "status": status, "public": public, "scoped": scoped,
+            "extra": extra or {}, "summary": summary, "description": description.strip(),
+        }  # fmt: skip
+        handler.__operation__ = declared  # type: ignore[attr-defined]
+        return handler
+
+    return declare
+
+
+def operations(module: Any) -> list[Operation]:
+    """Every operation declared in `module`, in source order."""
+    return [_build(member) for member in vars(module).values() if hasattr(member, "__operation__")]
+
+
+def _markers(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    if get_origin(annotation) is Annotated:
+        inner, *marks = get_args(annotation)
+        marked = tuple(mark for mark in marks if mark in (QUERY, EMBED))
+        rest = tuple(mark for mark in marks if mark not in (QUERY, EMBED))
+        for mark in rest:
+            inner = Annotated[inner, mark]
+        return inner, marked
+    return annotation, ()
+
+
+def _build(handler: Handler) -> Operation:
+    declared: dict[str, Any] = handler.__operation__  # type: ignore[attr-defined]
+    hints = get_type_hints(handler, include_extras=True)
+    path_names = set(re.findall(r"{(\w+)}", declared["path"]))
+    parameters: list[Parameter] = []
+    members: dict[str, tuple[Any, Any]] = {}
+    embed = False
+    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
+        annotation, marks = _markers(hints[name])
+        required = parameter.default is inspect.Parameter.empty
+        in_query = declared["method"] == "GET" or QUERY in marks
+        if name in path_names or in_query:
+            parameters.append(
+                Parameter(
+                    name=name,
+                    where="path" if name in path_names else "query",
+                    adapter=TypeAdapter(annotation),
+                    required=required,
+                    default=None if required else parameter.default,
+                    many=_is_list(annotation),
+                )
+            )
+        else:
+            embed = embed or EMBED in marks
+            members[name] = (annotation, ... if required else parameter.default)
+    body = _body(handler.__name__, declared, members, embed=embed)
+    return Operation(handler=handler, parameters=tuple(parameters), **body, **declared)
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(get_origin(arg) is list for arg in get_args(annotation))
+
+
+def _body(name: str, declared: dict[str, Any], members: dict[str, tuple[Any, Any]], *, embed: bool) -> dict[str, Any]:
+    if not members:
+        return {}
+    if len(members) == 1 and not embed:
+        ((only, (annotation, default)),) = members.items()
+        return {
+            "body": TypeAdapter(annotation),
+            "body_type": annotation,
+            "body_name": only,
+            "body_required": default is ...,
+        }
+    operation_id = re.sub(r"\W", "_", f"{name}{declared['path']}") + f"_{declared['method'].lower()}"
+    model: type[BaseModel] = create_model(  # type: ignore[call-overload]
+        f"Body_{operation_id}", __config__=ConfigDict(extra="ignore"), **members
+    )
+    return {
+        "body": TypeAdapter(model),
+        "body_type": model,
+        "body_members": tuple(members),
+        "body_required": any(default is ... for _, default in members.values()),
+    }

@@ -1,0 +1,92 @@
+"""The router: path segments in a tree, literal before parameter. Matching costs the path's length, not the number of operations.
+
+A trailing slash makes no difference: Prefect's client uses one on creates, and a redirect would cost a round trip.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.api.operation import Operation
+
+
+class _Node:
+    __slots__ = ("literals", "operations", "parameter")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.operations: dict[str, tuple[Operation, tuple[str, ...]]] = {}
+
+
+class MethodNotAllowed(Exception):
+    """The path exists, not with that method."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        super().__init__("Method Not Allowed")
+        self.allowed = sorted(allowed)
+
+
+class Router:
+    """Operations by method and path."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._root = _Node()
+        for operation in operations:
+            self._add(operation)
+
+    def _add(self, operation: Operation) -> None:
+        node, names = self._root, []
+        for segment in _segments(operation.path):
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                if node.parameter is None:
+                    node.parameter = _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        if operation.method in node.operations:
+            raise ValueError(f"{operation.method} {operation.path} is declared twice")
+        node.operations[operation.method] = (operation, tuple(names))
+
+    def match(self, method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | None:
+        """The operation and its path parameters, unquoted; None when there is no such path. Raises MethodNotAllowed.
+
+        `raw_path` is still percent-encoded, so that an encoded slash stays inside its segment.
+        """
+        segments = _segments(raw_path)
+        allowed: set[str] = set()
+        found = self._walk(self._root, segments, 0, [], method, allowed)
+        if found is None:
+            if allowed:
+                raise MethodNotAllowed(allowed)
+            return None
+        operation, names, values = found
+        return operation, dict(zip(names, values, strict=True))
+
+    def _walk(
+        self, node: _Node, segments: list[str], at: int, values: list[str], method: str, allowed: set[str]
+    ) -> tuple[Operation, tuple[str, ...], list[str]] | None:
+        if at == len(segments):
+            entry = node.operations.get(method) or (node.operations.get("GET") if method == "HEAD" else None)
+            if entry is None:
+                allowed.update(node.operations)
+                return None
+            return entry[0], entry[1], values
+        literal = node.literals.get(segments[at])
+        if literal is not None:
+            found = self._walk(literal, segments, at + 1, values, method, allowed)
+            if found is not None:
+                return found
+        if node.parameter is not None:
+            value = unquote(segments[at])
+            return self._walk(node.parameter, segments, at + 1, [*values, value], method, allowed)
+        return None
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment]

@@ -1,0 +1,135 @@
+"""Which column is what: the one binding between SQL columns, wire fields, filters and sort orders.
+
+A `Table` is data. `rows.py` reads and writes through it, `filtering.py` compiles filters against it; neither knows a resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
+
+Clause = tuple[str, list[Any]]
+"""A piece of SQL and its parameters."""
+
+
+class Kind(Enum):
+    """What a column holds, and so how it crosses the border."""
+
+    ID = "id"
+    TEXT = "text"
+    INT = "int"
+    REAL = "real"
+    BOOL = "bool"
+    TIME = "time"
+    """Integer microseconds ↔ ISO-8601."""
+    DURATION = "duration"
+    """Integer microseconds ↔ seconds."""
+    JSON = "json"
+    TAGS = "tags"
+    """A JSON list of strings; `any_`, `all_` and `is_null_` look inside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column: its name is the wire's name."""
+
+    name: str
+    kind: Kind = Kind.TEXT
+    expr: str
+    """The SQL that reads it."""
+    stored: bool = True
+    """False: joined or computed; never written."""
+    nullable: bool = True
+    """False: a JSON null is written as `null`, not as SQL's NULL."""
+    internal: bool = False
+    """True: written and filtered, never sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nested:
+    """A filter field that holds more fields (`state.type`)."""
+
+    fields: Mapping[str, Column]
+
+
+Custom = Callable[[Any], "Clause | None"]
+"""A filter field whose SQL is its own."""
+Binding = Column | Nested | Custom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """A resource: where it lives, what is sent, how it filters and sorts."""
+
+    name: str
+    label: str
+    """What a person calls one row: goes into "… not found"."""
+    columns: tuple[Column, ...]
+    joins: str = ""
+    filters: Mapping[str, Binding] = field(default_factory=dict)
+    """Filter fields that are not simply a column of the same name."""
+    sorts: Mapping[str, str] = field(default_factory=dict)
+    """Sort values that are not simply COLUMN_ASC / COLUMN_DESC."""
+    finish: Callable[[Tx, list[dict[str, Any]]], None] | None = None
+    """Completes a page of rows in place: what needs a second look, one query a page."""
+
+    def column(self, name: str) -> Column:
+        """The column called `name`. Raises KeyError."""
+        return self._by_name()[name]
+
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a column called `name`."""
+        return name in self._by_name()
+
+    def stored_columns(self) -> dict[str, Column]:
+        """What may be written, by name."""
+        return {column.name: column for column in self.columns if column.stored}
+
+
+def columns(table: str, spec: str) -> tuple[Column, ...]:
+    """Columns from a compact text: `name:kind` separated by white space; `!` not null, `-` internal, kind defaults to text."""
+    made = []
+    for word in spec.split():
+        name, _, kind = word.partition(":")
+        nullable, internal = "!" not in kind, "-" in kind
+        made.append(
+            Column(
+                name=name,
+                kind=Kind(kind.strip("!-") or "text"),
+                expr=f'{table}."{name}"',
+                nullable=nullable,
+                internal=internal,
+            )
+        )
+    return tuple(made)
+
+
+def joined(name: str, expr: str, kind: Kind = Kind.TEXT) -> Column:
+    """A column that another table gives, or that is computed."""
+    return Column(name=name, kind=kind, expr=expr, stored=False)
+
+
+BASE = "id:id created:time updated:time "
+
+
+def sort_order(table: Table, sort: str) -> str:
+    """The ORDER BY terms of a Prefect sort value such as `START_TIME_DESC`; ties are broken by id."""
+    if sort in table.sorts:
+        return table.sorts[sort]
+    name, _, direction = sort.rpartition("_")
+    if direction not in {"ASC", "DESC"}:
+        raise KeyError(sort)
+    return f"{table.column(name.lower()).expr} {direction}, {table.name}.id {direction}"
+
+
+def exists(sql: str, params: Sequence[Any] = ()) -> Clause:
+    """An EXISTS clause."""
+    return f"EXISTS ({sql})", list(params)
