@@ -1,0 +1,3 @@
+"""The numbered SQL files of `logs.db`."""
+
+from __future__ import annotations

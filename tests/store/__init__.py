@@ -1,0 +1,3 @@
+"""The store on real SQLite."""
+
+from __future__ import annotations
