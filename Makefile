@@ -60,7 +60,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	fi; \
 	echo "[venv] installing managedd and its development tools $(if $(LOCK),as requirements.lock says )…"; \
 	began=$$SECONDS; touch $(STAMP).new; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'; \
 	mv $(STAMP).new $(STAMP); \
 	echo "[venv] done in $$((SECONDS - began)) s"
 
@@ -68,7 +68,7 @@ lock:
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; began=$$SECONDS; \
 	echo "[lock] installing the newest versions that fit into a fresh virtual environment …"; \
 	$(PYTHON) -m venv "$$fresh"; \
-	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	"$$fresh/bin/python" -m pip install -qq --disable-pip-version-check --editable '.[dev]'; \
 	"$$fresh/bin/python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' >"$$fresh/lock"; \
 	cp "$$fresh/lock" requirements.lock; \
 	echo "[lock] requirements.lock: $$(wc -l <requirements.lock) packages in $$((SECONDS - began)) s"

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -128,28 +127,40 @@ def _start() -> str:
         _remove_stale_pid_file(stale)
     STATE.mkdir(parents=True, exist_ok=True)
     with step("starting dockerd"), OUTPUT.open("w") as output:
-        engine = subprocess.Popen(
-            ["dockerd", "--host", SOCKET],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
-        )
-        _write_record({"pid": engine.pid, "started": _start_ticks(engine.pid), "keep": False})
+        pid = _spawn(["dockerd", "--host", SOCKET], output)
+        _write_record({"pid": pid, "started": _start_ticks(pid), "keep": False})
         deadline = time.monotonic() + START_SECONDS
         while not answers(SOCKET):
-            if engine.poll() is not None or time.monotonic() > deadline:
+            if not _alive(pid) or time.monotonic() > deadline:
                 _stop()
-                raise CannotProvisionError(f"dockerd does not start here:\n{tail(OUTPUT.read_text(errors='replace'))}")
+                raise CannotProvisionError(f"dockerd does not start here:\n{_complaints()}")
             time.sleep(0.1)
     return SOCKET
+
+
+def _spawn(command: list[str], output: TextIO) -> int:
+    """The command runs in a session of its own; it is meant to outlive this process, so there is no object to wait on."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    program = shutil.which(command[0], path=path) or command[0]
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+        (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+    ]
+    return os.posix_spawn(program, command, {**os.environ, "PATH": path}, file_actions=files, setsid=True)
+
+
+def _complaints() -> str:
+    """What dockerd said that is more than information; all of its last words when it complained of nothing."""
+    said = OUTPUT.read_text(errors="replace")
+    worse = [line for line in said.splitlines() if "level=info" not in line and "level=warning" not in line]
+    return tail("\n".join(worse) or said)
 
 
 def _stop() -> bool:
     record = _record()
     if record is None:
+        RECORD.unlink(missing_ok=True)  # of an engine that died by itself
         return False
     pid = int(record["pid"])
     with contextlib.suppress(ProcessLookupError):
