@@ -1,0 +1,174 @@
+"""The application: one dispatch from a request to an operation's answer, the same on every listener."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from managedd import __version__, ids
+from managedd.api import errors
+from managedd.api.auth import Listener, authenticate, credential
+from managedd.api.context import Actor, Context, Reply, Services
+from managedd.api.operation import InvalidRequest, Operation
+from managedd.api.routing import MethodNotAllowed, Router
+from managedd.errors import ErrorCode, ManagedError
+from managedd.observe import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp.typedefs import Handler
+
+log = get_log("api")
+
+PREFIX = "/api"
+WEBSOCKET = "WS"
+"""The method name of operations that are websockets."""
+MAX_VERSION_PARTS = 3
+
+
+class Api:
+    """Routes requests of one listener."""
+
+    def __init__(self, services: Services, operations: Iterable[Operation], listener: Listener) -> None:
+        self._services = services
+        self._router = Router(operations)
+        self._listener = listener
+
+    def application(self) -> web.Application:
+        """An aiohttp application that serves the API and nothing else."""
+        app = web.Application(
+            client_max_size=self._services.settings.server.max_body_bytes, middlewares=[self._failures]
+        )
+        app.router.add_route("*", "/{path:.*}", self._dispatch)
+        return app
+
+    @web.middleware
+    async def _failures(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every failure becomes one answer in Prefect's shape; what has no name is logged in full and answered with nothing."""
+        try:
+            return await handler(request)
+        except ManagedError as error:
+            if error.code in errors.HIDDEN:
+                return self._unknown(request, error)
+            return errors.from_error(error)
+        except InvalidRequest as error:
+            return errors.invalid_request(error.errors)
+        except MethodNotAllowed as error:
+            return errors.problem(405, "Method Not Allowed", headers={"Allow": ", ".join(error.allowed)})
+        except web.HTTPRequestEntityTooLarge:
+            limit = self._services.settings.server.max_body_bytes
+            return errors.problem(413, f"The request body is larger than {limit} bytes (server.max_body_bytes).")
+        except web.HTTPException as error:
+            return errors.problem(error.status, error.reason)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            return self._unknown(request, error)
+
+    def _unknown(self, request: web.Request, error: Exception) -> web.Response:
+        request_id = uuid.uuid4().hex
+        log.error("request.failed", request_id=request_id, method=request.method, path=request.path, exc_info=error)
+        return errors.problem(
+            500, f"Internal Server Error (request {request_id})", headers={"X-Request-Id": request_id}
+        )
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        path, account, workspace = _scope(request.rel_url.raw_path)
+        method = WEBSOCKET if request.headers.get("Upgrade", "").lower() == "websocket" else request.method
+        matched = None if path is None else self._router.match(method, path)
+        if matched is None:
+            return errors.problem(404, "Not Found")
+        operation, path_values = matched
+        if not self._services.ready and not operation.public:
+            return self._maintenance()
+        _check_api_version(request)
+        actor = await self._actor(request, operation, workspace)
+        context = Context(
+            services=self._services,
+            workspace=workspace,
+            account=account,
+            actor=actor,
+            headers=request.headers,
+            request=request,
+        )
+        if method == WEBSOCKET:
+            response: web.StreamResponse = await operation.handler(
+                context, **operation.bind(path_values, request.query, b"")
+            )
+            return response
+        body = await request.read() if request.can_read_body else b""
+        return _respond(operation, await operation.handler(context, **operation.bind(path_values, request.query, body)))
+
+    def _maintenance(self) -> web.Response:
+        """Clients wait without counting retries while this header is there (contract: retries of a restarting server)."""
+        word = "stopping" if self._services.stopping else "starting"
+        return errors.problem(503, f"managedd is {word}", headers={"Retry-After": "1", "Prefect-Maintenance": "true"})
+
+    async def _actor(self, request: web.Request, operation: Operation, workspace: str) -> Actor:
+        if operation.public and self._listener is not Listener.RUNS:
+            return Actor(kind="anonymous")
+        key = credential(request.headers)
+        if key is None and operation.method == WEBSOCKET:
+            return ANONYMOUS
+        actor = await authenticate(self._services, self._listener, key)
+        if actor is None:
+            raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
+        if actor.workspace_id is not None and actor.workspace_id != workspace:
+            raise ManagedError(ErrorCode.NOT_FOUND, "Not Found")
+        return actor
+
+    @property
+    def listener(self) -> Listener:
+        """Where this one listens; a websocket's auth message is checked against it."""
+        return self._listener
+
+
+ANONYMOUS = Actor(kind="anonymous")
+"""A websocket that has not sent its auth message yet."""
+
+
+def _scope(raw_path: str) -> tuple[str | None, str, str]:
+    """The operation's path, the account and the workspace of a raw URL path; a path of None is no API path."""
+    if not raw_path.startswith(PREFIX + "/"):
+        return None, "", ""
+    path = raw_path[len(PREFIX) :]
+    parts = path.split("/", 5)
+    if len(parts) == 6 and parts[1] == "accounts" and parts[3] == "workspaces":
+        if not (ids.is_uuid(parts[2]) and ids.is_uuid(parts[4])):
+            return None, "", ""
+        return "/" + parts[5], ids.canonical(parts[2]), ids.canonical(parts[4])
+    return path, ids.DEFAULT_ACCOUNT_ID, ids.DEFAULT_WORKSPACE_ID
+
+
+def _check_api_version(request: web.Request) -> None:
+    version = request.headers.get("X-PREFECT-API-VERSION")
+    if version is None:
+        return
+    parts = version.split(".")
+    if len(parts) != MAX_VERSION_PARTS or not all(part.isdecimal() for part in parts):
+        raise ManagedError(
+            ErrorCode.BAD_REQUEST,
+            f"Invalid X-PREFECT-API-VERSION header format. Expected header in format 'x.y.z' but received {version[:40]!r}",
+        )
+
+
+def _respond(operation: Operation, result: Any) -> web.StreamResponse:
+    if isinstance(result, web.StreamResponse):
+        return result
+    if isinstance(result, Reply):
+        if isinstance(result.body, bytes):
+            return web.Response(
+                body=result.body, status=result.status, headers=dict(result.headers), content_type=result.content_type
+            )
+        if result.status == 204:
+            return web.Response(status=204, headers=dict(result.headers))
+        return errors.json_response(result.body, result.status, dict(result.headers))
+    if operation.status == 204:
+        return web.Response(status=204)
+    return errors.json_response(result, operation.status)
+
+
+SERVER_HEADER = f"managedd/{__version__}"

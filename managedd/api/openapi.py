@@ -1,0 +1,130 @@
+"""The OpenAPI 3.1 document, made from the same declarations that the server runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from managedd import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.api.operation import Operation
+
+REF = "#/components/schemas/{model}"
+
+
+def document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """The document of `operations`; websockets have no place in OpenAPI and are left out."""
+    listed = [operation for operation in operations if operation.method != "WS"]
+    inputs = _adapters(listed)
+    mapping, definitions = TypeAdapter.json_schemas(
+        [(key, mode, adapter) for key, (mode, adapter) in inputs.items()], ref_template=REF
+    )
+    paths: dict[str, Any] = {}
+    for operation in listed:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, mapping)
+    schemas: dict[str, Any] = _tidy({**_error_schemas(), **definitions.get("$defs", {})})
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "managedd API",
+            "version": __version__,
+            "description": "Prefect's REST API, served by managedd.",
+        },
+        "servers": [{"url": "/api"}],
+        "paths": _tidy(paths),
+        "components": {"schemas": schemas},
+    }
+
+
+def _adapters(operations: list[Operation]) -> dict[Any, tuple[Any, TypeAdapter[Any]]]:
+    found: dict[Any, tuple[Any, TypeAdapter[Any]]] = {}
+    for operation in operations:
+        for parameter in operation.parameters:
+            found[operation.id, parameter.name] = ("validation", parameter.adapter)
+        if operation.body is not None:
+            found[operation.id, "body"] = ("validation", operation.body)
+        if operation.returns is not None:
+            found[operation.id, "returns"] = ("serialization", TypeAdapter(operation.returns))
+    return found
+
+
+def _operation(operation: Operation, mapping: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"tags": [operation.tag], "summary": _title(operation.handler.__name__)}
+    text = "\n\n".join(part for part in (operation.summary, operation.description) if part)
+    if text:
+        made["description"] = text
+    made["operationId"] = operation.id
+    if operation.parameters:
+        made["parameters"] = [
+            {
+                "name": parameter.name,
+                "in": parameter.where,
+                "required": parameter.required,
+                "schema": {
+                    **mapping[(operation.id, parameter.name), "validation"],
+                    **(
+                        {}
+                        if parameter.required or parameter.default is None
+                        else {"default": _plain(parameter.default)}
+                    ),
+                },
+            }
+            for parameter in operation.parameters
+        ]
+    if operation.body is not None:
+        schema = mapping[(operation.id, "body"), "validation"]
+        made["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        if operation.body_required:
+            made["requestBody"]["required"] = True
+    made["responses"] = _responses(operation, mapping)
+    return made
+
+
+def _responses(operation: Operation, mapping: Any) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": "Successful Response"}
+    if operation.status != 204:
+        schema = {} if operation.returns is None else mapping[(operation.id, "returns"), "serialization"]
+        success["content"] = {"application/json": {"schema": schema}}
+    answers = {str(operation.status): success}
+    if operation.parameters or operation.body is not None:
+        answers["422"] = {
+            "description": "Validation Error",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}},
+        }
+    return answers
+
+
+def _error_schemas() -> dict[str, Any]:
+    return {
+        "HTTPValidationError": {
+            "title": "HTTPValidationError",
+            "type": "object",
+            "properties": {
+                "exception_message": {"type": "string", "title": "Exception Message"},
+                "exception_detail": {"type": "array", "items": {"type": "object"}, "title": "Exception Detail"},
+                "request_body": {"title": "Request Body"},
+                "detail": {"type": "string", "title": "Detail"},
+            },
+        }
+    }
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").title()
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
+
+
+def _tidy(schema: Any) -> Any:
+    """Without `"default": null`, which says nothing."""
+    if isinstance(schema, dict):
+        return {key: _tidy(value) for key, value in schema.items() if not (key == "default" and value is None)}
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    return schema

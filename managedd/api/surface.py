@@ -1,0 +1,19 @@
+"""Every operation there is: the list of route modules, in the order of the document."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from managedd.api.operation import operations
+
+if TYPE_CHECKING:
+    from managedd.api.operation import Operation
+
+MODULES: tuple[str, ...] = ("admin",)
+"""Modules of `managedd.api.routes`, one per line."""
+
+
+def all_operations() -> list[Operation]:
+    """Every operation of every route module."""
+    return [operation for name in MODULES for operation in operations(import_module(f"managedd.api.routes.{name}"))]

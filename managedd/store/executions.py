@@ -1,0 +1,156 @@
+"""Executions: one attempt to run a flow run, in one container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from managedd import ids
+from managedd.bus import Topic
+from managedd.model.executions import NEXT, EndCause, Execution, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from managedd.store.database import Row, Tx
+
+_COLUMNS = (
+    "id, workspace_id, flow_run_id, attempt, phase, driver, handle, image, memory_limit_bytes, cpu_limit, time_limit_seconds, "
+    "claimed_at, created_at, started_at, installed_at, exited_at, finalized_at, exit_code, oom_killed, peak_memory_bytes, "
+    "stop_requested_at, stop_reason, end_cause, end_message"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOwner:
+    """Whose key it is."""
+
+    execution_id: str
+    flow_run_id: str
+    workspace_id: str
+
+
+def _load(row: Row) -> Execution:
+    values: dict[str, Any] = dict(zip(row.keys(), row, strict=True))
+    values["phase"] = Phase(values["phase"])
+    values["handle"] = None if values["handle"] is None else orjson.loads(values["handle"])
+    values["oom_killed"] = bool(values["oom_killed"])
+    for name in ("stop_reason", "end_cause"):
+        values[name] = None if values[name] is None else EndCause(values[name])
+    return Execution(**values)
+
+
+def insert(
+    tx: Tx, *, flow_run_id: str, work_pool_id: str | None, driver: str, execution_id: str | None = None
+) -> Execution:
+    """A CLAIMED execution of the run exists; its attempt is one more than the run's last.
+
+    Raises IntegrityFault (CONFLICT) when the run has a live one.
+    """
+    attempt = tx.scalar("SELECT coalesce(max(attempt), 0) + 1 FROM executions WHERE flow_run_id = ?", (flow_run_id,))
+    execution_id = execution_id or ids.new_id()
+    tx.execute(
+        "INSERT INTO executions (id, workspace_id, flow_run_id, work_pool_id, attempt, phase, driver, claimed_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (execution_id, tx.workspace, flow_run_id, work_pool_id, attempt, Phase.CLAIMED.value, driver, tx.now),
+    )
+    tx.publish(Topic.EXECUTIONS)
+    found = get(tx, execution_id)
+    assert found is not None
+    return found
+
+
+def get(tx: Tx, execution_id: str) -> Execution | None:
+    """The execution, of whatever workspace, or None: the engine works across workspaces."""
+    row = tx.one(f"SELECT {_COLUMNS} FROM executions WHERE id = ?", (execution_id,))
+    return None if row is None else _load(row)
+
+
+def of_run(tx: Tx, flow_run_id: str) -> list[Execution]:
+    """Every execution of a run, first attempt first."""
+    return [
+        _load(r)
+        for r in tx.all(f"SELECT {_COLUMNS} FROM executions WHERE flow_run_id = ? ORDER BY attempt", (flow_run_id,))
+    ]
+
+
+def open_ones(tx: Tx) -> list[Execution]:
+    """Every execution that has not ended, oldest claim first."""
+    rows = tx.all(f"SELECT {_COLUMNS} FROM executions WHERE phase NOT IN ('FINALIZED', 'LOST') ORDER BY claimed_at, id")
+    return [_load(row) for row in rows]
+
+
+def live_of_run(tx: Tx, flow_run_id: str) -> Execution | None:
+    """The run's execution that has not ended, or None."""
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM executions WHERE flow_run_id = ? AND phase NOT IN ('FINALIZED', 'LOST')",
+        (flow_run_id,),
+    )
+    return None if row is None else _load(row)
+
+
+def advance(
+    tx: Tx, execution_id: str, from_: Iterable[Phase], to: Phase, changes: Mapping[str, Any] | None = None
+) -> Execution | None:
+    """The execution is in `to` with `changes`, or None when it was not in one of `from_`. Nothing else writes `phase`.
+
+    Raises ValueError for a move that `NEXT` does not have.
+    """
+    sources = [phase.value for phase in from_]
+    if not all(to in NEXT[Phase(source)] for source in sources):
+        raise ValueError(f"no move from {sources} to {to}")
+    values = {"phase": to.value, **_encode(changes or {})}
+    assigned = ", ".join(f"{name} = ?" for name in values)
+    row = tx.one(
+        f"UPDATE executions SET {assigned} WHERE id = ? AND phase IN (SELECT value FROM json_each(?)) RETURNING {_COLUMNS}",
+        (*values.values(), execution_id, orjson.dumps(sources).decode()),
+    )
+    if row is None:
+        return None
+    tx.publish(Topic.EXECUTIONS)
+    return _load(row)
+
+
+def note(tx: Tx, execution_id: str, changes: Mapping[str, Any]) -> None:
+    """The execution has `changes`; its phase is as it was."""
+    if "phase" in changes:
+        raise ValueError("only advance() writes phase")
+    values = _encode(changes)
+    assigned = ", ".join(f"{name} = ?" for name in values)
+    tx.execute(f"UPDATE executions SET {assigned} WHERE id = ?", (*values.values(), execution_id))
+    tx.publish(Topic.EXECUTIONS)
+
+
+def request_stop(tx: Tx, execution_id: str, reason: EndCause) -> bool:
+    """The wish to stop is on record, unless there was one already or it has ended: the first reason stays."""
+    done = tx.execute(
+        "UPDATE executions SET stop_requested_at = ?, stop_reason = ? "
+        "WHERE id = ? AND stop_requested_at IS NULL AND phase NOT IN ('FINALIZED', 'LOST')",
+        (tx.now, reason.value, execution_id),
+    )
+    if done.rowcount:
+        tx.publish(Topic.EXECUTIONS)
+    return bool(done.rowcount)
+
+
+def by_key_hash(tx: Tx, hashed: str) -> KeyOwner | None:
+    """Whose key has that hash, while its execution has not ended."""
+    row = tx.one(
+        "SELECT id, flow_run_id, workspace_id FROM executions WHERE key_hash = ? AND phase NOT IN ('FINALIZED', 'LOST')",
+        (hashed,),
+    )
+    return None if row is None else KeyOwner(execution_id=row[0], flow_run_id=row[1], workspace_id=row[2])
+
+
+def _encode(changes: Mapping[str, Any]) -> dict[str, Any]:
+    made = {}
+    for name, value in changes.items():
+        if name in {"handle", "evidence"} and value is not None:
+            made[name] = orjson.dumps(value).decode()
+        elif isinstance(value, bool):
+            made[name] = int(value)
+        else:
+            made[name] = getattr(value, "value", value)
+    return made

@@ -1,0 +1,68 @@
+"""Accounts and workspaces: who owns rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A tenant."""
+
+    id: str
+    account_id: str
+    account: str
+    handle: str
+    name: str
+    description: str
+    plan: str
+
+
+_SELECT = (
+    "SELECT w.id, w.account_id, a.handle AS account, w.handle, w.name, w.description, w.plan "
+    "FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id"
+)
+
+
+def create(
+    tx: Tx, *, account_id: str, account: str, workspace_id: str, handle: str, plan: str, name: str | None = None
+) -> None:
+    """The account (made when new) has a workspace called `handle`. Raises IntegrityFault when it had one."""
+    tx.execute(
+        "INSERT INTO accounts (id, handle, name, created) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (account_id, account, account, tx.now),
+    )
+    tx.execute(
+        "INSERT INTO workspaces (id, account_id, handle, name, plan, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (workspace_id, account_id, handle, name or handle, plan, tx.now, tx.now),
+    )
+
+
+def ensure_default(tx: Tx, *, plan: str) -> None:
+    """The default workspace exists; a new one is on `plan`."""
+    if get(tx, DEFAULT_WORKSPACE_ID) is None:
+        create(
+            tx,
+            account_id=DEFAULT_ACCOUNT_ID,
+            account="default",
+            workspace_id=DEFAULT_WORKSPACE_ID,
+            handle="default",
+            plan=plan,
+        )
+
+
+def get(tx: Tx, workspace_id: str) -> Workspace | None:
+    """The workspace, or None."""
+    row = tx.one(f"{_SELECT} WHERE w.id = ?", (workspace_id,))
+    return None if row is None else Workspace(**dict(row))
+
+
+def every(tx: Tx) -> list[Workspace]:
+    """All workspaces, by account and handle."""
+    return [Workspace(**dict(row)) for row in tx.all(f"{_SELECT} ORDER BY a.handle, w.handle")]

@@ -1,0 +1,90 @@
+"""An in-process API over a real store in a temporary directory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener
+from managedd.api.context import Services
+from managedd.api.surface import all_operations
+from managedd.bus import Bus
+from managedd.clock import SystemClock
+from managedd.config import Settings, StoreSection
+from managedd.store.database import Database
+from managedd.store.workspaces import ensure_default
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class ApiClient:
+    """Calls the API as a client does; answers are (status, parsed body)."""
+
+    http: TestClient[Any, Any]
+    services: Services
+    prefix: str = "/api"
+
+    async def call(self, method: str, path: str, json: Any = None, **options: Any) -> tuple[int, Any]:
+        response = await self.http.request(method, self.prefix + path, json=json, **options)
+        text = await response.text()
+        if not text:
+            return response.status, None
+        return response.status, await response.json()
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any]:
+        return await self.call("GET", path, **options)
+
+    async def post(self, path: str, json: Any = None, **options: Any) -> tuple[int, Any]:
+        return await self.call("POST", path, json, **options)
+
+    async def patch(self, path: str, json: Any = None, **options: Any) -> tuple[int, Any]:
+        return await self.call("PATCH", path, json, **options)
+
+    async def delete(self, path: str, **options: Any) -> tuple[int, Any]:
+        return await self.call("DELETE", path, **options)
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    bus = Bus()
+    db = await Database.open(tmp_path / "state.db", bus=bus, migrations="managedd.store.migrations.state")
+    logs = await Database.open(
+        tmp_path / "logs.db", bus=bus, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
+    )
+    settings = Settings(store=StoreSection(data_dir=tmp_path))
+    await db.write(lambda tx: ensure_default(tx, plan=settings.default_plan))
+    try:
+        yield Services(settings=settings, db=db, logs=logs, bus=bus, clock=SystemClock(), ready=True)
+    finally:
+        await logs.close()
+        await db.close()
+
+
+@pytest.fixture
+async def api(services: Services) -> AsyncIterator[ApiClient]:
+    application = Api(services, all_operations(), Listener.CLIENTS).application()
+    async with TestClient(TestServer(application)) as http:
+        yield ApiClient(http=http, services=services)
+
+
+@pytest.fixture
+async def other(services: Services, api: ApiClient) -> ApiClient:
+    """The same API, seen from another workspace."""
+    account, workspace = ids.new_id(), ids.new_id()
+    from managedd.store.workspaces import create
+
+    await services.db.write(
+        lambda tx: create(tx, account_id=account, account="other", workspace_id=workspace, handle="w", plan="pro")
+    )
+    return ApiClient(http=api.http, services=services, prefix=f"/api/accounts/{account}/workspaces/{workspace}")
