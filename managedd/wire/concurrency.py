@@ -1,0 +1,80 @@
+"""Concurrency limits: those with a name, with slots and leases, and those of the first kind, by tag."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, NonNegativeFloat, Row
+
+
+class ConcurrencyLimitV2Create(Body):
+    """A limit to create."""
+
+    active: bool = True
+    name: Name
+    limit: NonNegative
+    active_slots: NonNegative = 0
+    denied_slots: NonNegative = 0
+    slot_decay_per_second: NonNegativeFloat = 0
+
+
+class ConcurrencyLimitV2Update(Body):
+    """What may change on a limit."""
+
+    active: bool | None = None
+    name: Name | None = None
+    limit: NonNegative | None = None
+    active_slots: NonNegative | None = None
+    denied_slots: NonNegative | None = None
+    slot_decay_per_second: NonNegativeFloat | None = None
+
+
+class ConcurrencyLimitV2(Row):
+    """A limit."""
+
+    active: bool = True
+    name: Name
+    limit: Int
+    active_slots: Int = 0
+    denied_slots: Int = 0
+    slot_decay_per_second: float = 0
+    avg_slot_occupancy_seconds: float = 2.0
+
+
+class ConcurrencyLeaseHolder(Body):
+    """Who holds the slots of a lease."""
+
+    type: Literal["flow_run", "task_run", "deployment"]
+    id: Id
+
+
+class MinimalConcurrencyLimitResponse(Model):
+    """A limit whose slots were taken."""
+
+    id: Id
+    name: str
+    limit: Int
+
+
+class ConcurrencyLimitWithLeaseResponse(Model):
+    """The limits whose slots were taken, and the lease on them."""
+
+    lease_id: Id
+    limits: list[MinimalConcurrencyLimitResponse]
+
+
+class ConcurrencyLimitCreate(Body):
+    """A tag's limit to create."""
+
+    tag: str
+    concurrency_limit: Int
+
+
+class ConcurrencyLimit(Row):
+    """A tag's limit."""
+
+    tag: str
+    concurrency_limit: Int
+    active_slots: list[Id] = Field(default_factory=list)
