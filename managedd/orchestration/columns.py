@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from managedd.model.flow_runs import moment_us
 from managedd.model.states import State, StateType
 
 if TYPE_CHECKING:
