@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -48,7 +49,7 @@ class ConcurrencyOptions(Model):
     """What the deployment's concurrency limit does with runs beyond it."""
 
     collision_strategy: ConcurrencyLimitStrategy
-    grace_period_seconds: Int | None = None
+    grace_period_seconds: Annotated[int, Field(ge=60, le=86_400)] | None = None
 
 
 class VersionInfo(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from managedd.wire.base import Id, Int, JsonObject, Model, Timestamp, at_most, utc_now
 
@@ -91,7 +91,7 @@ class EventPage(Model):
 
     events: list[ReceivedEvent]
     total: Int
-    next_page: str | None
+    next_page: Annotated[str, WithJsonSchema({"type": "string", "minLength": 1, "format": "uri"})] | None
 
 
 class EventCount(Model):

@@ -259,6 +259,6 @@ class Graph(Model):
     start_time: Timestamp | None
     end_time: Timestamp | None
     root_node_ids: list[Id]
-    nodes: list[tuple[str, str]]
+    nodes: list[tuple[Id, Node]]
     artifacts: list[GraphArtifact]
     states: list[GraphState]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from managedd.wire.filters.leaves import Filter, IdAny, OperatorFilter, TextAny, TextAnyLike, TextLike, Texts
 
 
@@ -67,14 +65,10 @@ class BlockDocumentFilterName(TextAnyLike):
     """On the block document's `name`."""
 
 
-def _named_ones() -> BlockDocumentFilterIsAnonymous:
-    return BlockDocumentFilterIsAnonymous(eq_=False)
-
-
 class BlockDocumentFilter(OperatorFilter):
     """Which block documents to take."""
 
     id: BlockDocumentFilterId | None = None
-    is_anonymous: BlockDocumentFilterIsAnonymous | None = Field(default_factory=_named_ones)
+    is_anonymous: BlockDocumentFilterIsAnonymous | None = BlockDocumentFilterIsAnonymous(eq_=False)
     block_type_id: BlockDocumentFilterBlockTypeId | None = None
     name: BlockDocumentFilterName | None = None
