@@ -135,6 +135,13 @@ def request_stop(tx: Tx, execution_id: str, reason: EndCause) -> bool:
     return bool(done.rowcount)
 
 
+def abandon(tx: Tx, flow_run_id: str) -> None:
+    """The run's live execution, if any, is asked to stop because nobody wants the run any more."""
+    live = live_of_run(tx, flow_run_id)
+    if live is not None:
+        request_stop(tx, live.id, EndCause.CANCEL)
+
+
 def by_key_hash(tx: Tx, hashed: str) -> KeyOwner | None:
     """Whose key has that hash, while its execution has not ended."""
     row = tx.one(

@@ -153,6 +153,19 @@ def count(tx: Tx, table: Table, filters: Filters, *, extra: Clause | None = None
     return total
 
 
+def paginate(tx: Tx, table: Table, filters: Filters, sort: str, limit: int | None, page: int) -> Wire:
+    """Page `page` (from 1) of what every filter admits, with how many there are: Prefect's pagination answer."""
+    size = DEFAULT_LIMIT if limit is None else limit
+    total = count(tx, table, filters)
+    return {
+        "results": find(tx, table, filters, sort, size, (page - 1) * size),
+        "count": total,
+        "limit": size,
+        "pages": -(-total // size) if size else 0,
+        "page": page,
+    }
+
+
 def encode(column: Column, value: Any) -> Any:
     """`value` as `column` stores it: datetimes, durations, models and JSON are translated."""
     if column.kind in {Kind.JSON, Kind.TAGS}:
@@ -214,6 +227,6 @@ def delete(tx: Tx, table: Table, id_: Any) -> None:
 
 
 __all__ = [
-    "DEFAULT_LIMIT", "Filters", "ManagedError", "Wire", "by", "count", "delete", "encode", "find", "get", "insert", "need", "patch",
+    "DEFAULT_LIMIT", "Filters", "ManagedError", "Wire", "by", "count", "delete", "encode", "find", "get", "insert", "need", "paginate", "patch",
     "record",
 ]  # fmt: skip

@@ -1,0 +1,176 @@
+"""Proposing states: load the facts, let the rules decide, write what they decided. All in the caller's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from managedd import ids
+from managedd.bus import Topic
+from managedd.model.flow_runs import FlowRunFacts, ProposedState, RunFacts, TaskRunFacts
+from managedd.model.states import State
+from managedd.orchestration import events, rules
+from managedd.orchestration.columns import run_columns, task_run_columns
+from managedd.orchestration.verdicts import Decision, Effect, Status
+from managedd.store import flow_runs, rows, task_run_facts
+from managedd.store.resources import FLOW_RUN, FLOW_RUN_STATE, TASK_RUN, TASK_RUN_STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from managedd.store.database import Tx
+    from managedd.store.rows import Wire
+    from managedd.store.tables import Table
+    from managedd.wire.states import StateCreate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """What a request says of its sender; our own proposals have none."""
+
+    api_version: tuple[int, ...] | None = None
+    version: str | None = None
+
+
+OURSELVES = Client()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The answer to a proposal."""
+
+    status: Status
+    details: Mapping[str, Any]
+    state: Wire | None
+    """The state that the run is in now."""
+    created: bool
+    """Whether a state was written (HTTP 201, else 200)."""
+
+    def wire(self) -> Wire:
+        """Prefect's OrchestrationResult."""
+        return {"state": self.state, "status": self.status.value, "details": dict(self.details)}
+
+
+def to_proposed(state: StateCreate) -> ProposedState:
+    """A client's state as the rules see it; details that say nothing are left out."""
+    return ProposedState(
+        type=state.type,
+        name=state.name or "",
+        message=state.message,
+        data=state.data,
+        details=state.state_details.model_dump(mode="json", exclude_defaults=True, exclude_none=True),
+    )
+
+
+def propose(
+    tx: Tx, run_id: str, proposed: ProposedState, *, force: bool = False, client: Client = OURSELVES
+) -> Outcome:
+    """The flow run is in the state that the rules allow. Raises ManagedError(NOT_FOUND)."""
+    facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
+    return _settle(tx, facts, rules.decide(facts, proposed, force=force))
+
+
+def propose_late(tx: Tx, run_id: str) -> Outcome:
+    """The overdue flow run is Late, unless the rules say otherwise. Raises ManagedError(NOT_FOUND)."""
+    facts, _ = flow_runs.facts(tx, run_id, api_version=None, client_version=None)
+    return _settle(tx, facts, rules.decide_late(facts))
+
+
+def create_run(
+    tx: Tx, values: Mapping[str, Any], state: ProposedState | None, *, client: Client = OURSELVES
+) -> tuple[str, bool]:
+    """The flow run exists: its id, and whether it is new. One with the same flow and `idempotency_key` is taken instead."""
+    key = values.get("idempotency_key")
+    if key is not None and (found := flow_runs.by_idempotency_key(tx, str(values["flow_id"]), key)) is not None:
+        return found, False
+    run_id = rows.insert(tx, FLOW_RUN, values)
+    if state is not None:
+        facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
+        _settle(tx, facts, rules.initial(facts, state))
+    tx.publish(Topic.RUNS)
+    return run_id, True
+
+
+def propose_task(tx: Tx, task_run_id: str, proposed: ProposedState, *, force: bool = False) -> Outcome:
+    """The task run is in the state that the rules allow. Raises ManagedError(NOT_FOUND)."""
+    facts, _ = task_run_facts.facts(tx, task_run_id)
+    return _settle_task(tx, facts, rules.decide_task(facts, proposed, force=force))
+
+
+def create_task_run(tx: Tx, values: Mapping[str, Any], state: ProposedState | None) -> tuple[str, bool]:
+    """The task run exists: its id, and whether it is new. One of the same flow run, task key and dynamic key is taken instead."""
+    if values.get("flow_run_id") is not None:
+        same = {name: values[name] for name in ("flow_run_id", "task_key", "dynamic_key")}
+        if (found := rows.record(tx, TASK_RUN, **same)) is not None:
+            return found["id"], False
+    task_run_id = rows.insert(tx, TASK_RUN, values)
+    if state is not None:
+        facts, _ = task_run_facts.facts(tx, task_run_id)
+        _settle_task(tx, facts, rules.initial_task(facts, state))
+    return task_run_id, True
+
+
+def _settle(tx: Tx, facts: FlowRunFacts, decision: Decision) -> Outcome:
+    state = _new_state(tx, facts, decision)
+    if state is not None:
+        flow_runs.write_state(tx, FLOW_RUN.name, facts.run_id, state, run_columns(facts, state, decision))
+        if facts.parent_task_run_id is not None:
+            _mirror(tx, facts, state)
+        if Effect.EMIT_EVENT in decision.effects:
+            events.emit_state_event(tx, facts.run_id, state, facts.current)
+        if Effect.FREE_SLOT in decision.effects:
+            tx.publish(Topic.SLOTS)
+    return _outcome(tx, FLOW_RUN_STATE, facts, decision, state)
+
+
+def _settle_task(tx: Tx, facts: TaskRunFacts, decision: Decision) -> Outcome:
+    state = _new_state(tx, facts, decision)
+    if state is not None:
+        flow_runs.write_state(tx, TASK_RUN.name, facts.run_id, state, task_run_columns(facts, state, decision))
+    return _outcome(tx, TASK_RUN_STATE, facts, decision, state)
+
+
+def _new_state(tx: Tx, facts: RunFacts, decision: Decision) -> State | None:
+    if decision.state is None:
+        return None
+    # No two states of a run share a moment: clients order them by it.
+    after = 0 if facts.current is None else facts.current.timestamp_us + 1
+    chosen = decision.state
+    return State(
+        id=ids.new_id(),
+        type=chosen.type,
+        name=chosen.name,
+        timestamp_us=max(tx.now, after),
+        message=chosen.message,
+        data=chosen.data,
+        details=chosen.details,
+    )
+
+
+def _mirror(tx: Tx, facts: FlowRunFacts, state: State) -> None:
+    """The task run that stands for a subflow in its parent has a copy of the subflow's state."""
+    if rows.record(tx, TASK_RUN, id=facts.parent_task_run_id) is None:
+        return
+    parent, _ = task_run_facts.facts(tx, str(facts.parent_task_run_id))
+    details = {**state.details, "task_run_id": parent.run_id, "child_flow_run_id": facts.run_id}
+    copy = State(
+        id=ids.new_id(),
+        type=state.type,
+        name=state.name,
+        timestamp_us=state.timestamp_us,
+        message=state.message,
+        data=state.data,
+        details=details,
+    )
+    flow_runs.write_state(tx, TASK_RUN.name, parent.run_id, copy, task_run_columns(parent, copy))
+
+
+def _outcome(tx: Tx, table: Table, facts: RunFacts, decision: Decision, state: State | None) -> Outcome:
+    current = None if facts.current is None else facts.current.id
+    now_in = current if state is None else state.id
+    return Outcome(
+        status=decision.status,
+        details=decision.details,
+        state=None if now_in is None else rows.by(tx, table, id=now_in),
+        created=state is not None,
+    )

@@ -1,0 +1,153 @@
+"""Flow runs: loading what the rules need, and writing what they decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from managedd.bus import Topic
+from managedd.errors import not_found
+from managedd.model.flow_runs import FlowRunFacts, flow_policy_facts
+from managedd.model.states import State, StateType
+from managedd.store.filtering import to_param
+from managedd.store.resources import OCCUPYING_SQL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from managedd.store.database import Row, Tx
+
+_FACTS = """
+SELECT r.*, s.id AS s_id, s.type AS s_type, s.name AS s_name, s.timestamp AS s_timestamp, s.message AS s_message,
+       s.state_details AS s_details, s.data AS s_data,
+       d.id AS d_id, d.concurrency_limit AS d_limit, d.concurrency_options AS d_options
+FROM flow_runs AS r
+LEFT JOIN flow_run_states AS s ON s.id = r.state_id
+LEFT JOIN deployments AS d ON d.id = r.deployment_id
+WHERE r.id = ? AND r.workspace_id = ?
+"""
+
+
+def loaded_state(row: Row, prefix: str = "s_") -> State | None:
+    """The state in columns `<prefix>id` … of a joined row."""
+    if row[f"{prefix}id"] is None:
+        return None
+    data = row[f"{prefix}data"]
+    return State(
+        id=row[f"{prefix}id"],
+        type=StateType(row[f"{prefix}type"]),
+        name=row[f"{prefix}name"],
+        timestamp_us=row[f"{prefix}timestamp"],
+        message=row[f"{prefix}message"],
+        details=orjson.loads(row[f"{prefix}details"]),
+        data=None if data is None else orjson.loads(data),
+    )
+
+
+def facts(
+    tx: Tx, run_id: str, *, api_version: tuple[int, ...] | None, client_version: str | None
+) -> tuple[FlowRunFacts, Row]:
+    """What the rules may know of the run, and its row. Raises ManagedError(NOT_FOUND)."""
+    row = tx.one(_FACTS, (run_id, tx.workspace))
+    if row is None:
+        raise not_found("Flow run", run_id)
+    options = orjson.loads(row["d_options"]) if row["d_options"] else None
+    limit = row["d_limit"]
+    known = FlowRunFacts(
+        now_us=tx.now,
+        run_id=row["id"],
+        current=loaded_state(row),
+        run_count=row["run_count"],
+        start_time_us=row["start_time"],
+        end_time_us=row["end_time"],
+        total_run_time_us=row["total_run_time"],
+        expected_start_time_us=row["expected_start_time"],
+        next_scheduled_start_time_us=row["next_scheduled_start_time"],
+        deployment_id=row["deployment_id"],
+        deployment_exists=row["deployment_id"] is None or row["d_id"] is not None,
+        concurrency_limit=limit,
+        slots_taken=0 if limit is None else slots_taken(tx, row["deployment_id"], but=run_id),
+        collision_strategy=(options or {}).get("collision_strategy") or "ENQUEUE",
+        parent_task_run_id=row["parent_task_run_id"],
+        infrastructure_pid=row["infrastructure_pid"],
+        api_version=api_version,
+        client_version=client_version,
+        **flow_policy_facts(orjson.loads(row["empirical_policy"])),
+    )
+    return known, row
+
+
+def slots_taken(tx: Tx, deployment_id: str, *, but: str) -> int:
+    """How many other runs of the deployment hold a slot: always counted from rows."""
+    taken: int = tx.scalar(
+        f"SELECT count(*) FROM flow_runs WHERE deployment_id = ? AND state_type IN {OCCUPYING_SQL} AND id <> ?",
+        (deployment_id, but),
+    )
+    return taken
+
+
+def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[str, Any]) -> None:
+    """The run of table `runs` (flow_runs or task_runs) is in `state`, its columns changed; a policy patch is merged.
+
+    The state row of a task run may be there already (its event was sent twice): then it stays.
+    """
+    states, owner = ("flow_run_states", "flow_run_id") if runs == "flow_runs" else ("task_run_states", "task_run_id")
+    tx.execute(
+        f"INSERT INTO {states} (id, workspace_id, {owner}, type, name, timestamp, message, state_details, data) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (
+            state.id,
+            tx.workspace,
+            run_id,
+            state.type.value,
+            state.name,
+            state.timestamp_us,
+            state.message,
+            orjson.dumps(dict(state.details)).decode(),
+            None if state.data is None else orjson.dumps(state.data).decode(),
+        ),
+    )
+    values = dict(changes)
+    policy = values.pop("empirical_policy", None)
+    terms = [f"{name} = ?" for name in values]
+    params = [to_param(value) for value in values.values()]
+    if policy is not None:
+        # SQLite's json_patch drops a member whose patch is null, which is what absent means to the client.
+        terms.append("empirical_policy = json_patch(empirical_policy, ?)")
+        params.append(orjson.dumps(policy).decode())
+    tx.execute(
+        f"UPDATE {runs} SET {', '.join(terms)}, updated = ? WHERE id = ? AND workspace_id = ?",
+        (*params, tx.now, run_id, tx.workspace),
+    )
+    tx.publish(Topic.RUNS)
+
+
+def by_idempotency_key(tx: Tx, flow_id: str, key: str) -> str | None:
+    """The id of the flow's run that was created with `key`, or None."""
+    found: str | None = tx.scalar(
+        "SELECT id FROM flow_runs WHERE flow_id = ? AND idempotency_key = ? AND workspace_id = ?",
+        (flow_id, key, tx.workspace),
+    )
+    return found
+
+
+def merge_labels(tx: Tx, run_id: str, labels: Mapping[str, Any]) -> None:
+    """The run's labels include `labels`. Raises ManagedError(NOT_FOUND)."""
+    done = tx.execute(
+        "UPDATE flow_runs SET labels = json_patch(labels, ?), updated = ? WHERE id = ? AND workspace_id = ?",
+        (orjson.dumps(dict(labels)).decode(), tx.now, run_id, tx.workspace),
+    )
+    if not done.rowcount:
+        raise not_found("Flow run", run_id)
+
+
+def delete(tx: Tx, run_id: str) -> None:
+    """The run, its states, inputs and task runs are gone; its artifacts stay. Raises ManagedError(NOT_FOUND).
+
+    A live execution is asked to stop; the engine removes what is left of it.
+    """
+    done = tx.execute("DELETE FROM flow_runs WHERE id = ? AND workspace_id = ?", (run_id, tx.workspace))
+    if not done.rowcount:
+        raise not_found("Flow run", run_id)
+    tx.publish(Topic.RUNS, Topic.SLOTS, Topic.EXECUTIONS)
