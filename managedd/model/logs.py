@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+RECORD_MARK: Final = "\x1e"
+"""Begins a line that is a record: `run_log.py` inside the run writes it, `parse_record` reads it."""
+RECORD_MAX_CHARS: Final = 1_048_576
+"""A longer line is no record."""
+_NAME_MAX_CHARS: Final = 1_000
+_CREATED_MAX_US: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
+_FIELDS: Final = frozenset({"name", "level", "message", "created_us", "flow_run_id", "task_run_id"})
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Stream(StrEnum):
@@ -17,7 +30,8 @@ class Stream(StrEnum):
 class LogCursor:
     """How far an execution's output was stored: the engine's nanosecond timestamp, and which line of that timestamp.
 
-    Engines repeat from a timestamp on, inclusively; the ordinal tells the lines of one timestamp apart.
+    Engines repeat from a timestamp on, inclusively; the ordinal tells the lines of one timestamp apart. Cursors only grow: where the
+    engine's timestamps step back, the highest so far stays and the ordinal counts on.
     """
 
     timestamp_ns: int = 0
@@ -26,7 +40,7 @@ class LogCursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawLine:
-    """One complete line of output, without its newline."""
+    """One complete line of output, without its newline; one longer than the driver's bound comes in several."""
 
     stream: Stream
     cursor: LogCursor
@@ -43,3 +57,50 @@ class LogRecord:
     timestamp_us: int
     flow_run_id: str
     task_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedRecord:
+    """A record as a run wrote it: well-formed, but any process of the run can write what it likes, so its ids are claims."""
+
+    name: str
+    level: int
+    message: str
+    timestamp_us: int
+    flow_run_id: str | None
+    """None: of the run whose output it is."""
+    task_run_id: str | None
+
+
+def parse_record(text: str) -> ParsedRecord | None:
+    """The record that the line is; None when it is a line like any other."""
+    if not text.startswith(RECORD_MARK) or len(text) > RECORD_MAX_CHARS:
+        return None
+    try:
+        fields = json.loads(text[1:])
+    except (ValueError, RecursionError):
+        return None
+    if type(fields) is not dict or fields.keys() != _FIELDS:
+        return None
+    name, level, message, created = fields["name"], fields["level"], fields["message"], fields["created_us"]
+    if type(name) is not str or not 0 < len(name) <= _NAME_MAX_CHARS or type(message) is not str:
+        return None
+    if (
+        type(level) is not int
+        or not 0 <= level <= 1000
+        or type(created) is not int
+        or not 0 <= created <= _CREATED_MAX_US
+    ):
+        return None
+    ids = (fields["flow_run_id"], fields["task_run_id"])
+    if not all(value is None or (type(value) is str and _UUID.fullmatch(value)) for value in ids):
+        return None
+    flow_run_id, task_run_id = (None if value is None else value.lower() for value in ids)
+    return ParsedRecord(
+        name=_SURROGATE.sub("\ufffd", name),
+        level=level,
+        message=_SURROGATE.sub("\ufffd", message),
+        timestamp_us=created,
+        flow_run_id=flow_run_id,
+        task_run_id=task_run_id,
+    )

@@ -1,0 +1,218 @@
+"""From what to run to what the engine is asked for: pure, no engine needed."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from managedd.model.executions import container_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from managedd.model.drivers import RunSpec
+
+LABEL_INSTANCE: Final = "managedd.instance"
+LABEL_EXECUTION: Final = "managedd.execution"
+LABEL_FLOW_RUN: Final = "managedd.flow-run"
+HOME: Final = "/opt/managedd"
+"""Where our files lie inside a run."""
+REPORT: Final = f"{HOME}/report.json"
+CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+"""All that stays of root: owning what archives unpack (pip, git, tar), and stepping down to another user. No network, device, kernel
+or process power; `no-new-privileges` keeps set-uid programs from giving any back."""
+LINE_MIN_BYTES: Final = 16 * 1024
+_REFERENCE: Final = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerSettings:
+    """What the operator decides for every container."""
+
+    log_max_bytes: int = 50 * 1024 * 1024
+    """The engine rotates a container's log file at this size; set per container, the engine's own default may be too small to be read."""
+    log_max_files: int = 2
+    line_bytes: int = 64 * 1024
+    """A longer line of output is stored as several."""
+    dns: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    """`name:address`; the address may be `host-gateway`."""
+    http_proxy: str | None = field(default=None, repr=False)
+    https_proxy: str | None = field(default=None, repr=False)
+    no_proxy: str | None = None
+    ca_bundle: bytes | None = field(default=None, repr=False)
+    """PEM certificates that runs trust beside those of their image."""
+    package_index_url: str | None = field(default=None, repr=False)
+    package_extra_index_urls: tuple[str, ...] = field(default=(), repr=False)
+    capabilities: tuple[str, ...] = CAPABILITIES
+    runtime: str | None = None
+    """The engine's name of another container runtime, for example `runsc`."""
+    storage_bytes: int | None = None
+    """The size of a container's own file system, where the engine's storage driver can limit it."""
+    python: str = "python3"
+    """The interpreter in the image that runs the shim and into which packages are installed."""
+    control_timeout_seconds: float = 30.0
+    pull_stall_seconds: float = 600.0
+    """A pull that says nothing for so long has failed."""
+
+    def __post_init__(self) -> None:
+        if self.line_bytes < LINE_MIN_BYTES:
+            raise ValueError(
+                f"line_bytes is {self.line_bytes}; engines cut lines at {LINE_MIN_BYTES} themselves, so it can't be less"
+            )
+
+
+def is_image_reference(image: str) -> bool:
+    """Whether `image` is a reference as registries define it, and so fit to be part of an engine's address."""
+    return len(image) <= 512 and _REFERENCE.fullmatch(image) is not None
+
+
+def network_name(instance_id: str) -> str:
+    """The name of this daemon's own bridge network."""
+    return f"managedd-{_short(instance_id)}"
+
+
+def network_body(instance_id: str) -> dict[str, Any]:
+    """The engine's request for it: runs reach the world and this host, never each other."""
+    return {
+        "Name": network_name(instance_id),
+        "Driver": "bridge",
+        "CheckDuplicate": True,
+        "Labels": {LABEL_INSTANCE: instance_id},
+        "Options": {"com.docker.network.bridge.enable_icc": "false"},
+    }
+
+
+def container_body(spec: RunSpec, settings: DockerSettings) -> dict[str, Any]:
+    """The engine's request for the container of `spec`; its image's own entry point stays in front of the command."""
+    host: dict[str, Any] = {
+        "NetworkMode": network_name(spec.instance_id),
+        "AutoRemove": False,
+        "RestartPolicy": {"Name": "no"},
+        # An init reaps and forwards signals in every image; TINI_SUBREAPER below keeps an image's own one from complaining about it.
+        "Init": True,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": str(settings.log_max_bytes), "max-file": str(settings.log_max_files)},
+        },
+        "SecurityOpt": ["no-new-privileges"],
+        "CapDrop": ["ALL"],
+        "CapAdd": list(settings.capabilities),
+    }
+    if spec.memory_bytes is not None:
+        # Unset, swap would be as large again: an out-of-memory kill would come late, after long thrashing.
+        host |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
+    if spec.cpus is not None:
+        host["NanoCpus"] = round(spec.cpus * 1_000_000_000)
+    if spec.pids is not None:
+        host["PidsLimit"] = spec.pids
+    if settings.dns:
+        host["Dns"] = list(settings.dns)
+    if settings.extra_hosts:
+        host["ExtraHosts"] = list(settings.extra_hosts)
+    if settings.runtime is not None:
+        host["Runtime"] = settings.runtime
+    if settings.storage_bytes is not None:
+        host["StorageOpt"] = {"size": str(settings.storage_bytes)}
+    return {
+        "Image": spec.image,
+        "Cmd": [
+            settings.python, f"{HOME}/shim.py", "--cgroup", "/sys/fs/cgroup",
+            "--install-timeout-seconds", str(spec.install_timeout_seconds), "--", *spec.command,
+        ],
+        "Env": [f"{name}={value}" for name, value in environment(spec, settings).items()],
+        "Labels": {
+            **spec.labels,
+            LABEL_INSTANCE: spec.instance_id,
+            LABEL_EXECUTION: spec.execution_id,
+            LABEL_FLOW_RUN: spec.flow_run_id,
+        },
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "OpenStdin": False,
+        "Tty": False,
+        "HostConfig": host,
+    }  # fmt: skip
+
+
+def environment(spec: RunSpec, settings: DockerSettings) -> dict[str, str]:
+    """The run's environment: the operator's settings, under the run's own."""
+    found: dict[str, str] = {"TINI_SUBREAPER": "1"}
+    for name, value in (("http_proxy", settings.http_proxy), ("https_proxy", settings.https_proxy)):
+        if value is not None:
+            found |= {name: value, name.upper(): value}
+    if settings.http_proxy is not None or settings.https_proxy is not None or settings.no_proxy is not None:
+        # The run's way to this daemon never leads through a proxy.
+        addresses = (spec.env.get("PREFECT_API_URL"), spec.env.get("PREFECT_CLOUD_API_URL"))
+        hosts = [host for address in addresses if address and (host := urlsplit(address).hostname)]
+        direct = ",".join(
+            dict.fromkeys([*(settings.no_proxy or "").split(","), "localhost", "127.0.0.1", *hosts])
+        ).strip(",")
+        found |= {"no_proxy": direct, "NO_PROXY": direct}
+    if settings.package_index_url is not None:
+        found |= {"PIP_INDEX_URL": settings.package_index_url, "UV_DEFAULT_INDEX": settings.package_index_url}
+    if settings.package_extra_index_urls:
+        extra = " ".join(settings.package_extra_index_urls)
+        found |= {"PIP_EXTRA_INDEX_URL": extra, "UV_INDEX": extra}
+    return found | dict(spec.env)
+
+
+def run_files(spec: RunSpec, settings: DockerSettings) -> dict[str, tuple[bytes, int]]:
+    """What lies in `HOME` when the run starts: path → (content, mode). Also what another driver places."""
+    here = resources.files("managedd.drivers")
+    files: dict[str, tuple[bytes, int]] = {
+        "shim.py": ((here / "shim.py").read_bytes(), 0o644),
+        "python/managedd_run_log.py": ((here / "run_log.py").read_bytes(), 0o644),
+    }
+    if spec.packages:
+        files["requirements.txt"] = ("".join(f"{package}\n" for package in spec.packages).encode(), 0o600)
+    if settings.ca_bundle is not None:
+        files["extra-ca.pem"] = (settings.ca_bundle, 0o644)
+    return files
+
+
+def archive(files: Mapping[str, tuple[bytes, int]], *, uid: int, gid: int) -> bytes:
+    """A tar of `files` to be unpacked in `/`, owned by the user who will run there."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        folders = {"", *(path.rpartition("/")[0] for path in files)}
+        for folder in sorted(folders):
+            entry = tarfile.TarInfo(f"{HOME}/{folder}".strip("/"))
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
+            tar.addfile(entry)
+        for path, (content, mode) in files.items():
+            entry = tarfile.TarInfo(f"{HOME}/{path}".strip("/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, uid, gid
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def user_of(user: str, passwd: str) -> tuple[int, int]:
+    """Who runs in a container whose configuration names `user`, by its own user list; root when it cannot be told."""
+    name, _, group = user.partition(":")
+    entry = next(
+        (fields for line in passwd.splitlines() if len(fields := line.split(":")) >= 4 and name in fields[0:3:2]), None
+    )
+    uid = int(name) if name.isdecimal() else int(entry[2]) if entry and entry[2].isdecimal() else 0
+    gid = int(group) if group.isdecimal() else int(entry[3]) if entry and entry[3].isdecimal() else 0
+    return uid, gid
+
+
+def _short(instance_id: str) -> str:
+    """The end of the identity: the beginning of a version 7 UUID is the time and alike for daemons of one day."""
+    return instance_id.replace("-", "")[-12:]
+
+
+def name_of(spec: RunSpec) -> str:
+    """The container's name, the same each time."""
+    return container_name(spec.execution_id)

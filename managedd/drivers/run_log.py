@@ -1,0 +1,102 @@
+"""The logging handler inside a run: each record is one line, a mark and a JSON object, that `model/logs.py` reads back.
+
+Placed inside the run as the module `managedd_run_log` and imported by the run's own Python (3.9 or newer): standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import sys
+import uuid
+from typing import Any
+
+RECORD_BYTES = 1_000_000
+"""What one line may take; a longer message is cut, as the client itself does at this size."""
+CUT = "... [truncated]"
+
+
+class RunLogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Every record that reaches it is one whole line of the stream, exactly once, however many loggers share the handler."""
+
+    def __init__(self, stream: Any = None, skip: tuple[str, ...] = ()) -> None:
+        super().__init__(stream)
+        self._skip = tuple(skip)
+        self._lock_of: tuple[int, int] | None = None
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        if not getattr(record, "send_to_api", True) or getattr(record, "_managedd_written", False):
+            return False
+        if self._skip and any(record.name == name or record.name.startswith(name + ".") for name in self._skip):
+            return False
+        return super().filter(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record._managedd_written = True
+        try:
+            line = self.format(record)
+            with self._whole_lines():
+                self.stream.write(line + self.terminator)
+                self.flush()
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A record that cannot be written is dropped without a word when the stream is closed: the process is ending."""
+        if not getattr(self.stream, "closed", False):
+            super().handleError(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        flow_run_id, task_run_id = run_ids(record)
+        fields = {
+            "name": record.name, "level": record.levelno, "message": message, "created_us": int(record.created * 1_000_000),
+            "flow_run_id": flow_run_id, "task_run_id": task_run_id,
+        }  # fmt: skip
+        line = json.dumps(fields)
+        while len(line) > RECORD_BYTES:
+            message = message[: len(message) * RECORD_BYTES // len(line) - len(CUT) - 1000]
+            line = json.dumps({**fields, "message": message + CUT})
+        return "\x1e" + line
+
+    @contextlib.contextmanager
+    def _whole_lines(self) -> Any:
+        """No other process of the run writes a record meanwhile: a pipe tears what is longer than a page apart."""
+        path = os.environ.get("PREFECT_LOGGING_SETTINGS_PATH")
+        descriptor = None
+        if path:
+            with contextlib.suppress(OSError):
+                if self._lock_of is None or self._lock_of[0] != os.getpid():
+                    # A lock belongs to the open file, which a fork would share.
+                    self._lock_of = (os.getpid(), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                descriptor = self._lock_of[1]
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def run_ids(record: logging.LogRecord) -> tuple[str | None, str | None]:
+    """The flow run and the task run that the record belongs to: its own word, else the context it was made in."""
+    flow_run_id = _uuid(getattr(record, "flow_run_id", None))
+    task_run_id = _uuid(getattr(record, "task_run_id", None))
+    if flow_run_id is None:
+        with contextlib.suppress(Exception):
+            context = sys.modules["prefect.context"]
+            if (task := context.TaskRunContext.get()) is not None:
+                flow_run_id, task_run_id = _uuid(task.task_run.flow_run_id), _uuid(task.task_run.id)
+            elif (flow := context.FlowRunContext.get()) is not None:
+                flow_run_id = _uuid(flow.flow_run.id)
+    return flow_run_id, task_run_id
+
+
+def _uuid(value: object) -> str | None:
+    with contextlib.suppress(ValueError):
+        return str(uuid.UUID(str(value)))
+    return None

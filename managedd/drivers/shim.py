@@ -1,0 +1,355 @@
+"""What a run starts as: installs its packages, prepares its logging, starts the engine and stays its parent to the end.
+
+This file is placed inside the run and executed by the run's own Python (3.9 or newer), so it uses the standard library alone and
+imports nothing of managedd. The driver reads `report.json` afterwards; whatever runs beside us may have forged it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+INSTALL_FAILED = 210
+"""The exit code when packages could not be installed; the report says why."""
+CANNOT_START = 127
+"""The exit code when the command does not exist, as a shell has it."""
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+TAIL_LINES = 20
+ERROR_CHARS = 4000
+LINE_CHARS = 8000
+PR_SET_CHILD_SUBREAPER = 36
+CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE")
+CA_PLACES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+INDEX_VARIABLES = (
+    "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
+)  # fmt: skip
+CREDENTIAL = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+
+
+class Report:
+    """`report.json`, replaced as a whole at every phase: a reader sees the last phase that was reached, never half of one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fields: dict[str, Any] = {"version": 1}
+
+    def write(self, **fields: Any) -> None:
+        """The report on disk has these fields too; a full disk is not worth the run."""
+        self._fields.update(fields)
+        new = self._path.with_name(self._path.name + ".new")
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps(self._fields))
+            new.replace(self._path)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def say(message: str, level: int = 20) -> None:
+    """One line of our own is in the run's log."""
+    record = {
+        "name": "managedd", "level": level, "message": message[:LINE_CHARS], "created_us": now_us(), "flow_run_id": None, "task_run_id": None,
+    }  # fmt: skip
+    with contextlib.suppress(OSError):
+        os.write(1, b"\x1e" + json.dumps(record).encode() + b"\n")
+
+
+class Mask:
+    """Replaces what must not be printed: the credentials of every URL, and those of the given texts wherever they turn up."""
+
+    def __init__(self, texts: list[str]) -> None:
+        found: set[str] = set()
+        for text in texts:
+            for credential in CREDENTIAL.findall(text):
+                for part in (credential, *credential.split(":", 1)):
+                    found.update((part, unquote(part)))
+        # Short ones are user names like "git" and would blot out half of every line.
+        self._secrets = sorted((secret for secret in found if len(secret) > 5), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "****")
+        return CREDENTIAL.sub("****", text)
+
+
+class Child:
+    """The process that runs now, in a session of its own, and the signals that are passed on to all of its group.
+
+    A session of its own, because an init with `-g` in the image signals our group: through us the engine gets each signal once.
+    """
+
+    def __init__(self) -> None:
+        self._pid: int | None = None
+        self.signalled: int | None = None
+        for number in FORWARDED:
+            signal.signal(number, self._forward)
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        """The command runs; a signal that came while it was being started reaches it too."""
+        process = subprocess.Popen(command, start_new_session=True, **options)  # noqa: S603 (the run's own command)
+        self._pid = process.pid
+        if self.signalled is not None:
+            self.kill(self.signalled)
+        return process
+
+    def ended(self) -> None:
+        self._pid = None
+
+    def kill(self, number: int) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, number)
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        if number in {signal.SIGTERM, signal.SIGINT}:
+            self.signalled = number
+        self.kill(number)
+
+
+def install(requirements: Path, timeout_seconds: float, child: Child) -> str | None:
+    """The requirements are installed and their file is gone; the returned text says why not."""
+    wanted = requirements.read_text()
+    mask = Mask([wanted, *(os.environ.get(name, "") for name in INDEX_VARIABLES)])
+    if uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "--python", sys.executable, "--requirement", str(requirements)]
+    else:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--requirement",
+            str(requirements),
+        ]
+    # The run's file system is thrown away with it, so the distribution's own packages need no protection from us.
+    environment = {
+        "UV_BREAK_SYSTEM_PACKAGES": "1", "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1",
+        "PIP_PROGRESS_BAR": "off", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1",
+        **os.environ,
+    }  # fmt: skip
+    names = [mask(line.strip()) for line in wanted.splitlines() if line.strip()]
+    say(f"Installing {', '.join(names)}"[:LINE_CHARS])
+    began = time.monotonic()
+    tail: list[str] = []
+    timed_out = threading.Event()
+    try:
+        process = child.start(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            bufsize=0,
+        )
+    except OSError as error:
+        return f"{command[0]} cannot be started: {error}"
+
+    def give_up() -> None:
+        timed_out.set()
+        child.kill(signal.SIGKILL)
+
+    alarm = threading.Timer(timeout_seconds, give_up)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        for line in _lines(process):
+            said = mask(line)
+            say(said)
+            tail = [*tail[1 - TAIL_LINES :], said]
+        code = process.wait()
+    finally:
+        alarm.cancel()
+        child.ended()
+        requirements.unlink()
+    seconds = time.monotonic() - began
+    if timed_out.is_set():
+        return f"not done after {timeout_seconds:.0f} s\n" + "\n".join(tail)
+    if code != 0:
+        return "\n".join(tail)[-ERROR_CHARS:] or f"the installer ended with exit code {code}"
+    say(f"Installed in {seconds:.1f} s")
+    return None
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Any:
+    """What the process prints, line by line, each bounded."""
+    assert process.stdout is not None
+    with process.stdout as output:
+        while line := output.readline(LINE_CHARS):
+            if text := line.decode(errors="replace").rstrip().rpartition("\r")[2]:
+                yield text
+
+
+def trust(directory: Path) -> dict[str, str]:
+    """The environment that makes the operator's extra authorities trusted beside those of the image; empty without any."""
+    extra = directory / "extra-ca.pem"
+    if not extra.exists():
+        return {}
+    places = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *CA_PLACES]
+    own = next((Path(place) for place in places if place and Path(place).is_file()), None)
+    bundle = directory / "ca.pem"
+    bundle.write_bytes((own.read_bytes() if own else b"") + b"\n" + extra.read_bytes())
+    return dict.fromkeys(CA_VARIABLES, str(bundle))
+
+
+def logging_environment(directory: Path) -> dict[str, str]:
+    """The environment under which the client writes its records to our output, each as one line; empty where the user has own settings."""
+    if os.environ.get("PREFECT_LOGGING_SETTINGS_PATH"):
+        return {}
+    to_api = os.environ.get("PREFECT_LOGGING_TO_API_ENABLED", "").lower() in {"1", "true", "yes", "on", "t", "y"}
+    settings = directory / "logging.json"
+    settings.write_text(json.dumps(logging_settings(to_api=to_api), indent=1))
+    path = os.pathsep.join(filter(None, (str(directory / "python"), os.environ.get("PYTHONPATH"))))
+    return {
+        "PREFECT_LOGGING_SETTINGS_PATH": str(settings),
+        "PYTHONPATH": path,
+        "PREFECT_LOGGING_TO_API_ENABLED": "true" if to_api else "false",
+    }
+
+
+def logging_settings(*, to_api: bool) -> dict[str, Any]:
+    """The client's own arrangement of loggers, so that its environment overrides work, with our handler in the console's place.
+
+    Our handler is also on the run loggers themselves, for flows that replace the root's; it writes each record once. With `to_api` the
+    run loggers' records take the client's own way instead, and our handler leaves them alone.
+    """
+    level = "${PREFECT_LOGGING_LEVEL}"
+    run = ["api"] if to_api else ["console"]
+    handlers: dict[str, Any] = {
+        "console": {
+            "level": 0, "class": "managedd_run_log.RunLogHandler", "stream": "ext://sys.stderr", "skip": run_loggers() if to_api else [],
+        },
+    }  # fmt: skip
+    if to_api:
+        handlers["api"] = {"level": 0, "class": "prefect.logging.handlers.APILogHandler"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": handlers,
+        "loggers": {
+            "prefect": {"level": level},
+            "prefect.extra": {"level": level, "handlers": run, "propagate": False},
+            "prefect.flow_runs": {"level": "NOTSET", "handlers": run},
+            "prefect.task_runs": {"level": "NOTSET", "handlers": run},
+            "prefect.server": {"level": "WARNING"},
+            "prefect.client": {"level": level},
+            "prefect.infrastructure": {"level": level},
+            "prefect._internal": {"level": "ERROR", "propagate": False, "handlers": ["console"]},
+            "uvicorn": {"level": "WARNING", "handlers": ["console"], "propagate": False},
+            "fastapi": {"level": "WARNING", "handlers": ["console"], "propagate": False},
+        },
+        "root": {"level": "WARNING", "handlers": ["console"]},
+    }
+
+
+def run_loggers() -> list[str]:
+    return ["prefect.flow_runs", "prefect.task_runs", "prefect.extra"]
+
+
+def wait(pid: int) -> int:
+    """The wait status of `pid`; every orphan that comes to us until then is reaped too."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            return status
+
+
+def measures(cgroup: Path | None) -> dict[str, int | None]:
+    """The peak of all that ran under us, by our own account and by the control group's, and how often it ran out of memory."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found: dict[str, int | None] = {
+        "max_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit,
+        "peak_memory_bytes": None,
+        "oom_kills": None,
+    }
+    if cgroup is not None:
+        for peak in (cgroup / "memory.peak", cgroup / "memory" / "memory.max_usage_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                found["peak_memory_bytes"] = int(peak.read_text())
+        for events in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found["oom_kills"] = int(dict(line.split() for line in events.read_text().splitlines())["oom_kill"])
+    return found
+
+
+def become_subreaper() -> None:
+    """Orphans of the run become our children where the kernel allows it, so that their memory is counted."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415 (some builds of Python lack it)
+
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """The returned code is the command's own, 128 + n for a signal, or one of ours."""
+    parser = argparse.ArgumentParser(prog="managedd-shim")
+    parser.add_argument("--install-timeout-seconds", type=float, default=600.0)
+    parser.add_argument("--cgroup", type=Path, default=None, help="where this run's own control group is mounted")
+    parser.add_argument("command", nargs="+")
+    chosen = parser.parse_args(arguments)
+    directory = Path(__file__).resolve().parent
+    report = Report(directory / "report.json")
+    report.write(phase="started", started_us=now_us())
+    become_subreaper()
+    child = Child()
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")  # what a killed process has printed shall be there
+    os.environ.update(trust(directory))
+    requirements = directory / "requirements.txt"
+    if requirements.exists():
+        report.write(phase="installing")
+        error = install(requirements, chosen.install_timeout_seconds, child)
+        if child.signalled is not None:
+            report.write(phase="exited", exited_us=now_us(), exit_code=128 + child.signalled, **measures(chosen.cgroup))
+            return 128 + child.signalled
+        if error is not None:
+            say("Installing packages failed", level=40)
+            report.write(
+                phase="exited",
+                install_error=error[-ERROR_CHARS:],
+                exited_us=now_us(),
+                exit_code=INSTALL_FAILED,
+                **measures(chosen.cgroup),
+            )
+            return INSTALL_FAILED
+    os.environ.update(logging_environment(directory))
+    report.write(phase="running", installed_us=now_us())
+    try:
+        process = child.start(chosen.command)
+    except OSError as error:
+        say(f"{chosen.command[0]} cannot be started: {error.strerror}", level=40)
+        report.write(phase="exited", exited_us=now_us(), exit_code=CANNOT_START, **measures(chosen.cgroup))
+        return CANNOT_START
+    status = wait(process.pid)
+    child.ended()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    report.write(phase="exited", exited_us=now_us(), exit_code=code, **measures(chosen.cgroup))
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """The process ends with the code at once: nothing of ours is left to be flushed."""
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))
