@@ -189,5 +189,5 @@ _LAST_MOMENT_US = to_us(datetime(9999, 1, 1))
 
 def iso_after(now_us: int, seconds: float) -> str:
     """The ISO time `seconds` after `now_us`, and no later than a datetime can say."""
-    ahead_us = min(max(seconds, 0) * MICROSECONDS, _LAST_MOMENT_US)
+    ahead_us = min(max(0.0, seconds) * MICROSECONDS, _LAST_MOMENT_US)
     return iso(min(now_us + int(ahead_us), _LAST_MOMENT_US))
