@@ -1,4 +1,4 @@
-"""The server itself: CSRF tokens and the default result storage."""
+"""The server itself: CSRF tokens, the default result storage, and the workspaces that a key opens."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ class ServerDefaultResultStorageUpdate(Model):
     """The block to keep results in."""
 
     default_result_storage_block_id: Id
+
+
+class CloudWorkspace(Model):
+    """A workspace as `prefect cloud login` wants to see it; a handle is what stands in `--workspace account/workspace`."""
+
+    account_id: Id
+    account_name: str
+    account_handle: str
+    workspace_id: Id
+    workspace_name: str
+    workspace_description: str
+    workspace_handle: str

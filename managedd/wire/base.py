@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from datetime import UTC, datetime
+from random import Random
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -26,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from managedd.wire.names import run_name
+from managedd.model.naming import run_name
 
 DEFAULT_LIMIT = 200
 """Rows in a page when the client names no limit, and the most it may name."""
@@ -138,9 +139,14 @@ def _page_limit(limit: int | None) -> int:
     return limit
 
 
+def new_run_name() -> str:
+    """A name for a run that came without one."""
+    return run_name(Random())
+
+
 def named(name: Any) -> Any:
     """`name`, or one that is made up when there is none."""
-    return name or run_name()
+    return name or new_run_name()
 
 
 def _no_labels(labels: Any) -> Any:

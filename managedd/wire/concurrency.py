@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, NonNegativeFloat, Row
+from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, NonNegativeFloat, Row, at_most
+
+MAX_LIMIT_NAMES = 1_000
+
+SlotMode = Literal["concurrency", "rate_limit"]
+"""Whether slots are held until they are given back, or come back with time."""
+LeaseSeconds = Annotated[float, Field(ge=60, le=86_400)]
+LimitNames = Annotated[list[str], AfterValidator(at_most(MAX_LIMIT_NAMES, "names"))]
 
 
 class ConcurrencyLimitV2Create(Body):

@@ -24,9 +24,9 @@ from managedd.wire.base import (
     Tags,
     Timestamp,
     UpdatedBy,
+    new_run_name,
 )
 from managedd.wire.flow_runs import FlowRunPolicy
-from managedd.wire.names import run_name
 from managedd.wire.schedules import DeploymentSchedule, DeploymentScheduleCreate, DeploymentScheduleUpdate
 from managedd.wire.states import StateCreate
 
@@ -128,7 +128,7 @@ class DeploymentFlowRunCreate(Body):
     """A flow run to create from a deployment."""
 
     state: StateCreate | None = None
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     parameters: JsonObject = Field(default_factory=dict)
     enforce_parameter_schema: bool | None = None
     context: JsonObject = Field(default_factory=dict)

@@ -24,8 +24,8 @@ from managedd.wire.base import (
     Tags,
     Timestamp,
     named,
+    new_run_name,
 )
-from managedd.wire.names import run_name
 from managedd.wire.states import (
     SetStateStatus,
     State,
@@ -59,7 +59,7 @@ class FlowRunCreate(Body):
     """A flow run to create."""
 
     state: StateCreate | None = None
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_id: Id
     flow_version: str | None = None
     parameters: Parameters = Field(default_factory=dict)
@@ -91,7 +91,7 @@ class FlowRunUpdate(Body):
 class FlowRun(Row):
     """A flow run, as it stands in answers to workers."""
 
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_id: Id
     state_id: Id | None = None
     deployment_id: Id | None = None
@@ -127,7 +127,7 @@ class FlowRun(Row):
 class FlowRunResponse(Row):
     """A flow run."""
 
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_id: Id
     state_id: Id | None = None
     deployment_id: Id | None = None

@@ -19,8 +19,8 @@ from managedd.wire.base import (
     Tags,
     Timestamp,
     at_most,
+    new_run_name,
 )
-from managedd.wire.names import run_name
 from managedd.wire.states import State, StateCreate
 
 MAX_RETRY_DELAYS = 50
@@ -96,7 +96,7 @@ class TaskRunCreate(Body):
 
     id: Id | None = None
     state: StateCreate | None = None
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_run_id: Id | None = None
     task_key: str
     dynamic_key: str
@@ -112,13 +112,13 @@ class TaskRunCreate(Body):
 class TaskRunUpdate(Body):
     """What may change on a task run."""
 
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
 
 
 class TaskRun(Row):
     """A task run."""
 
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_run_id: Id | None = None
     task_key: str
     dynamic_key: str
@@ -147,7 +147,7 @@ class TaskRun(Row):
 class TaskRunResponse(Row):
     """A task run in a page."""
 
-    name: RunName = Field(default_factory=run_name)
+    name: RunName = Field(default_factory=new_run_name)
     flow_run_id: Id | None = None
     task_key: str
     state_id: Id | None = None

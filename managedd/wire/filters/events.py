@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from managedd.wire.base import Timestamp, utc_now
+from managedd.wire.base import Timestamp, at_most, utc_now
 from managedd.wire.events import EventOrder, ResourceSpecification
-from managedd.wire.filters.leaves import Filter, Ids, Texts, TextSearch
+from managedd.wire.filters.leaves import MAX_ALTERNATIVES, Filter, Ids, Prefixes, Texts, TextSearch
 
 
 def _half_a_year_ago() -> datetime:
@@ -25,8 +26,8 @@ class EventOccurredFilter(Filter):
 class EventNameFilter(Filter):
     """What events are called."""
 
-    prefix: Texts | None = None
-    exclude_prefix: Texts | None = None
+    prefix: Prefixes | None = None
+    exclude_prefix: Prefixes | None = None
     name: Texts | None = None
     exclude_name: Texts | None = None
 
@@ -35,7 +36,7 @@ class EventResourceFilter(Filter):
     """What resource events are about."""
 
     id: Texts | None = None
-    id_prefix: Texts | None = None
+    id_prefix: Prefixes | None = None
     labels: ResourceSpecification | None = None
     distinct: bool = False
 
@@ -45,7 +46,9 @@ class EventRelatedFilter(Filter):
 
     id: Texts | None = None
     role: Texts | None = None
-    resources_in_roles: list[tuple[str, str]] | None = None
+    resources_in_roles: (
+        Annotated[list[tuple[str, str]], AfterValidator(at_most(MAX_ALTERNATIVES, "resources"))] | None
+    ) = None
     labels: ResourceSpecification | None = None
 
 
@@ -53,7 +56,7 @@ class EventAnyResourceFilter(Filter):
     """Resources that events are about or involve."""
 
     id: Texts | None = None
-    id_prefix: Texts | None = None
+    id_prefix: Prefixes | None = None
     labels: ResourceSpecification | None = None
 
 
@@ -73,8 +76,16 @@ class EventFilter(Filter):
     occurred: EventOccurredFilter = Field(default_factory=EventOccurredFilter)
     event: EventNameFilter | None = None
     resource: EventResourceFilter | None = None
-    related: EventRelatedFilter | list[EventRelatedFilter] | None = None
-    any_resource: EventAnyResourceFilter | list[EventAnyResourceFilter] | None = None
+    related: (
+        EventRelatedFilter
+        | Annotated[list[EventRelatedFilter], AfterValidator(at_most(MAX_ALTERNATIVES, "filters"))]
+        | None
+    ) = None
+    any_resource: (
+        EventAnyResourceFilter
+        | Annotated[list[EventAnyResourceFilter], AfterValidator(at_most(MAX_ALTERNATIVES, "filters"))]
+        | None
+    ) = None
     id: EventIDFilter = Field(default_factory=EventIDFilter)
     text: EventTextFilter | None = None
     order: EventOrder = EventOrder.DESC

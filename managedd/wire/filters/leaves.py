@@ -18,8 +18,12 @@ MAX_VALUES = 10_000
 MAX_PATTERN_CHARS = 5_000
 """The longest `like_`: SQLite refuses patterns of more than 50,000 bytes."""
 
+MAX_ALTERNATIVES = 100
+"""The most values that become a condition each: SQLite's expressions nest 1,000 deep."""
+
 Ids = Annotated[list[Id], AfterValidator(at_most(MAX_VALUES, "ids"))]
 Texts = Annotated[list[str], AfterValidator(at_most(MAX_VALUES, "values"))]
+Prefixes = Annotated[list[str], AfterValidator(at_most(MAX_ALTERNATIVES, "prefixes"))]
 Pattern = Annotated[str, AfterValidator(at_most(MAX_PATTERN_CHARS, "characters"))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from managedd.wire.filters.leaves import Filter, IdAny, OperatorFilter, Texts
+from managedd.wire.filters.leaves import Filter, IdAny, OperatorFilter, Prefixes, Texts
 
 
 class WorkQueueFilterId(IdAny):
@@ -13,7 +13,7 @@ class WorkQueueFilterName(Filter):
     """On the work queue's `name`."""
 
     any_: Texts | None = None
-    startswith_: Texts | None = None
+    startswith_: Prefixes | None = None
 
 
 class WorkQueueFilter(OperatorFilter):
