@@ -317,7 +317,7 @@ MINIMAL_FLOW_RULES: tuple[Rule[FlowRunFacts], ...] = (
 )
 """A forced proposal."""
 
-INITIAL_FLOW_RULES: tuple[Rule[FlowRunFacts], ...] = (_SECURE, _INSTRUMENT, _RELEASE)
+INITIAL_FLOW_RULES: tuple[Rule[FlowRunFacts], ...] = (_SECURE, _INSTRUMENT)
 """A run's first state: forced too, as Prefect does it, but nobody gets a slot by being born PENDING."""
 
 LATE_RULES: tuple[Rule[FlowRunFacts], ...] = (

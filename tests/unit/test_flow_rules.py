@@ -568,6 +568,8 @@ def test_a_delay_beyond_all_time_ends_with_time() -> None:
 
 
 def test_every_written_state_is_told() -> None:
+    assert initial(facts(None), to(SCHEDULED)).effects == {Effect.EMIT_EVENT}
+    assert decide_late(facts(SCHEDULED)).effects == {Effect.EMIT_EVENT}
     assert decide(facts(PENDING), to(RUNNING)).effects == {Effect.EMIT_EVENT}
     assert decide(facts(RUNNING, retries=1), to(FAILED)).effects == {Effect.EMIT_EVENT}
 
@@ -577,6 +579,7 @@ def test_leaving_a_slot_is_told_to_those_who_wait_for_it(current: StateType) -> 
     assert decide(facts(current, deployment_id="d"), to(CANCELLED)).effects == FREED
     assert decide(facts(current), to(CANCELLED)).effects == {Effect.EMIT_EVENT}
     assert decide(facts(current, deployment_id="d"), to(RUNNING), force=True).effects == {Effect.EMIT_EVENT}
+    assert decide(facts(current, deployment_id="d"), to(CRASHED), force=True).effects == FREED
 
 
 # --- force

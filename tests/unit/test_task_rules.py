@@ -349,6 +349,22 @@ def test_a_background_task_runs_without_its_flow() -> None:
     accepted(decide_task(orphan, to(RUNNING, details={"deferred": True})))
 
 
+def test_a_background_task_keeps_the_rules_of_every_task() -> None:
+    def deferred(known: TaskRunFacts, type_: StateType, **details: Any) -> Decision:
+        return decide_task(known, to(type_, details={"deferred": True, **details}))
+
+    cached = in_state(COMPLETED, data=RESULT)
+    assert replaced(deferred(facts(PENDING, cached_state=cached), RUNNING, cache_key="k")).name == "Cached"
+    kept(deferred(facts(in_state(COMPLETED, data=RESULT)), RUNNING), Status.REJECT)
+    copied = accepted(deferred(facts(in_state(SCHEDULED, scheduled_time=at(5))), PENDING))
+    assert copied.details["scheduled_time"] == at(5)
+    kept(deferred(facts(in_state(PENDING, scheduled_time=at(5))), RUNNING), Status.WAIT)
+    assert replaced(deferred(facts(RUNNING, retries=1, run_count=1), FAILED)).name == "AwaitingRetry"
+    again = deferred(facts(PENDING, run_count=1, parent_run_count=2), RUNNING)
+    assert (accepted(again).name, again.flow_run_run_count) == ("Rerunning", 2)
+    assert deferred(facts(RUNNING), COMPLETED, cache_key="k").effects == {Effect.CACHE_RESULT}
+
+
 # --- force and first states
 
 
