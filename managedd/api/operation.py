@@ -92,7 +92,7 @@ class Operation:
         arguments: dict[str, Any],
         errors: list[dict[str, Any]],
     ) -> None:
-        source = path if parameter.where == "path" else query
+        source: Any = path if parameter.where == "path" else query
         if parameter.name not in source:
             if parameter.required:
                 errors.append({"type": "missing", "loc": [parameter.where, parameter.name], "msg": "Field required"})

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from managedd.errors import ManagedError
+from managedd.errors import ManagedError, invalid
 from managedd.model.states import State, StateType
-from managedd.orchestration import parameters, rules
+from managedd.orchestration import rules
+from managedd.orchestration.parameters import HydrationContext, check_parameters, hydrate
 from managedd.orchestration.transition import Client, Outcome, propose
 from managedd.orchestration.verdicts import Status
 from managedd.store import flow_runs, rows
 from managedd.store.resources import FLOW_RUN_INPUT, FLOW_RUN_STATE
+from managedd.store.variable_values import VariableValues
 
 if TYPE_CHECKING:
     from managedd.store.database import Tx
@@ -46,15 +48,15 @@ def resume(tx: Tx, run_id: str, run_input: dict[str, Any] | None, *, client: Cli
 
 
 def _checked_input(tx: Tx, run_id: str, keyset: dict[str, str], run_input: dict[str, Any]) -> dict[str, Any]:
-    given = parameters.hydrate(tx, run_input)
+    given = hydrate(run_input, HydrationContext(variables=VariableValues(tx)), what="run input")
     stored = rows.record(tx, FLOW_RUN_INPUT, flow_run_id=run_id, key=keyset["schema"])
     if stored is None:
-        raise parameters.bad_input("Run input schema not found.")
+        raise invalid("Run input schema not found.")
     try:
         schema = orjson.loads(stored["value"])
     except orjson.JSONDecodeError:
-        raise parameters.bad_input("Run input schema is not valid JSON.") from None
-    parameters.check(given, schema)
+        raise invalid("Run input schema is not valid JSON.") from None
+    check_parameters(given, schema, doing="Reason")
     return given
 
 

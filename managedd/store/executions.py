@@ -152,7 +152,7 @@ def by_key_hash(tx: Tx, hashed: str) -> KeyOwner | None:
 
 
 def _encode(changes: Mapping[str, Any]) -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in changes.items():
         if name in {"handle", "evidence"} and value is not None:
             made[name] = orjson.dumps(value).decode()

@@ -151,3 +151,21 @@ def delete(tx: Tx, run_id: str) -> None:
     if not done.rowcount:
         raise not_found("Flow run", run_id)
     tx.publish(Topic.RUNS, Topic.SLOTS, Topic.EXECUTIONS)
+
+
+def set_infrastructure(tx: Tx, run_id: str, pid: str) -> None:
+    """The run is known to have infrastructure, so that a cancel asks it to stop instead of ending the run at once."""
+    tx.execute(
+        "UPDATE flow_runs SET infrastructure_pid = ? WHERE id = ? AND workspace_id = ?", (pid, run_id, tx.workspace)
+    )
+
+
+def current(tx: Tx, run_id: str) -> State | None:
+    """The run's state, of whatever workspace; None when there is no such run or it has no state. For the engine."""
+    row = tx.one(
+        "SELECT s.id AS s_id, s.type AS s_type, s.name AS s_name, s.timestamp AS s_timestamp, s.message AS s_message, "
+        "s.state_details AS s_details, s.data AS s_data FROM flow_runs AS r JOIN flow_run_states AS s ON s.id = r.state_id "
+        "WHERE r.id = ?",
+        (run_id,),
+    )
+    return None if row is None else loaded_state(row)

@@ -195,6 +195,6 @@ async def update_flow_run_labels(ctx: Context, id: UUID, labels: KeyValueLabels)
     def body(tx: Any) -> None:
         if rows.by(tx, FLOW_RUN, id=id) is None:
             raise not_found(FLOW_RUN.label, id)
-        flow_runs.merge_labels(tx, str(id), labels)
+        flow_runs.merge_labels(tx, str(id), labels or {})
 
     await ctx.write(body)

@@ -1,0 +1,122 @@
+"""From evidence to cause to message: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from managedd.model.executions import END_RULES, EVIDENCE, EndCause, Execution
+from managedd.model.flow_runs import ProposedState
+from managedd.model.states import State, StateType
+
+if TYPE_CHECKING:
+    from managedd.model.drivers import ExitStatus
+
+NEAR_LIMIT = 0.95
+"""With this share of the memory limit used and a SIGKILL nobody sent, memory was the cause (cgroup v2 may lose the flag)."""
+SIGKILL_CODE = 137
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Why an execution ended, and the state that the run gets for it; no state: the run has its own."""
+
+    cause: EndCause
+    message: str | None = None
+    state: ProposedState | None = None
+
+
+def human_bytes(count: int | None) -> str:
+    """`2.0 GiB`; `unknown` for None."""
+    if count is None:
+        return "unknown"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
+
+
+def human_seconds(seconds: float | None) -> str:
+    """`1 h 2 min`, `3 min 4 s`, `5.6 s`; `unknown` for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_seconds: float | None = None,
+           pending_deadline_seconds: float | None = None, exit_code: int | None = None,
+           peak_memory_bytes: int | None = None) -> Ending:  # fmt: skip
+    """The ending of `cause` with its message filled in."""
+    if cause is EndCause.COMPLETED:
+        return Ending(cause=cause)
+    rule = END_RULES[cause]
+    installing = execution.started_at is not None and execution.installed_at is None
+    values = {
+        "detail": detail,
+        "while_doing": "while installing packages" if installing else "in the flow",
+        "memory_limit": human_bytes(execution.memory_limit_bytes),
+        "peak_memory": human_bytes(peak_memory_bytes),
+        "elapsed": human_seconds(elapsed_seconds),
+        "time_limit": human_seconds(execution.time_limit_seconds),
+        "image": execution.image or "",
+        "pending_deadline": human_seconds(pending_deadline_seconds),
+        "exit_code": "unknown" if exit_code is None else str(exit_code),
+    }
+    message = rule.template.format(**{name: values[name] for name in EVIDENCE})
+    return Ending(cause=cause, message=message, state=ProposedState(type=rule.type, name=rule.name, message=message))
+
+
+def cause_of_exit(execution: Execution, state: State | None, status: ExitStatus) -> EndCause:
+    """Why the container ended. Exit code 0 is never taken as success: only the run's own state is."""
+    if execution.stop_reason is not None:
+        return execution.stop_reason
+    if state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
+        return EndCause.CANCEL
+    if _ended_by_itself(state):
+        return EndCause.COMPLETED
+    if status.host_restarted:
+        return EndCause.HOST_RESTART
+    if status.gone:
+        return EndCause.LOST
+    if _out_of_memory(execution, status):
+        return EndCause.MEMORY
+    if status.install_failed:
+        return EndCause.PACKAGES
+    return EndCause.ENGINE_EXIT
+
+
+def _ended_by_itself(state: State | None) -> bool:
+    """Terminal, suspended (the process ends, the run waits), or scheduled anew by a resume that was quicker than the process."""
+    if state is None or state.is_terminal:
+        return True
+    if state.type is StateType.PAUSED:
+        return bool(state.details.get("pause_reschedule"))
+    return state.type is StateType.SCHEDULED and state.name != "AwaitingRetry"
+
+
+def _out_of_memory(execution: Execution, status: ExitStatus) -> bool:
+    if status.exit_code == 0:
+        return False
+    if status.oom_killed:
+        return True
+    limit, peak = execution.memory_limit_bytes, status.peak_memory_bytes
+    return status.exit_code == SIGKILL_CODE and limit is not None and peak is not None and peak >= NEAR_LIMIT * limit
+
+
+def exit_detail(cause: EndCause, status: ExitStatus) -> str:
+    """What the message adds from the container's end."""
+    if cause is EndCause.LOST:
+        return status.error or "it was removed from outside, or its engine lost it"
+    if cause is EndCause.PACKAGES:
+        return status.error or "see the lines above in the run's log"
+    if cause is EndCause.ENGINE_EXIT:
+        if status.exit_code == SIGKILL_CODE:
+            return ": something outside killed it (SIGKILL)"
+        return f": {status.error}" if status.error else ""
+    return status.error or ""

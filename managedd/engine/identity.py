@@ -1,0 +1,28 @@
+"""This daemon's identity and the keys it gives to runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+
+RUN_KEY_PREFIX = "mgr_"
+"""Starts every run's key, so that a secret scanner can find one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this daemon is: what it creates in an engine carries `instance_id`, and only that does it touch."""
+
+    instance_id: str
+    secret: bytes = field(repr=False)
+
+    def run_key(self, execution_id: str) -> str:
+        """The execution's key: the same after a restart, so that a container created before it still holds the right one."""
+        digest = hmac.new(self.secret, execution_id.encode(), hashlib.sha256).digest()
+        return RUN_KEY_PREFIX + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def run_key_hash(self, execution_id: str) -> str:
+        """What the store keeps of it."""
+        return hashlib.sha256(self.run_key(execution_id).encode()).hexdigest()
