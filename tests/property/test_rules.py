@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from managedd.clock import iso
@@ -23,6 +23,8 @@ from managedd.orchestration.rules import (
     task_run_columns,
 )
 
+unhurried = settings(deadline=None)
+"""The machine is shared: how long one example takes says nothing."""
 NOW_US = 1_800_000_000_000_000
 RESULT = {"type": "reference", "storage_key": "a/b"}
 NAMES = ["", "Late", "Pending", "Submitting", "Suspended", "AwaitingRetry", "Resuming", "Retrying", "Running", "odd"]
@@ -161,6 +163,7 @@ def assert_sound(decision: Decision, known: FlowRunFacts | TaskRunFacts) -> None
         assert decision.write  # else there would be no state to answer with
 
 
+@unhurried
 @given(flow_facts, proposals, st.booleans())
 def test_flow_decisions_are_total_sound_and_repeatable(
     known: FlowRunFacts, proposed: ProposedState, force: bool
@@ -173,6 +176,7 @@ def test_flow_decisions_are_total_sound_and_repeatable(
         assert columns["state_type"] == written(decision).type.value
 
 
+@unhurried
 @given(task_facts, proposals, st.booleans())
 def test_task_decisions_are_total_sound_and_repeatable(
     known: TaskRunFacts, proposed: ProposedState, force: bool
@@ -185,12 +189,14 @@ def test_task_decisions_are_total_sound_and_repeatable(
         assert columns["state_type"] == written(decision).type.value
 
 
+@unhurried
 @given(flow_facts, proposals)
 def test_late_and_first_states_are_total_and_sound(known: FlowRunFacts, proposed: ProposedState) -> None:
     assert_sound(decide_late(known), known)
     assert_sound(initial(known, proposed), known)
 
 
+@unhurried
 @given(flow_facts, terminal_states, proposals)
 def test_a_terminal_run_comes_back_only_by_a_rerun(known: FlowRunFacts, ended: State, proposed: ProposedState) -> None:
     """Late news of a run's process never revive it: only a rerun does, and none of a run whose result is kept."""
@@ -208,12 +214,14 @@ def test_a_terminal_run_comes_back_only_by_a_rerun(known: FlowRunFacts, ended: S
         assert state.type is not StateType.PENDING
 
 
+@unhurried
 @given(flow_facts, occupying_states, details)
 def test_pending_is_a_lock(known: FlowRunFacts, held: State, wish: dict[str, Any]) -> None:
     proposed = ProposedState(type=StateType.PENDING, details=wish)
     assert decide(replace(known, current=held), proposed).state is None
 
 
+@unhurried
 @given(flow_facts, proposals, st.integers(0, 3), st.integers(0, 3))
 def test_no_slot_is_taken_beyond_the_limit(known: FlowRunFacts, proposed: ProposedState, limit: int, over: int) -> None:
     known = replace(known, deployment_id="deployment", concurrency_limit=limit, slots_taken=limit + over)
@@ -223,6 +231,7 @@ def test_no_slot_is_taken_beyond_the_limit(known: FlowRunFacts, proposed: Propos
         assert state.type not in {StateType.PENDING, StateType.RUNNING}
 
 
+@unhurried
 @given(flow_facts, proposals)
 def test_a_slot_is_freed_exactly_when_it_is_left(known: FlowRunFacts, proposed: ProposedState) -> None:
     decision = decide(known, proposed)
@@ -232,6 +241,7 @@ def test_a_slot_is_freed_exactly_when_it_is_left(known: FlowRunFacts, proposed: 
     assert (Effect.EMIT_EVENT in decision.effects) == decision.write
 
 
+@unhurried
 @given(flow_facts, proposals)
 def test_force_yields_to_the_minimal_rules_only(known: FlowRunFacts, proposed: ProposedState) -> None:
     decision = decide(known, proposed, force=True)
@@ -251,6 +261,7 @@ def test_force_yields_to_the_minimal_rules_only(known: FlowRunFacts, proposed: P
         assert current.data == RESULT
 
 
+@unhurried
 @given(task_facts, terminal_states, proposals)
 def test_a_finished_task_keeps_its_result(known: TaskRunFacts, ended: State, proposed: ProposedState) -> None:
     done = replace(ended, type=StateType.COMPLETED, data=RESULT)
@@ -258,6 +269,7 @@ def test_a_finished_task_keeps_its_result(known: TaskRunFacts, ended: State, pro
     assert decision.state is None or decision.state.name == "Cached"
 
 
+@unhurried
 @given(flow_facts, proposals)
 def test_times_in_the_row_never_run_backwards(known: FlowRunFacts, proposed: ProposedState) -> None:
     decision = decide(known, proposed)
