@@ -48,12 +48,13 @@ NAME: Final = "docker"
 HANDLE_VERSION: Final = 1
 SWEEP_SECONDS: Final = 60.0
 """How long an answer to `wait` is trusted to come by itself: some engines miss the end of a short container."""
-OOM_SETTLE_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 1.0
 """How late the engine may write down that a container ran out of memory (control groups v2)."""
 KILL_SECONDS: Final = 10.0
 REMOVE_ATTEMPTS: Final = 10
 LOG_ATTEMPTS: Final = 5
 PASSWD_MAX_BYTES: Final = 1024 * 1024
+GONE: Final = ExitStatus(exit_code=None, gone=True, error="it was removed while the run was under way")
 _LIVENESS: Final = {
     "created": Liveness.CREATED,
     "initialized": Liveness.CREATED,
@@ -82,7 +83,6 @@ class DockerDriver:
         self._engine = Engine(url, control_timeout_seconds=self._settings.control_timeout_seconds)
         self._images = Images(self._engine, stall_seconds=self._settings.pull_stall_seconds)
         self._network_lock = anyio.Lock()
-        self._cgroup_version = "2"
 
     async def open(self) -> DriverInfo:
         """The engine answers and this daemon's network is there."""
@@ -90,7 +90,6 @@ class DockerDriver:
             await self._engine.open()
             with doing("Asking the container engine about itself failed"):
                 info = await self._engine.docker.system.info()
-            self._cgroup_version = str(info.get("CgroupVersion") or "2")
             network = await self._network()
         except BaseException:
             await self.close()
@@ -173,7 +172,7 @@ class DockerDriver:
         while True:
             container = await self._inspect_patiently(container_id)
             if container is None:
-                return ExitStatus(exit_code=None, gone=True, error="it was removed while the run was under way")
+                return GONE
             liveness = _liveness(container)
             if liveness is Liveness.EXITED:
                 return await self._end(container)
@@ -366,12 +365,14 @@ class DockerDriver:
             )
             report = docker_end.report_of(packed)
         state = container["State"]
-        if state.get("ExitCode") == docker_end.KILLED and not state.get("OOMKilled") and report.oom_kills is None:
-            if self._cgroup_version != "1":
-                await anyio.sleep(OOM_SETTLE_SECONDS)
+        if state.get("ExitCode") == docker_end.KILLED and not state.get("OOMKilled") and report.exit_code is None:
+            # The shim was killed too: for want of memory, which may be written down late, or by somebody who removes the container next.
+            await anyio.sleep(SETTLE_SECONDS)
             with contextlib.suppress(*FAULTS):
-                container = await self._inspect(container_id) or container
-                oom_event = await self._ran_out_of_memory(container)
+                settled = await self._inspect(container_id)
+                if settled is None:
+                    return GONE
+                container, oom_event = settled, await self._ran_out_of_memory(settled)
         return docker_end.status_of(
             container, report, oom_event=oom_event, booted_us=_booted_us() if self._engine.is_local else None
         )

@@ -46,8 +46,13 @@ class Remove:
 Action = Supervise | Remove
 
 
-def plan(rows: Iterable[Execution], found: Iterable[Found], running: frozenset[str], now_us: int) -> list[Action]:
-    """What brings rows and engine together. `running`: executions that have a runner already."""
+def plan(
+    rows: Iterable[Execution], found: Iterable[Found], running: frozenset[str], *, now_us: int, daemon_started_us: int
+) -> list[Action]:
+    """What brings rows and engine together. `running`: executions that have a runner already.
+
+    Only what this very process made may still wait for its row; what is older than the process has none coming.
+    """
     open_rows = {row.id: row for row in rows}
     actions: list[Action] = [Supervise(execution=row) for row in open_rows.values() if row.id not in running]
     for item in found:

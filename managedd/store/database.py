@@ -142,7 +142,12 @@ class Database:
             finally:
                 sqlite.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
-        await self.write(lambda tx: tx.all(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"))
+        def vacuum(tx: Tx) -> None:
+            # The module `sqlite3` steps this statement once, and a step frees one page, whatever number is asked for.
+            for _ in range(min(_VACUUM_PAGES, tx.scalar("PRAGMA freelist_count"))):
+                tx.execute("PRAGMA incremental_vacuum(1)")
+
+        await self.write(vacuum)
         await self._on_reader(truncate)
 
     async def size_bytes(self) -> int:
@@ -216,15 +221,15 @@ class Database:
             raise unavailable("the store has too much to do")
         queue.append(job)
 
-    async def _withdraw(self, queue: deque[Job[Any]], job: Job[Any], reader: Connection | None = None) -> None:
+    async def _withdraw(self, queue: deque[Job[Any]], job: Job[Any]) -> None:
         """Nothing runs for `job` any more."""
         if job.queued:
             queue.remove(job)
             job.queued = False
             self._note_quiet()
             return
-        if reader is not None:
-            reader.interrupt()
+        if job.interrupt is not None:
+            job.interrupt()
         with anyio.CancelScope(shield=True):
             await job.delivered()
 
@@ -265,7 +270,7 @@ class Database:
         self._bus.publish({topic for job in settled for topic in job.topics})
         for job in settled:
             job.deliver()
-        self._start_batch()
+        self._loop.call_soon(self._start_batch)
         self._note_quiet()
 
     async def _on_reader(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -285,6 +290,7 @@ class Database:
 
     def _start_read(self, reader: Connection, job: Job[Any]) -> None:
         job.queued = False
+        job.interrupt = reader.interrupt
 
         def finish() -> None:
             self._idle.append(reader)

@@ -62,6 +62,8 @@ class DataDirLock:
         """This process no longer holds the lock."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            # A child between its fork and its exec still has a copy of the descriptor, so closing ours is not enough.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -171,13 +171,15 @@ class Tx:
 class Job(Generic[T]):
     """One caller's work, from the queue to its outcome. Owned by the event loop, except while a thread runs it."""
 
-    __slots__ = ("_done", "durable", "error", "fn", "queued", "result", "topics", "workspace")
+    __slots__ = ("_done", "durable", "error", "fn", "interrupt", "queued", "result", "topics", "workspace")
 
     def __init__(self, fn: Callable[[Any], T], workspace: str | None = None, *, durable: bool = False) -> None:
         self.fn = fn
         self.workspace = workspace
         self.durable = durable
         self.queued = True
+        self.interrupt: Callable[[], None] | None = None
+        """Stops it while it runs; None when it must run to its end."""
         self.result: T | None = None
         self.error: BaseException | None = None
         self.topics: Sequence[Topic] = ()

@@ -185,6 +185,11 @@ CREATE INDEX flow_runs_queue ON flow_runs(work_queue_id, next_scheduled_start_ti
 -- Slots are derived from the runs that hold them.
 CREATE INDEX flow_runs_occupying ON flow_runs(work_queue_id, deployment_id)
     WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING');
+-- What is due and was not begun, over all queues: the scheduler marks it Late.
+CREATE INDEX flow_runs_due ON flow_runs(next_scheduled_start_time) WHERE state_type = 'SCHEDULED' AND state_name = 'Scheduled';
+-- How far ahead each schedule is planned.
+CREATE INDEX flow_runs_schedule ON flow_runs(schedule_id, next_scheduled_start_time)
+    WHERE state_type = 'SCHEDULED' AND schedule_id IS NOT NULL;
 CREATE INDEX flow_runs_active ON flow_runs(state_type, state_timestamp)
     WHERE state_type IN ('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED');
 
