@@ -152,6 +152,10 @@ class DockerDriver:
         """The container was started."""
         container_id = _id(handle)
         with doing("The container could not be started"):
+            # An engine would start an ended container once more.
+            container = await self._inspect(container_id)
+            if container is not None and _was_started(container):
+                return
             try:
                 await self._engine.docker.containers.container(container_id).start()
             except FAULTS as error:
