@@ -55,7 +55,8 @@ class LogRecord:
     level: int
     message: str
     timestamp_us: int
-    flow_run_id: str
+    flow_run_id: str | None
+    """None: a line that a client wrote outside any run."""
     task_run_id: str | None = None
 
 

@@ -1,0 +1,45 @@
+"""Events enter here: stored once, and what they tell of task runs recorded, in the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from managedd.clock import to_us
+from managedd.model.events import Event, state_event
+from managedd.orchestration import task_run_recorder
+from managedd.store import events as stored
+from managedd.store import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.model.states import State
+    from managedd.store.database import Tx
+    from managedd.wire.events import Event as WireEvent
+
+
+def from_wire(event: WireEvent) -> Event:
+    """A client's event as the house keeps it."""
+    return Event(
+        id=event.id,
+        occurred_us=to_us(event.occurred),
+        event=event.event,
+        resource=event.resource,
+        related=event.related,
+        payload=event.payload,
+        follows=event.follows,
+    )
+
+
+def receive(tx: Tx, events: Iterable[Event]) -> list[Event]:
+    """The events are stored and their task runs recorded; returns those that were new. Repeating it changes nothing."""
+    fresh = stored.insert(tx, events)
+    task_run_recorder.record(tx, fresh)
+    return fresh
+
+
+def emit_state_event(tx: Tx, run_id: str, state: State, previous: State | None) -> None:
+    """The event that tells of the flow run's new state is stored; the run's row has the state already."""
+    around = lineage.surroundings(tx, run_id)
+    if around is not None:
+        stored.insert(tx, [state_event(around, state, previous)])

@@ -1,0 +1,245 @@
+"""Events: stored once each, read by filter, followed by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from managedd.bus import Topic
+from managedd.clock import iso
+from managedd.model.events import RESOURCE_ID, RESOURCE_ROLE, Event
+from managedd.store import tails
+from managedd.store.event_filters import compile_event_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.model.event_counts import Spans
+    from managedd.store.database import Row, Tx
+    from managedd.store.rows import Wire
+    from managedd.store.tables import Clause
+    from managedd.wire.filters.events import EventFilter
+
+_LISTED = "events.id, events.occurred, events.received, events.event, events.resource, events.related, events.payload, events.follows"
+_INSERT = (
+    "INSERT INTO events (id, workspace_id, occurred, received, event, resource_id, resource, related, payload, follows) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace_id, id) DO NOTHING RETURNING position"
+)
+
+
+def insert(tx: Tx, events: Iterable[Event]) -> list[Event]:
+    """The events are stored; returns those that were not before: an event is known by its id."""
+    fresh = [event for event in events if _insert(tx, event)]
+    if fresh:
+        tx.publish(Topic.EVENTS)
+    return fresh
+
+
+def _insert(tx: Tx, event: Event) -> bool:
+    position = tx.scalar(
+        _INSERT,
+        (
+            event.id,
+            tx.workspace,
+            event.occurred_us,
+            tx.now,
+            event.event,
+            event.resource_id,
+            _json(event.resource),
+            _json(event.related),
+            _json(event.payload),
+            event.follows,
+        ),
+    )
+    if position is None:
+        return False
+    involved = {(event.resource_id, ""), *((labels[RESOURCE_ID], labels[RESOURCE_ROLE]) for labels in event.related)}
+    tx.executemany(
+        "INSERT INTO event_related (resource_id, position, role) VALUES (?, ?, ?)",
+        [(thing, position, role) for thing, role in sorted(involved)],
+    )
+    return True
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=list).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One page of a query, and how many events there are in all."""
+
+    events: list[Wire]
+    total: int
+
+
+def find(tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, total: int | None = None) -> Found:
+    """A page of the events that `filter_` admits, in its order; `total` is counted unless it is known."""
+    condition = _scoped(tx, filter_)
+    if total is None:
+        total = count(tx, filter_)
+    if filter_.id.id:
+        limit = min(limit, len(filter_.id.id))
+    order = f"occurred {filter_.order.value}, position {filter_.order.value}"
+    sql, params = condition
+    source = f"SELECT {_LISTED}, events.position FROM events WHERE {sql}"
+    if _distinct(filter_):
+        ranked = (
+            f"SELECT {_LISTED}, events.position, row_number() OVER (PARTITION BY resource_id ORDER BY {order}) AS place "
+            f"FROM events WHERE {sql}"
+        )
+        source = f"SELECT * FROM ({ranked}) WHERE place = 1"
+    found = tx.all(f"{source} ORDER BY {order} LIMIT ? OFFSET ?", [*params, limit, offset])
+    return Found(events=[to_wire(row) for row in found], total=total)
+
+
+def count(tx: Tx, filter_: EventFilter) -> int:
+    """How many events, or with `distinct` resources, `filter_` admits."""
+    sql, params = _scoped(tx, filter_)
+    counted = "count(DISTINCT events.resource_id)" if _distinct(filter_) else "count(*)"
+    total: int = tx.scalar(f"SELECT {counted} FROM events WHERE {sql}", params)
+    return total
+
+
+def _distinct(filter_: EventFilter) -> bool:
+    return filter_.resource is not None and filter_.resource.distinct
+
+
+def _scoped(tx: Tx, filter_: EventFilter) -> Clause:
+    sql, params = compile_event_filter(filter_)
+    return f"events.workspace_id = ? AND {sql}", [tx.workspace, *params]
+
+
+def to_wire(row: Row) -> Wire:
+    """A stored event as it goes over the wire; JSON columns are unparsed fragments."""
+    return {
+        "occurred": iso(row["occurred"]),
+        "event": row["event"],
+        "resource": orjson.Fragment(row["resource"]),
+        "related": orjson.Fragment(row["related"]),
+        "payload": orjson.Fragment(row["payload"]),
+        "id": row["id"],
+        "follows": row["follows"],
+        "received": iso(row["received"]),
+    }
+
+
+def of_resource(tx: Tx, resource_id: str) -> list[Event]:
+    """Every stored event about the resource, in their order."""
+    rows = tx.all(
+        f"SELECT {_LISTED} FROM events WHERE workspace_id = ? AND resource_id = ? ORDER BY occurred, id",
+        (tx.workspace, resource_id),
+    )
+    return [_load(row) for row in rows]
+
+
+def _load(row: Row) -> Event:
+    return Event(
+        id=row["id"],
+        occurred_us=row["occurred"],
+        event=row["event"],
+        resource=orjson.loads(row["resource"]),
+        related=orjson.loads(row["related"]),
+        payload=orjson.loads(row["payload"]),
+        follows=row["follows"],
+    )
+
+
+# --- tails -------------------------------------------------------------------------------------------------------------
+
+
+def head(tx: Tx) -> int:
+    """The position of the newest event."""
+    return tails.head(tx, "events", "position")
+
+
+def before(tx: Tx, since_us: int) -> int:
+    """The position behind which every event of this workspace that occurred since then lies."""
+    first: int | None = tx.scalar(
+        "SELECT min(position) FROM events INDEXED BY events_occurred WHERE workspace_id = ? AND occurred >= ?",
+        (tx.workspace, since_us),
+    )
+    return head(tx) if first is None else first - 1
+
+
+def page_after(tx: Tx, filter_: EventFilter, cursor: int) -> tails.Page:
+    """What `filter_` admits of the events after position `cursor`, as frames of `/events/out`."""
+    return tails.page_after(tx, "events", "position", _LISTED, compile_event_filter(filter_, tail=True), cursor, _frame)
+
+
+def read_after(tx: Tx, cursor: int, limit: int) -> list[tuple[int, str, Event]]:
+    """(position, workspace, event) of the events of every workspace after `cursor`: for whoever acts on events."""
+    rows = tx.all(
+        f"SELECT position, workspace_id, {_LISTED} FROM events WHERE position > ? ORDER BY position LIMIT ?",
+        (cursor, limit),
+    )
+    return [(row["position"], row["workspace_id"], _load(row)) for row in rows]
+
+
+def _frame(row: Row) -> bytes:
+    return orjson.dumps({"type": "event", "event": to_wire(row)})
+
+
+# --- counts ------------------------------------------------------------------------------------------------------------
+
+_LABEL = """coalesce(
+    (SELECT value FROM json_each(events.resource) WHERE key = 'prefect.resource.name'),
+    (SELECT value FROM json_each(events.resource) WHERE key = 'prefect.name'),
+    events.resource_id)"""
+
+
+def count_by_time(tx: Tx, filter_: EventFilter, spans: Spans) -> list[Wire]:
+    """One count for each span, 0 where nothing happened."""
+    sql, params = _scoped(tx, filter_)
+    rows = tx.all(
+        f"SELECT (events.occurred - ?) / ? AS span, count(*) FROM events WHERE {sql} GROUP BY span",
+        [spans.start_us, spans.step_us, *params],
+    )
+    counts = {row[0]: row[1] for row in rows}
+    made = []
+    for index in range(spans.count):
+        start_us, end_us = spans.bounds(index)
+        made.append(_count(str(index), iso(start_us), counts.get(index, 0), start_us, end_us))
+    return made
+
+
+def count_by_name(tx: Tx, filter_: EventFilter) -> list[Wire]:
+    """How often each event happened, the most frequent first."""
+    return _grouped(tx, filter_, "events.event", "events.event")
+
+
+def count_by_resource(tx: Tx, filter_: EventFilter) -> list[Wire]:
+    """How many events each resource has under its newest name, the one with most first."""
+    return _grouped(tx, filter_, "events.resource_id", _LABEL)
+
+
+def _grouped(tx: Tx, filter_: EventFilter, value: str, label: str) -> list[Wire]:
+    sql, params = _scoped(tx, filter_)
+    rows = tx.all(
+        f"SELECT {value} AS value, {label} AS label, count(*), min(events.occurred), max(events.occurred) AS newest "
+        f"FROM events WHERE {sql} GROUP BY 1, 2 ORDER BY newest",
+        params,
+    )
+    merged: dict[str, tuple[str, int, int, int]] = {}
+    for thing, name, amount, oldest_us, newest_us in rows:
+        _, before_amount, before_us, _ = merged.get(thing, (name, 0, oldest_us, newest_us))
+        merged[thing] = (name, before_amount + amount, min(before_us, oldest_us), newest_us)
+    counts = [_count(thing, *counted) for thing, counted in merged.items()]
+    return sorted(counts, key=lambda count: (-count["count"], count["label"], count["value"]))
+
+
+def _count(value: str, label: str, amount: int, start_us: int, end_us: int) -> Wire:
+    return {"value": value, "label": label, "count": amount, "start_time": iso(start_us), "end_time": iso(end_us)}
+
+
+# --- retention ---------------------------------------------------------------------------------------------------------
+
+
+def delete_received_before(tx: Tx, moment_us: int, limit: int) -> int:
+    """At most `limit` events of any workspace that were received before the moment are gone; returns how many."""
+    return tx.execute(
+        "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE received < ? ORDER BY received LIMIT ?)",
+        (moment_us, limit),
+    ).rowcount

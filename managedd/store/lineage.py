@@ -1,0 +1,86 @@
+"""What a flow run belongs to: its parents, and the things that its events name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from managedd.model.events import Named, RunSurroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.store.database import Row, Tx
+
+_ANCESTORS = """
+WITH RECURSIVE above(id) AS (
+    SELECT flow_runs.id FROM flow_runs WHERE flow_runs.id = ? AND flow_runs.workspace_id = ?
+    UNION
+    SELECT task_runs.flow_run_id FROM above
+    JOIN flow_runs ON flow_runs.id = above.id
+    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id
+    WHERE task_runs.flow_run_id IS NOT NULL
+)
+SELECT 1 FROM above WHERE id = ?
+"""
+# UNION, not UNION ALL: a circle of parents, which only broken data has, ends too.
+
+
+def is_descendant(tx: Tx, run_id: str, of: str) -> bool:
+    """Whether the flow run is `of` itself, or was started below it: subflows of any depth, runs of deployments too."""
+    return run_id == of or tx.scalar(_ANCESTORS, (run_id, tx.workspace, of)) is not None
+
+
+def first_foreign(tx: Tx, run_ids: Iterable[str], of: str) -> str | None:
+    """The first of `run_ids` that is neither `of` nor below it, or None."""
+    return next((run_id for run_id in run_ids if not is_descendant(tx, run_id, of)), None)
+
+
+_SURROUNDINGS = """
+SELECT r.id, r.name, r.tags, r.run_count, r.created_by,
+       f.id AS flow_id, f.name AS flow_name, f.tags AS flow_tags,
+       d.id AS deployment_id, d.name AS deployment_name, d.tags AS deployment_tags,
+       q.id AS queue_id, q.name AS queue_name,
+       p.id AS pool_id, p.name AS pool_name, p.type AS pool_type,
+       t.id AS task_id, t.name AS task_name, t.tags AS task_tags
+FROM flow_runs AS r
+LEFT JOIN flows AS f ON f.id = r.flow_id
+LEFT JOIN deployments AS d ON d.id = r.deployment_id
+LEFT JOIN work_queues AS q ON q.id = r.work_queue_id
+LEFT JOIN work_pools AS p ON p.id = q.work_pool_id
+LEFT JOIN task_runs AS t ON t.id = r.parent_task_run_id
+WHERE r.id = ? AND r.workspace_id = ?
+"""
+
+
+def surroundings(tx: Tx, run_id: str) -> RunSurroundings | None:
+    """The flow run and what it belongs to, or None when there is no such run."""
+    row = tx.one(_SURROUNDINGS, (run_id, tx.workspace))
+    if row is None:
+        return None
+    return RunSurroundings(
+        run=Named(id=row["id"], name=row["name"], tags=_tags(row["tags"])),
+        run_count=row["run_count"],
+        flow=_named(row, "flow"),
+        deployment=_named(row, "deployment"),
+        work_queue=_named(row, "queue", tags=False),
+        work_pool=_named(row, "pool", tags=False, type_=row["pool_type"]),
+        task_run=_named(row, "task"),
+        created_by=None if row["created_by"] is None else orjson.loads(row["created_by"]),
+    )
+
+
+def _named(row: Row, prefix: str, *, tags: bool = True, type_: str | None = None) -> Named | None:
+    if row[f"{prefix}_id"] is None:
+        return None
+    return Named(
+        id=row[f"{prefix}_id"],
+        name=row[f"{prefix}_name"],
+        tags=_tags(row[f"{prefix}_tags"]) if tags else (),
+        type=type_,
+    )
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(orjson.loads(text))

@@ -1,0 +1,181 @@
+"""Log lines, in a database file of their own: written in batches, read by filter through `rows`, followed by id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from managedd.bus import Topic
+from managedd.clock import iso, to_us
+from managedd.model.logs import LogCursor
+from managedd.store import rows, tails
+from managedd.store.filtering import compile_filter
+from managedd.store.resources import LOG, LOG_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from managedd.model.logs import LogRecord
+    from managedd.store.database import Row, Tx
+    from managedd.store.rows import Wire
+    from managedd.store.tables import Clause
+    from managedd.wire.filters.logs import LogFilter
+    from managedd.wire.sorting import LogSort
+
+
+def append(tx: Tx, records: Iterable[LogRecord]) -> None:
+    """The lines are stored, in their order; null characters, which no reader wants, are left out."""
+    tx.executemany(
+        "INSERT INTO logs (workspace_id, flow_run_id, task_run_id, name, level, timestamp, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                tx.workspace,
+                record.flow_run_id,
+                record.task_run_id,
+                record.name.replace("\0", ""),
+                record.level,
+                record.timestamp_us,
+                record.message.replace("\0", ""),
+            )
+            for record in records
+        ],
+    )
+    tx.publish(Topic.LOGS)
+
+
+def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, offset: int) -> list[Wire]:
+    """A sorted page of the lines that `filter_` admits."""
+    return rows.find(tx, LOG, [(LOG, filter_)], sort.value, limit, offset)
+
+
+# --- tails -------------------------------------------------------------------------------------------------------------
+
+_LISTED = (
+    f"{LOG_ID} AS wire_id, logs.name, logs.level, logs.message, logs.timestamp, logs.flow_run_id, logs.task_run_id"
+)
+
+
+def head(tx: Tx) -> int:
+    """The id of the newest line."""
+    return tails.head(tx, "logs", "id")
+
+
+def before(tx: Tx, filter_: LogFilter) -> int:
+    """The id behind which every line lies that `filter_` admits; without an `after_` that is the newest: only what comes."""
+    if filter_.timestamp is None or filter_.timestamp.after_ is None:
+        return head(tx)
+    since_us = to_us(filter_.timestamp.after_)
+    runs = None if filter_.flow_run_id is None else filter_.flow_run_id.any_
+    if runs is None:
+        first = tx.scalar(
+            "SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE workspace_id = ? AND timestamp >= ?",
+            (tx.workspace, since_us),
+        )
+    else:
+        first = tx.scalar(
+            "SELECT min(id) FROM logs INDEXED BY logs_flow_run "
+            "WHERE flow_run_id IN (SELECT value FROM json_each(?)) AND timestamp >= ?",
+            (orjson.dumps(runs).decode(), since_us),
+        )
+    return head(tx) if first is None else first - 1
+
+
+def page_after(tx: Tx, filter_: LogFilter, cursor: int) -> tails.Page:
+    """What `filter_` admits of the lines after `cursor`, as frames of `/logs/out`."""
+    return tails.page_after(tx, "logs", "id", _LISTED, compile_filter(filter_, LOG), cursor, _frame)
+
+
+def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
+    """The id behind which the run's last `lines` lines lie, or all of them when None."""
+    if lines is not None and lines <= 0:
+        return head(tx)
+    if lines is None:
+        first = tx.scalar("SELECT min(id) FROM logs WHERE flow_run_id = ?", (flow_run_id,))
+    else:
+        first = tx.scalar(
+            "SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? "
+            "ORDER BY timestamp DESC, id DESC LIMIT ?)",
+            (flow_run_id, lines),
+        )
+    return head(tx) if first is None else int(first) - 1
+
+
+def run_page_after(tx: Tx, flow_run_id: str, cursor: int) -> tails.Page:
+    """The run's lines after `cursor`, as frames of our own tail: each has the cursor to resume behind it."""
+    of_run: Clause = ("logs.flow_run_id = ?", [flow_run_id])
+    return tails.page_after(tx, "logs", "id", _LISTED, of_run, cursor, _resumable_frame)
+
+
+def _wire(row: Row) -> Wire:
+    moment = iso(row["timestamp"])
+    return {
+        "id": row["wire_id"],
+        "created": moment,
+        "updated": moment,
+        "name": row["name"],
+        "level": row["level"],
+        "message": row["message"],
+        "timestamp": moment,
+        "flow_run_id": row["flow_run_id"],
+        "task_run_id": row["task_run_id"],
+    }
+
+
+def _frame(row: Row) -> bytes:
+    return orjson.dumps({"type": "log", "log": _wire(row)})
+
+
+def _resumable_frame(row: Row) -> bytes:
+    return orjson.dumps({"type": "log", "cursor": row["id"], "log": _wire(row)})
+
+
+# --- cursors of executions ---------------------------------------------------------------------------------------------
+
+
+def cursor(tx: Tx, execution_id: str) -> LogCursor:
+    """How far the execution's output is stored."""
+    row = tx.one("SELECT timestamp_ns, ordinal FROM log_cursors WHERE execution_id = ?", (execution_id,))
+    return LogCursor() if row is None else LogCursor(row[0], row[1])
+
+
+def set_cursor(tx: Tx, execution_id: str, cursor: LogCursor) -> None:
+    """The execution's output is stored up to `cursor`: belongs into the transaction of its lines."""
+    tx.execute(
+        "INSERT INTO log_cursors (execution_id, timestamp_ns, ordinal) VALUES (?, ?, ?) "
+        "ON CONFLICT (execution_id) DO UPDATE SET timestamp_ns = excluded.timestamp_ns, ordinal = excluded.ordinal",
+        (execution_id, cursor.timestamp_ns, cursor.ordinal),
+    )
+
+
+def drop_cursor(tx: Tx, execution_id: str) -> None:
+    """Nothing is remembered of the execution: its output will not be read again."""
+    tx.execute("DELETE FROM log_cursors WHERE execution_id = ?", (execution_id,))
+
+
+# --- retention ---------------------------------------------------------------------------------------------------------
+
+
+def delete_of_run(tx: Tx, flow_run_id: str, limit: int) -> int:
+    """At most `limit` of the run's lines are gone; returns how many, fewer than `limit` when none is left."""
+    return tx.execute(
+        "DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE flow_run_id = ? LIMIT ?)", (flow_run_id, limit)
+    ).rowcount
+
+
+def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
+    """At most `limit` lines that belong to no flow run and are older than the moment are gone; returns how many."""
+    return tx.execute(
+        "DELETE FROM logs WHERE id IN (SELECT id FROM logs INDEXED BY logs_flow_run "
+        "WHERE flow_run_id IS NULL AND timestamp < ? LIMIT ?)",
+        (moment_us, limit),
+    ).rowcount
+
+
+def next_run(tx: Tx, after: str) -> str | None:
+    """The first flow run id beyond `after` that has lines, of whatever workspace: "" to begin, None at the end.
+
+    For the janitor, which walks the runs that have lines to find those that are gone.
+    """
+    found: str | None = tx.scalar("SELECT min(flow_run_id) FROM logs WHERE flow_run_id > ?", (after,))
+    return found
