@@ -1,4 +1,4 @@
-"""The database's door: settings, reads, bodies, errors, upkeep, opening and closing."""
+"""The database's door: settings, reads, bodies, errors and bounds."""
 
 from __future__ import annotations
 
@@ -8,50 +8,24 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 import anyio
 import pytest
 
-from managedd.bus import Bus, Topic
+from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.store.connection import Connection
 from managedd.store.database import Database, IntegrityFault, Tx
+from tests.store.bodies import INSERT_ROW, add, names, pragma, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.store.conftest import Open
 
 pytestmark = pytest.mark.anyio
-
-INSERT = "INSERT INTO item (name, amount, parent_id) VALUES (?, ?, ?)"
-LONG_QUERY = (
-    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000000000) SELECT count(*) FROM n"
-)
-
-
-def add(name: str, amount: int = 0) -> Callable[[Tx], int | None]:
-    return lambda tx: tx.execute(INSERT, (name, amount, None)).lastrowid
-
-
-def names(tx: Tx) -> list[str]:
-    return [row["name"] for row in tx.all("SELECT name FROM item ORDER BY id")]
-
-
-def pragma(name: str) -> Callable[[sqlite3.Connection], Any]:
-    return lambda sqlite: sqlite.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-async def refused(code: ErrorCode, call: Any, match: str = "") -> ManagedError:
-    with pytest.raises(ManagedError, match=match) as caught:
-        await call
-    assert caught.value.code is code
-    return caught.value
-
 
 # -- settings and the adapter
 
@@ -117,7 +91,7 @@ async def test_a_transaction_is_one_hop_whatever_its_statements(db: Database, mo
 
     def body(tx: Tx) -> None:
         for i in range(20):
-            tx.execute(INSERT, (f"i{i}", 0, None))
+            tx.execute(INSERT_ROW, (f"i{i}", 0, None))
             threads.add(threading.current_thread())
 
     await db.write(body)
@@ -139,7 +113,7 @@ async def test_rows_come_back_by_name_and_by_position(db: Database) -> None:
     assert await db.read(lambda tx: tx.one("SELECT 1 WHERE 0")) is None
     assert await db.read(lambda tx: tx.scalar("SELECT 1 WHERE 0")) is None
     assert await db.read(lambda tx: tx.scalar("SELECT :x + 1", {"x": 41})) == 42
-    await db.write(lambda tx: tx.executemany(INSERT, [("b", 1, None), ("c", 2, None)]))
+    await db.write(lambda tx: tx.executemany(INSERT_ROW, [("b", 1, None), ("c", 2, None)]))
     assert await db.read(names) == ["a", "b", "c"]
 
 
@@ -151,7 +125,7 @@ async def test_the_workspace_is_the_one_it_was_opened_for(db: Database) -> None:
     )
     assert await db.write(lambda tx: tx.workspace, workspace="w3") == "w3"
     await refused(ErrorCode.INTERNAL, db.read(lambda tx: tx.workspace), "without a workspace")
-    assert await db.write(lambda tx: tx.scoped("w4").execute(INSERT, ("a", 0, None)).rowcount) == 1
+    assert await db.write(lambda tx: tx.scoped("w4").execute(INSERT_ROW, ("a", 0, None)).rowcount) == 1
 
 
 class Hand:
@@ -185,7 +159,7 @@ async def test_a_read_sees_one_state_and_nothing_uncommitted(db: Database) -> No
     inserted, looked, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def slow_write(tx: Tx) -> None:
-        tx.execute(INSERT, ("b", 0, None))
+        tx.execute(INSERT_ROW, ("b", 0, None))
         inserted.set()
         assert go_on.wait(10)
 
@@ -223,7 +197,7 @@ async def test_a_read_can_neither_write_nor_publish(db: Database) -> None:
 
 
 async def test_cursors_and_the_transaction_end_with_the_body(db: Database) -> None:
-    await db.write(lambda tx: tx.executemany(INSERT, [("a", 0, None), ("b", 0, None), ("c", 0, None)]))
+    await db.write(lambda tx: tx.executemany(INSERT_ROW, [("a", 0, None), ("b", 0, None), ("c", 0, None)]))
     # Unread RETURNING rows would make the commit fail, unread SELECT rows would pin the snapshot.
     cursor = await db.write(lambda tx: tx.execute("UPDATE item SET amount = 1 RETURNING id"))
     with pytest.raises(sqlite3.ProgrammingError):
@@ -241,7 +215,7 @@ async def test_cursors_and_the_transaction_end_with_the_body(db: Database) -> No
 @pytest.mark.parametrize("sql", ["COMMIT", "  rollback", "BEGIN", "END", "SAVEPOINT x", "RELEASE body"])
 async def test_a_body_may_not_control_its_transaction(db: Database, sql: str) -> None:
     def body(tx: Tx) -> None:
-        tx.execute(INSERT, ("a", 0, None))
+        tx.execute(INSERT_ROW, ("a", 0, None))
         tx.execute(sql)
 
     await refused(ErrorCode.INTERNAL, db.write(body), "may not control")
@@ -250,7 +224,7 @@ async def test_a_body_may_not_control_its_transaction(db: Database, sql: str) ->
 
 async def test_a_coroutine_is_no_body(db: Database) -> None:
     async def body(tx: Tx) -> None:
-        tx.execute(INSERT, ("a", 0, None))
+        tx.execute(INSERT_ROW, ("a", 0, None))
 
     await refused(ErrorCode.INTERNAL, db.write(body), "plain function")
     await refused(ErrorCode.INTERNAL, db.read(body), "plain function")
@@ -281,11 +255,11 @@ async def test_a_constraint_is_a_conflict_that_a_body_may_survive(db: Database, 
     assert "item" not in caught.value.message
 
     def survive(tx: Tx) -> str:
-        tx.execute(INSERT, ("before", 0, None))
+        tx.execute(INSERT_ROW, ("before", 0, None))
         try:
             tx.execute(sql)
         except IntegrityFault as fault:
-            tx.execute(INSERT, ("after", 0, None))
+            tx.execute(INSERT_ROW, ("after", 0, None))
             return fault.constraint
         return ""
 
@@ -319,9 +293,7 @@ def hold_lock(path: Path) -> subprocess.Popen[bytes]:
 async def test_a_lock_held_by_another_process_is_unavailable_and_passes(db: Database) -> None:
     await db.write(add("a"))
     await db._writer.call(lambda sqlite: sqlite.execute("PRAGMA busy_timeout = 50").fetchall())
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(db.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    other = hold_lock(db.path)
     try:
         assert other.stdout is not None
         assert await anyio.to_thread.run_sync(other.stdout.readline) == b"held\n"
@@ -368,205 +340,3 @@ async def test_many_writers_and_readers_at_once_meet_no_error(db: Database) -> N
         for number in range(64):
             tasks.start_soon(client, number)
     assert len(await db.read(names)) == 640
-
-
-# -- upkeep
-
-
-async def test_a_checkpoint_gives_space_back(db: Database) -> None:
-    await db.write(lambda tx: tx.executemany(INSERT, ((f"{i}-{'x' * 1000}", 0, None) for i in range(1500))))
-    full = await db.size_bytes()
-    await db.write(lambda tx: tx.execute("DELETE FROM item"))
-    await db.checkpoint()
-    assert db.path.with_name("x.db-wal").stat().st_size == 0
-    assert full > 4_000_000
-    assert await db.size_bytes() < full / 10
-
-
-async def test_a_checkpoint_does_not_wait_for_a_slow_reader(db: Database) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    def slow(tx: Tx) -> None:
-        tx.all("SELECT * FROM item")
-        started.set()
-        assert go_on.wait(10)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(db.read, slow)
-        await anyio.to_thread.run_sync(started.wait, 10)
-        await db.write(add("a"))
-        before = time.monotonic()
-        await db.checkpoint()
-        assert time.monotonic() - before < 3
-        go_on.set()
-    assert [await reader.call(pragma("busy_timeout")) for reader in db._readers] == [5000] * 3
-
-
-async def test_integrity_names_what_is_wrong(db: Database) -> None:
-    assert await db.integrity() == []
-    other = sqlite3.connect(db.path, isolation_level=None)
-    other.execute("INSERT INTO item (id, name, parent_id) VALUES (7, 'a', 99)")
-    other.close()
-    assert await db.integrity() == ["row 7 of item refers to a missing row of parent"]
-
-
-def files(folder: Path, pattern: str) -> list[str]:
-    return sorted(path.name for path in folder.glob(pattern))
-
-
-async def test_a_backup_is_one_complete_file(db: Database, opened: Open, tmp_path: Path) -> None:
-    await db.write(lambda tx: tx.executemany(INSERT, ((f"{i}-{'x' * 500}", i, None) for i in range(3000))))
-    async with anyio.create_task_group() as tasks:
-        for i in range(20):
-            tasks.start_soon(db.write, add(f"late {i}"))
-        await db.backup(tmp_path / "copy.db")
-    assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
-    assert files(tmp_path, "copy*") == ["copy.db"]
-    copy = await opened("copy.db")
-    assert await copy.integrity() == []
-    assert await copy.read(lambda tx: tx.scalar("SELECT sum(amount) FROM item WHERE name NOT LIKE 'late%'")) == sum(
-        range(3000)
-    )
-    content = (tmp_path / "x.db").read_bytes()
-    await refused(ErrorCode.CONFLICT, db.backup(tmp_path / "x.db"), "exists already")
-    assert (tmp_path / "x.db").read_bytes() == content
-    await refused(ErrorCode.UNAVAILABLE, db.backup(tmp_path / "nowhere" / "copy.db"), "can't be written")
-    assert files(tmp_path, "*.partial") == []
-
-
-# -- opening and closing
-
-
-async def test_a_database_keeps_what_it_held(opened: Open) -> None:
-    first = await opened()
-    await first.write(add("a"))
-    await first.close()
-    assert not first.path.with_name("x.db-wal").exists()
-    assert await (await opened()).read(names) == ["a"]
-
-
-async def test_a_closed_database_is_unavailable(db: Database) -> None:
-    await db.close()
-    await db.close()
-    await refused(ErrorCode.UNAVAILABLE, db.read(names), "closed")
-    await refused(ErrorCode.UNAVAILABLE, db.write(add("a")), "closed")
-    await refused(ErrorCode.UNAVAILABLE, db.checkpoint(), "closed")
-
-
-async def test_closing_waits_for_what_is_queued_and_ends_every_thread(opened: Open) -> None:
-    others = set(threading.enumerate())
-    db = await opened(readers=2, batch_limit=1)
-    threads = set(threading.enumerate()) - others
-    assert len(threads) == 3
-    async with anyio.create_task_group() as tasks:
-        for i in range(5):
-            tasks.start_soon(db.write, add(f"{i}"))
-            tasks.start_soon(db.read, names)
-        await anyio.lowlevel.checkpoint()
-        await anyio.lowlevel.checkpoint()
-        tasks.start_soon(db.close)
-        tasks.start_soon(db.close)
-    for thread in threads:
-        thread.join(5)
-    assert not any(thread.is_alive() for thread in threads)
-    check = sqlite3.connect(db.path)
-    assert check.execute("SELECT count(*) FROM item").fetchone()[0] == 5
-    check.close()
-
-
-async def test_closing_ends_also_in_a_cancelled_scope(opened: Open) -> None:
-    db = await opened()
-    threads = [connection._raw._thread for connection in [db._writer, *db._readers]]
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await db.close()
-    for thread in threads:
-        thread.join(5)
-    assert not any(thread.is_alive() for thread in threads)
-
-
-async def test_what_can_not_be_opened_is_a_matter_of_configuration(
-    tmp_path: Path, migrations: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = set(threading.enumerate())
-
-    async def opening(path: Path) -> Database:
-        return await Database.open(path, bus=Bus(), migrations=migrations)
-
-    await refused(ErrorCode.CONFIG, opening(tmp_path / "nowhere" / "x.db"), "can't be created")
-    (tmp_path / "folder.db").mkdir()
-    await refused(ErrorCode.CONFIG, opening(tmp_path / "folder.db"), "can't be opened")
-    (tmp_path / "text.db").write_text("this is no database, however long it is " * 100)
-    await refused(ErrorCode.CONFIG, opening(tmp_path / "text.db"), "not a SQLite database")
-    (migrations / "0002_bad.sql").write_text("INSERT INTO nowhere VALUES (1);")
-    await refused(ErrorCode.CONFIG, opening(tmp_path / "x.db"), "0002_bad failed")
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
-    await refused(ErrorCode.CONFIG, opening(tmp_path / "y.db"), r"SQLite 3\.37 or newer")
-    for thread in set(threading.enumerate()) - before:
-        thread.join(5)
-    assert set(threading.enumerate()) <= before
-
-
-FORGETFUL = """
-import asyncio, sys, time
-from pathlib import Path
-from managedd.bus import Bus
-from managedd.store.database import Database
-
-async def main():
-    database = await Database.open(Path(sys.argv[1]), bus=Bus(), migrations=Path(sys.argv[2]))
-    await database.write(lambda tx: tx.execute("INSERT INTO parent VALUES (1)"))
-    if sys.argv[3] == "busy":
-        # The body still runs when the loop is gone.
-        asyncio.ensure_future(database.write(lambda tx: time.sleep(2)))
-        await asyncio.sleep(0.2)
-    return database
-
-kept = asyncio.run(main()) if sys.argv[3] != "dropped" else None
-if sys.argv[3] == "dropped":
-    asyncio.run(main())
-print("end", flush=True)
-"""
-
-
-@pytest.mark.parametrize("how", ["kept", "dropped", "busy"])
-async def test_an_unclosed_database_does_not_keep_the_process(tmp_path: Path, migrations: Path, how: str) -> None:
-    command = [sys.executable, "-c", FORGETFUL, str(tmp_path / "x.db"), str(migrations), how]
-    with anyio.fail_after(30):
-        process = await anyio.run_process(command, check=False)
-    assert process.returncode == 0, process.stderr.decode()
-    assert process.stdout == b"end\n"
-    assert process.stderr == b""
-
-
-# -- cancelled readers
-
-
-async def test_a_cancelled_read_stops_its_query_and_frees_the_reader(opened: Open) -> None:
-    db = await opened(readers=1)
-    before = time.monotonic()
-    with anyio.move_on_after(0.2) as scope:
-        await db.read(lambda tx: tx.scalar(LONG_QUERY))
-    assert scope.cancelled_caught
-    assert await db.read(lambda tx: tx.scalar("SELECT 1")) == 1
-    assert time.monotonic() - before < 5
-
-
-async def test_a_cancelled_read_that_still_waits_is_dropped(opened: Open) -> None:
-    db = await opened(readers=1)
-    started, go_on = threading.Event(), threading.Event()
-    ran = []
-
-    def hold(_: Tx) -> None:
-        started.set()
-        assert go_on.wait(10)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(db.read, hold)
-        await anyio.to_thread.run_sync(started.wait, 10)
-        with anyio.move_on_after(0.05) as scope:
-            await db.read(lambda _: ran.append(1))
-        assert scope.cancelled_caught
-        go_on.set()
-    assert await db.read(lambda tx: tx.scalar("SELECT 2")) == 2
-    assert ran == []

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,117 +15,28 @@ from hypothesis import strategies as st
 from managedd.bus import Bus, Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.store.database import Database, IntegrityFault, Tx
+from tests.store.bodies import (
+    INSERT,
+    Body,
+    add,
+    broken,
+    check_sound,
+    committed,
+    ends_the_transaction,
+    fills_the_disk,
+    makes_commit_fail,
+    swallows_the_end_of_the_transaction,
+    together,
+    trace,
+)
 from tests.store.conftest import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
     from tests.store.conftest import Open
 
 pytestmark = pytest.mark.anyio
-
-INSERT = "INSERT INTO item (name, amount) VALUES (?, 0)"
-Body = Callable[[Tx], Any]
-
-
-def add(name: str) -> Body:
-    return lambda tx: tx.execute(INSERT, (name,)).lastrowid
-
-
-def broken(name: str) -> Body:
-    """Writes, then fails."""
-
-    def body(tx: Tx) -> None:
-        tx.execute(INSERT, (name,))
-        raise LookupError(name)
-
-    return body
-
-
-def ends_the_transaction(tx: Tx) -> None:
-    tx.execute("INSERT OR ROLLBACK INTO item (name, amount) VALUES ('rolled back', -1)")
-
-
-def swallows_the_end_of_the_transaction(tx: Tx) -> None:
-    for _ in range(2):
-        try:
-            ends_the_transaction(tx)
-        except ManagedError:
-            continue
-
-
-def makes_commit_fail(tx: Tx) -> None:
-    tx.execute("PRAGMA defer_foreign_keys = ON")
-    tx.execute("INSERT INTO item (name, parent_id) VALUES ('dangling', 99)")
-
-
-def fills_the_disk(tx: Tx) -> None:
-    tx.executemany(INSERT, ((f"huge {i} {'x' * 4000}",) for i in range(400)))
-
-
-def committed(db: Database) -> list[str]:
-    connection = sqlite3.connect(db.path)
-    try:
-        return [row[0] for row in connection.execute("SELECT name FROM item ORDER BY id")]
-    finally:
-        connection.close()
-
-
-@asynccontextmanager
-async def one_batch(db: Database) -> AsyncIterator[None]:
-    """The bodies that are queued inside go into one batch."""
-    started, go_on = threading.Event(), threading.Event()
-
-    def hold(_: Tx) -> None:
-        started.set()
-        assert go_on.wait(20)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(db.write, hold)
-        await anyio.to_thread.run_sync(started.wait, 20)
-        yield
-        await anyio.wait_all_tasks_blocked()
-        go_on.set()
-
-
-async def together(db: Database, bodies: Iterable[Body]) -> list[Any]:
-    """What each of `bodies` returned or raised, having been queued in order for one batch."""
-    outcomes: dict[int, Any] = {}
-
-    async def call(number: int, body: Body) -> None:
-        try:
-            outcomes[number] = await db.write(body)
-        except Exception as error:
-            outcomes[number] = error
-
-    async with anyio.create_task_group() as tasks:
-        async with one_batch(db):
-            for number, body in enumerate(bodies):
-                tasks.start_soon(call, number, body)
-                await anyio.wait_all_tasks_blocked()
-    return [outcomes[number] for number in sorted(outcomes)]
-
-
-@asynccontextmanager
-async def trace(db: Database) -> AsyncIterator[list[str]]:
-    """The statements that steer the writer's transactions."""
-    seen: list[str] = []
-    words = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA synchronous")
-
-    def look(statement: str) -> None:
-        if statement.startswith(words):
-            seen.append(statement)
-
-    await db._writer.call(lambda sqlite: sqlite.set_trace_callback(look))
-    yield seen
-    await db._writer.call(lambda sqlite: sqlite.set_trace_callback(None))
-
-
-async def check_sound(db: Database) -> None:
-    assert not await db._writer.call(lambda sqlite: sqlite.in_transaction)
-    assert await db.integrity() == []
-    await db.write(lambda tx: tx.execute("INSERT INTO parent DEFAULT VALUES"))
-
 
 # -- one commit
 
@@ -398,167 +302,3 @@ async def attempt(db: Database, body: Body) -> Any:
         return await db.write(body)
     except Exception as error:
         return error
-
-
-# -- cancellation
-
-
-async def test_a_cancelled_caller_that_still_queues_has_written_nothing(db: Database) -> None:
-    async with anyio.create_task_group() as outer:
-        async with one_batch(db):
-            async with anyio.create_task_group() as inner:
-                inner.start_soon(db.write, add("dropped"))
-                await anyio.wait_all_tasks_blocked()
-                inner.cancel_scope.cancel()
-            outer.start_soon(db.write, add("kept"))
-    assert committed(db) == ["kept"]
-
-
-async def test_a_caller_that_is_cancelled_already_writes_nothing(db: Database) -> None:
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await db.write(add("a"))
-    assert scope.cancelled_caught
-    await check_sound(db)
-    assert committed(db) == []
-
-
-@pytest.mark.parametrize("native", [False, True])
-async def test_a_body_that_started_commits_before_its_cancelled_caller_goes_on(db: Database, native: bool) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    def slow(tx: Tx) -> None:
-        tx.execute(INSERT, ("a",))
-        started.set()
-        assert go_on.wait(20)
-
-    seen: list[list[str]] = []
-
-    async def caller() -> None:
-        try:
-            await db.write(slow)
-        finally:
-            seen.append(committed(db))
-
-    async def cancel(stop: Callable[[], Any]) -> None:
-        await anyio.to_thread.run_sync(started.wait, 20)
-        stop()
-        await anyio.wait_all_tasks_blocked()
-        assert seen == []
-        go_on.set()
-
-    if native:
-        task = asyncio.ensure_future(caller())
-        await cancel(task.cancel)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    else:
-        async with anyio.create_task_group() as tasks:
-            scope = anyio.CancelScope()
-
-            async def scoped() -> None:
-                with scope:
-                    await caller()
-
-            tasks.start_soon(scoped)
-            await cancel(scope.cancel)
-        assert scope.cancelled_caught
-    assert seen == [["a"]]
-    await check_sound(db)
-
-
-async def _strand(db: Database, wrap: Callable[[Awaitable[Any], float], Awaitable[None]], seed: int) -> None:
-    """Cancels some of many writers at any moment: the others never notice, and nobody lies."""
-    chance = random.Random(seed)
-    acknowledged: set[str] = set()
-
-    async def client(name: str) -> None:
-        async def write() -> None:
-            await db.write(add(name))
-            acknowledged.add(name)
-
-        if chance.random() < 0.5:
-            await wrap(write(), chance.random() * 0.004)
-        else:
-            await write()
-
-    async with anyio.create_task_group() as tasks:
-        for i in range(150):
-            tasks.start_soon(client, f"{i}")
-            if chance.random() < 0.2:
-                await anyio.sleep(chance.random() * 0.002)
-    names = set(committed(db))
-    assert acknowledged <= names
-    assert len(acknowledged) >= 50
-    await check_sound(db)
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_anyio_cancellation_at_any_moment_strands_nobody(db: Database, seed: int) -> None:
-    async def wrap(write: Awaitable[None], delay_seconds: float) -> None:
-        with anyio.move_on_after(delay_seconds):
-            await write
-
-    with anyio.fail_after(60):
-        await _strand(db, wrap, seed)
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_native_cancellation_at_any_moment_strands_nobody(db: Database, seed: int) -> None:
-    async def wrap(write: Awaitable[None], delay_seconds: float) -> None:
-        task = asyncio.ensure_future(write)
-        await anyio.sleep(delay_seconds)
-        task.cancel()
-        if delay_seconds > 0.002:
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-
-    with anyio.fail_after(60):
-        await _strand(db, wrap, seed)
-
-
-# -- a process that dies
-
-WRITER = """
-import asyncio, sys
-from pathlib import Path
-from managedd.bus import Bus
-from managedd.store.database import Database
-
-async def client(database, number):
-    for i in range(10_000):
-        name = f"{number}/{i}"
-        await database.write(lambda tx: tx.execute("INSERT INTO item (name) VALUES (?)", (name,)))
-        print(name, flush=True)
-
-async def main():
-    database = await Database.open(Path(sys.argv[1]), bus=Bus(), migrations=Path(sys.argv[2]))
-    await asyncio.gather(*(client(database, number) for number in range(8)))
-
-asyncio.run(main())
-"""
-
-
-def start_writer(path: Path, migrations: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(migrations)], stdout=subprocess.PIPE, text=True
-    )
-
-
-async def test_what_was_acknowledged_survives_a_kill(opened: Open, tmp_path: Path, migrations: Path) -> None:
-    path = tmp_path / "killed.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(migrations)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    said = [await anyio.to_thread.run_sync(process.stdout.readline) for _ in range(500)]
-    process.kill()
-    rest, _ = await anyio.to_thread.run_sync(process.communicate)
-    lines = "".join([*said, rest])
-    acknowledged = set(lines[: lines.rfind("\n")].split("\n"))
-    assert len(acknowledged) >= 500
-    db = await opened("killed.db")
-    assert acknowledged <= set(committed(db))
-    await check_sound(db)
