@@ -71,7 +71,10 @@ class RunsSection(Section):
     """What every run gets, unless its pool, deployment or run says otherwise within these bounds."""
 
     driver: Literal["auto", "docker", "process"] = "auto"
+    listen_host: str | None = None
+    """Where the runs' listener listens; None: on the gateway of the runs' own network, which no other host reaches."""
     listen_port: int = Field(4201, ge=0, le=65535)
+    """Kept across restarts; when it is taken, a free one is used from then on."""
     api_url: str | None = None
     """The API's address as runs see it, for engines whose gateway is not on this host."""
     image: str = "prefecthq/prefect:3-latest"

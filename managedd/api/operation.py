@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
 
 Handler = Callable[..., Awaitable[Any]]
 H = TypeVar("H", bound=Handler)
@@ -29,11 +29,20 @@ EMBED = "embed"
 """`Annotated[T, EMBED]`: a member of the body even when it is the only one."""
 
 
+@dataclass(frozen=True, slots=True)
+class SentAs:
+    """`Annotated[T, SentAs("page-token")]`: the client's name of a parameter, where it can't be Python's."""
+
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One path or query parameter."""
 
     name: str
+    argument: str
+    """The handler's name for it."""
     where: str
     adapter: TypeAdapter[Any]
     required: bool
@@ -97,11 +106,11 @@ class Operation:
             if parameter.required:
                 errors.append({"type": "missing", "loc": [parameter.where, parameter.name], "msg": "Field required"})
             else:
-                arguments[parameter.name] = parameter.default
+                arguments[parameter.argument] = parameter.default
             return
         raw = source.getall(parameter.name) if parameter.many else source[parameter.name]
         try:
-            arguments[parameter.name] = parameter.adapter.validate_python(raw)
+            arguments[parameter.argument] = parameter.adapter.validate_python(raw)
         except ValidationError as error:
             errors.extend(_errors(error, [parameter.where, parameter.name]))
 
@@ -173,12 +182,16 @@ def operations(module: Any) -> list[Operation]:
 def _markers(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
-        marked = tuple(mark for mark in marks if mark in (QUERY, EMBED))
-        rest = tuple(mark for mark in marks if mark not in (QUERY, EMBED))
+        marked = tuple(mark for mark in marks if _is_ours(mark))
+        rest = tuple(mark for mark in marks if not _is_ours(mark))
         for mark in rest:
             inner = Annotated[inner, mark]
         return inner, marked
     return annotation, ()
+
+
+def _is_ours(mark: Any) -> bool:
+    return isinstance(mark, SentAs) or mark in (QUERY, EMBED)
 
 
 def _build(handler: Handler) -> Operation:
@@ -195,7 +208,8 @@ def _build(handler: Handler) -> Operation:
         if name in path_names or in_query:
             parameters.append(
                 Parameter(
-                    name=name,
+                    name=next((mark.name for mark in marks if isinstance(mark, SentAs)), name),
+                    argument=name,
                     where="path" if name in path_names else "query",
                     adapter=TypeAdapter(annotation),
                     required=required,
@@ -208,6 +222,24 @@ def _build(handler: Handler) -> Operation:
             members[name] = (annotation, ... if required else parameter.default)
     body = _body(handler.__name__, declared, members, embed=embed)
     return Operation(handler=handler, parameters=tuple(parameters), **body, **declared)
+
+
+class _Embedded(BaseModel):
+    """An embedded body: an explicit null for a member with a default means the default, as FastAPI has it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
 
 
 def _is_list(annotation: Any) -> bool:
@@ -227,7 +259,7 @@ def _body(name: str, declared: dict[str, Any], members: dict[str, tuple[Any, Any
         }
     operation_id = re.sub(r"\W", "_", f"{name}{declared['path']}") + f"_{declared['method'].lower()}"
     model: type[BaseModel] = create_model(  # type: ignore[call-overload]
-        f"Body_{operation_id}", __config__=ConfigDict(extra="ignore"), **members
+        f"Body_{operation_id}", __base__=_Embedded, **members
     )
     return {
         "body": TypeAdapter(model),

@@ -46,6 +46,7 @@ class Dispatcher:
         driver: str,
         plan_slots: Mapping[str, int | None],
         poll_seconds: float,
+        key_hash: Callable[[str], str],
         start: Callable[[Execution], None],
     ) -> None:
         self._db = db
@@ -54,6 +55,7 @@ class Dispatcher:
         self._driver = driver
         self._plan_slots = plan_slots
         self._poll_seconds = poll_seconds
+        self._key_hash = key_hash
         self._start = start
 
     async def run(self) -> None:
@@ -134,5 +136,6 @@ class Dispatcher:
         if outcome.status is not Status.ACCEPT:
             return None
         execution = executions.insert(tx, flow_run_id=candidate.id, work_pool_id=head.work_pool_id, driver=self._driver)
+        executions.note(tx, execution.id, {"key_hash": self._key_hash(execution.id)})
         flow_runs.set_infrastructure(tx, candidate.id, f"managedd:{execution.id}")
         return execution

@@ -1,0 +1,271 @@
+"""The composition root: builds the objects, one task group, the order of start and stop, signals.
+
+Start: lock → migrate → listen (503 until ready) → engine → runs' listener → reconcile → dispatch.
+Stop: no new dispatch → detach the runners (runs live on in the container engine) → write the last log lines → close sockets with 1012 →
+close the listeners → close the store.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+
+from managedd import __version__, observe
+from managedd.api.app import Api
+from managedd.api.auth import Listener
+from managedd.api.context import Services
+from managedd.api.surface import all_operations
+from managedd.bus import Bus
+from managedd.clock import SystemClock
+from managedd.engine.dispatcher import Dispatcher
+from managedd.engine.fleet import Fleet
+from managedd.engine.identity import Identity
+from managedd.engine.janitor import Janitor
+from managedd.engine.jobs import Jobs
+from managedd.engine.log_writer import LogWriter
+from managedd.engine.reconciler import Reconciler
+from managedd.engine.runner import Means
+from managedd.engine.scheduler import Scheduler
+from managedd.engine_room import EngineRoom
+from managedd.errors import ErrorCode, ManagedError
+from managedd.listeners import Door
+from managedd.notify import notify, watchdog_seconds
+from managedd.observe import get_log
+from managedd.store import meta, workspaces
+from managedd.store.database import Database
+from managedd.store.lock import DataDirLock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from anyio.abc import TaskGroup
+
+    from managedd.config import Settings
+
+log = get_log("daemon")
+
+SOCKET_NAME = "managedd.sock"
+RESTART_SECONDS = (1.0, 30.0)
+"""A loop that fails is started again after the first, later at most the second."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises ManagedError(CONFIG) when it can't start."""
+    observe.configure(settings.log.level, settings.log.format)
+    async with AsyncExitStack() as stack:
+        daemon = await _build(settings, stack)
+        await daemon.run()
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
+    data_dir = _prepare(settings.store.data_dir)
+    stack.enter_context(DataDirLock(data_dir))
+    bus, clock = Bus(), SystemClock()
+    db = await Database.open(
+        data_dir / "state.db",
+        bus=bus,
+        clock=clock,
+        migrations="managedd.store.migrations.state",
+        synchronous=settings.store.synchronous,
+        readers=settings.store.readers,
+    )
+    stack.push_async_callback(db.close)
+    logs = await Database.open(
+        data_dir / "logs.db", bus=bus, clock=clock, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
+    )
+    stack.push_async_callback(logs.close)
+    identity = await _identity(db, data_dir)
+    await db.write(lambda tx: workspaces.ensure_default(tx, plan=settings.default_plan))
+    services = Services(settings=settings, db=db, logs=logs, bus=bus, clock=clock)
+    return Daemon(settings, services, identity)
+
+
+def _prepare(data_dir: Path) -> Path:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ManagedError(
+            ErrorCode.CONFIG, f"store.data_dir {data_dir} can't be made: {error.strerror or error}"
+        ) from error
+    return data_dir
+
+
+async def _identity(db: Database, data_dir: Path) -> Identity:
+    """The instance's id lives in the store, the secret from which run keys are made in a file only we may read."""
+    instance_id = await db.write(lambda tx: meta.keep(tx, "instance_id", secrets.token_hex(8)))
+    path = data_dir / "run-key.secret"
+    try:
+        secret = path.read_bytes()
+    except FileNotFoundError:
+        secret = secrets.token_bytes(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret)
+    return Identity(instance_id=instance_id, secret=secret)
+
+
+class Daemon:
+    """The objects, and the order of their lives."""
+
+    def __init__(self, settings: Settings, services: Services, identity: Identity) -> None:
+        self._settings = settings
+        self._services = services
+        self._identity = identity
+        operations = all_operations()
+        self._clients = Door(Api(services, operations, Listener.CLIENTS).application(), settings.server)
+        self._operator = Door(Api(services, operations, Listener.SOCKET).application(), settings.server)
+        runs_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
+        self._room = EngineRoom(settings, services, identity, runs_door)
+        self._log_writer = LogWriter(services.db, services.logs, services.clock)
+        self._jobs = Jobs(services.db, settings, identity, self._room.api_url)
+        self._means = Means(
+            db=services.db,
+            bus=services.bus,
+            clock=services.clock,
+            driver=self._room.driver,
+            log_writer=self._log_writer,
+            settings=settings.runs,
+            instance_id=identity.instance_id,
+            spec=self._jobs.spec,
+        )
+        self._fleet = Fleet(self._means)
+        self._reconciler = Reconciler(
+            services.db, self._room.driver, self._fleet, services.clock, instance_id=identity.instance_id
+        )
+        services.facts |= {
+            "version": __version__,
+            "instance_id": identity.instance_id,
+            "readings": self._fleet.readings,
+            "engine": self._room.describe,
+        }
+
+    async def run(self) -> None:
+        """Serves until told to stop."""
+        doors = (self._clients, self._operator, self._room.door)
+        for door in doors:
+            await door.open()
+        try:
+            await self._listen()
+            async with anyio.create_task_group() as tasks:
+                await self._live(tasks)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for door in doors:
+                    await door.close()
+                await self._room.close()
+
+    async def _listen(self) -> None:
+        server = self._settings.server
+        host, port = await self._clients.listen(server.host, server.port)
+        await self._operator.listen_unix(self._settings.store.data_dir / SOCKET_NAME)
+        self._services.facts["url"] = f"http://{'127.0.0.1' if host in {'', '0.0.0.0'} else host}:{port}/api"  # noqa: S104
+        log.info("daemon.listening", host=host, port=port)
+
+    async def _live(self, tasks: TaskGroup) -> None:
+        writer = _start(tasks, "log writer", self._log_writer.run)
+        fleet = anyio.CancelScope()
+        await tasks.start(self._run_fleet, fleet)
+        loops = _start(tasks, "engine", self._run_engine)
+        api = (
+            _start(tasks, "scheduler", self._scheduler().run),
+            _start(tasks, "janitor", self._janitor().run),
+            _start(tasks, "watchdog", _watchdog),
+        )
+        self._services.ready = True
+        notify(READY=1, STATUS=f"serving {self._services.facts['url']}")
+        log.info("daemon.ready", url=self._services.facts["url"])
+        await _until_told()
+        await self._stop((loops, *api), fleet, writer)
+        tasks.cancel_scope.cancel()
+
+    async def _run_fleet(self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with scope:
+            await self._fleet.run(task_status=task_status)
+
+    async def _run_engine(self) -> None:
+        """The engine is there, what it has and what the rows say agree; then runs are dispatched."""
+        await self._room.open()
+        await self._reconciler.once()
+        async with anyio.create_task_group() as tasks:
+            _start(tasks, "engine room", self._room.keep)
+            _start(tasks, "reconciler", self._reconciler.run)
+            _start(tasks, "dispatcher", self._dispatcher().run)
+
+    def _dispatcher(self) -> Dispatcher:
+        services, settings = self._services, self._settings
+        return Dispatcher(
+            services.db,
+            services.bus,
+            services.clock,
+            driver=self._room.driver.name,
+            plan_slots={name: plan.concurrent_runs for name, plan in settings.plans.items()},
+            poll_seconds=settings.runs.poll_seconds,
+            key_hash=self._identity.run_key_hash,
+            start=self._fleet.start,
+        )
+
+    def _scheduler(self) -> Scheduler:
+        services = self._services
+        return Scheduler(services.db, services.bus, services.clock, self._settings.scheduler)
+
+    def _janitor(self) -> Janitor:
+        services = self._services
+        return Janitor(services.db, services.logs, services.clock, self._settings.retention)
+
+    async def _stop(
+        self, loops: tuple[anyio.CancelScope, ...], fleet: anyio.CancelScope, writer: anyio.CancelScope
+    ) -> None:
+        log.info("daemon.stopping")
+        notify(STOPPING=1)
+        self._services.stopping = True
+        self._services.ready = False
+        for scope in loops:
+            scope.cancel()
+        fleet.cancel()
+        with anyio.move_on_after(5):
+            await self._log_writer.flush()
+        writer.cancel()
+        for door in (self._clients, self._room.door, self._operator):
+            await door.shut()
+        with anyio.move_on_after(5):
+            await self._services.sockets.close_all()
+
+
+async def _until_told() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for received in signals:
+            log.info("daemon.signalled", signal=signal.Signals(received).name)
+            return
+
+
+async def _watchdog() -> None:
+    seconds = watchdog_seconds()
+    while seconds is not None:
+        notify(WATCHDOG=1)
+        await anyio.sleep(seconds)
+
+
+def _start(tasks: TaskGroup, name: str, loop: Callable[[], Awaitable[None]]) -> anyio.CancelScope:
+    """The loop runs, and runs again after a fault, until the returned scope is cancelled: no loop takes the daemon down."""
+    scope = anyio.CancelScope()
+
+    async def own() -> None:
+        pause = RESTART_SECONDS[0]
+        with scope:
+            while True:
+                try:
+                    await loop()
+                    return
+                except Exception:
+                    log.exception("loop.failed", loop=name, again_in_seconds=pause)
+                await anyio.sleep(pause)
+                pause = min(RESTART_SECONDS[1], pause * 2)
+
+    tasks.start_soon(own, name=name)
+    return scope

@@ -1,0 +1,94 @@
+"""The janitor: what is over its time goes, a little at a time; the write-ahead logs stay short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from managedd.errors import ManagedError
+from managedd.observe import get_log
+from managedd.store import events, logs, retention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from managedd.clock import Clock
+    from managedd.config import RetentionSection
+    from managedd.store.database import Database, Tx
+
+log = get_log("janitor")
+
+INTERVAL_SECONDS = 600.0
+PAUSE_SECONDS = 0.05
+"""Between two steps: whoever waits for the writer goes first."""
+DAY_US = 86_400_000_000
+
+
+class Janitor:
+    """Deletes by age: events, ended runs with their logs, leases nobody renewed."""
+
+    def __init__(self, db: Database, log_db: Database, clock: Clock, settings: RetentionSection) -> None:
+        self._db = db
+        self._log_db = log_db
+        self._clock = clock
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Cleans every ten minutes until cancelled."""
+        while True:
+            try:
+                await self.once()
+            except ManagedError as error:
+                log.warning("cleaning.postponed", reason=error.message)
+            await anyio.sleep(INTERVAL_SECONDS)
+
+    async def once(self) -> None:
+        """Nothing is over its time, as far as rows go."""
+        await self._db.write(retention.delete_expired_leases)
+        await self._events()
+        await self._runs()
+        await self._orphaned_logs()
+        await self._db.checkpoint()
+        await self._log_db.checkpoint()
+
+    async def _events(self) -> None:
+        moment = self._clock.now_us() - int(self._settings.events_days * DAY_US)
+        await self._repeat(self._db, lambda tx: events.delete_received_before(tx, moment, retention.STEP))
+
+    async def _runs(self) -> None:
+        if self._settings.runs_days is None:
+            return
+        moment = self._clock.now_us() - int(self._settings.runs_days * DAY_US)
+        while ended := await self._db.read(lambda tx: retention.ended_runs_before(tx, moment)):
+            await self._delete([run_id for _, run_id in ended])
+
+    async def _delete(self, run_ids: list[str]) -> None:
+        await self._db.write(lambda tx: retention.delete_runs(tx, run_ids))
+        for run_id in run_ids:
+            await self._logs_of(run_id)
+
+    async def _logs_of(self, run_id: str) -> None:
+        await self._repeat(self._log_db, lambda tx: logs.delete_of_run(tx, run_id, retention.STEP))
+
+    async def _orphaned_logs(self) -> None:
+        """Rows go before their logs; whatever a crash left between the two goes now."""
+        run_id = await self._next_run("")
+        while run_id is not None:
+            if not await self._exists(run_id):
+                await self._logs_of(run_id)
+            run_id = await self._next_run(run_id)
+
+    async def _next_run(self, after: str) -> str | None:
+        return await self._log_db.read(lambda tx: logs.next_run(tx, after))
+
+    async def _exists(self, run_id: str) -> bool:
+        return await self._db.read(lambda tx: retention.exists_run(tx, run_id))
+
+    @staticmethod
+    async def _repeat(db: Database, step: Callable[[Tx], int]) -> None:
+        """`step` has found less than a whole step to do."""
+        while True:
+            if await db.write(step) < retention.STEP:
+                return
+            await anyio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,117 @@
+"""Jobs: from a claimed execution's rows to what to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from managedd.engine import run_env
+from managedd.engine.run_env import RunFacts
+from managedd.errors import invalid
+from managedd.model.drivers import PullPolicy, RunSpec
+from managedd.orchestration.job_variables import (
+    BlockById,
+    BlockByName,
+    VariableByName,
+    find_references,
+    merge,
+    render,
+    substitute,
+)
+from managedd.orchestration.managed_job import ManagedJob, managed_job, strip_reserved
+from managedd.store import block_values, executions, job_facts
+from managedd.store.variable_values import VariableValues
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from managedd.config import Settings
+    from managedd.engine.identity import Identity
+    from managedd.model.executions import Execution
+    from managedd.store.database import Database, Tx
+    from managedd.store.job_facts import JobFacts
+
+
+class Jobs:
+    """Makes the specification of an execution."""
+
+    def __init__(
+        self, db: Database, settings: Settings, identity: Identity, api_url: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._db = db
+        self._runs = settings.runs
+        self._identity = identity
+        self._api_url = api_url
+
+    async def spec(self, execution: Execution) -> RunSpec:
+        """What to run; the execution's row has the limits that it will be held to.
+
+        Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
+        """
+        facts, job = await self._db.read(lambda tx: self._load(tx, execution))
+        spec = self._spec(execution, facts, job, await self._api_url())
+        limits = {
+            "image": spec.image,
+            "memory_limit_bytes": spec.memory_bytes,
+            "cpu_limit": spec.cpus,
+            "time_limit_seconds": min(
+                job.timeout_seconds or self._runs.time_limit_seconds, self._runs.time_limit_seconds
+            ),
+        }
+        await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
+        return spec
+
+    def _load(self, tx: Tx, execution: Execution) -> tuple[JobFacts, ManagedJob]:
+        facts = job_facts.load(tx, execution.flow_run_id)
+        if facts is None:
+            raise invalid("the flow run was deleted")
+        scoped = tx.scoped(facts.workspace_id)
+        values = merge(facts.template, facts.deployment_variables, facts.run_variables)
+        configuration = render(facts.template.get("job_configuration") or {}, values)
+        resolved: dict[Any, Any] = {}
+        for reference in find_references(configuration):
+            found = _resolve(scoped, reference)
+            if found is not None:
+                resolved[reference] = found
+        return facts, managed_job(substitute(configuration, resolved), default_image=self._runs.image)
+
+    def _spec(self, execution: Execution, facts: JobFacts, job: ManagedJob, api_url: str) -> RunSpec:
+        runs = self._runs
+        names = RunFacts(
+            account_id=facts.account_id,
+            workspace_id=facts.workspace_id,
+            flow_run_id=facts.flow_run_id,
+            flow_run_name=facts.flow_run_name,
+            flow_id=facts.flow_id,
+            flow_name=facts.flow_name,
+            deployment_id=facts.deployment_id,
+            deployment_name=facts.deployment_name,
+            work_pool_name=facts.work_pool_name,
+        )
+        user, _ = strip_reserved(job.env)
+        key = self._identity.run_key(execution.id)
+        return RunSpec(
+            execution_id=execution.id,
+            flow_run_id=execution.flow_run_id,
+            instance_id=self._identity.instance_id,
+            image=job.image,
+            pull_policy=PullPolicy(runs.pull_policy),
+            env=run_env.environment(names, api_url, key, operator=runs.env, user=user),
+            packages=job.pip_packages,
+            labels=run_env.labels(names),
+            memory_bytes=min(job.memory_bytes or runs.memory_limit_bytes, runs.memory_limit_bytes),
+            cpus=job.cpus or runs.cpu_limit,
+            pids=runs.pids_limit,
+            install_timeout_seconds=runs.install_timeout_seconds,
+        )
+
+
+def _resolve(tx: Tx, reference: Any) -> Any | None:
+    match reference:
+        case BlockByName(slug=slug, name=name):
+            return block_values.by_name(tx, slug, name)
+        case BlockById(id=document_id):
+            return block_values.by_id(tx, document_id)
+        case VariableByName(name=name):
+            return VariableValues(tx).get(name)
+        case _:
+            return None

@@ -1,0 +1,155 @@
+"""The engine room: the driver, and the runs' listener on the address where runs reach it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from managedd.drivers.docker import DockerDriver
+from managedd.drivers.docker_spec import DockerSettings
+from managedd.errors import ErrorCode, ManagedError
+from managedd.observe import get_log
+from managedd.store import meta
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from managedd.api.context import Services
+    from managedd.config import Settings
+    from managedd.engine.identity import Identity
+    from managedd.listeners import Door
+    from managedd.model.drivers import Driver, DriverInfo
+
+log = get_log("engine_room")
+
+LOOK_SECONDS = 5.0
+RETRY_SECONDS = (1.0, 30.0)
+_UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+class EngineRoom:
+    """Keeps the driver open and the runs' listener where runs look for it."""
+
+    def __init__(self, settings: Settings, services: Services, identity: Identity, door: Door) -> None:
+        self._settings = settings
+        self._services = services
+        self.door = door
+        self.driver: Driver = DockerDriver(identity.instance_id, docker_settings(settings), url=settings.docker.host)
+        self._info: DriverInfo | None = None
+        self._problem: str | None = "the container engine was not asked yet"
+        self._api_url: str | None = settings.runs.api_url
+
+    def describe(self) -> dict[str, Any]:
+        """The engine as `status` shows it."""
+        info = self._info
+        return {
+            "driver": self.driver.name,
+            "version": None if info is None else info.version,
+            "detail": {} if info is None else dict(info.detail),
+            "problem": self._problem,
+            "runs_api_url": self._api_url,
+        }
+
+    async def api_url(self) -> str:
+        """The API's address as a run sees it, ending with `/api`. Raises ManagedError(UNAVAILABLE) before there is one."""
+        if self._api_url is None:
+            raise ManagedError(ErrorCode.UNAVAILABLE, "the runs' listener has no address yet", retry_after_seconds=1.0)
+        return self._api_url
+
+    async def open(self) -> None:
+        """The engine answers and the runs' listener listens; waits for an engine that is not there yet, and says so."""
+        pause = RETRY_SECONDS[0]
+        while True:
+            try:
+                self._info = await self.driver.open()
+                await self._listen()
+                self._problem = None
+                log.info(
+                    "engine.opened", driver=self.driver.name, version=self._info.version, runs_api_url=self._api_url
+                )
+                return
+            except ManagedError as error:
+                if error.message != self._problem:
+                    log.error("engine.unavailable", driver=self.driver.name, reason=error.message)
+                self._problem = error.message
+            await anyio.sleep(pause)
+            pause = min(RETRY_SECONDS[1], pause * 2)
+
+    async def keep(self) -> None:
+        """The listener follows the engine's network until cancelled: an engine that comes back may have a new gateway."""
+        while True:
+            await anyio.sleep(LOOK_SECONDS)
+            try:
+                await self._listen()
+                self._problem = None
+            except ManagedError as error:
+                if self._problem is None:
+                    log.warning("engine.unavailable", reason=error.message)
+                self._problem = error.message
+
+    async def _listen(self) -> None:
+        runs = self._settings.runs
+        host = runs.listen_host or await self.driver.bind_host()
+        if host is None:
+            if runs.api_url is None:
+                raise ManagedError(
+                    ErrorCode.DRIVER,
+                    "the container engine's gateway is not an address of this host: set runs.listen_host to an address that runs reach, "
+                    "and runs.api_url to the URL under which they reach it",
+                )
+            return
+        if self.door.address is None or self.door.address[0] != host:
+            await self._bind(host)
+        reached = await self.driver.api_host() or host
+        assert self.door.address is not None
+        self._api_url = runs.api_url or f"http://{_bracketed(reached)}:{self.door.address[1]}/api"
+
+    async def _bind(self, host: str) -> None:
+        kept = await self._services.db.read(lambda tx: meta.get(tx, "runs_port"))
+        # Live runs hold the port of the last start; a free one is the last resort.
+        for port in dict.fromkeys([int(kept or self._settings.runs.listen_port), self._settings.runs.listen_port, 0]):
+            try:
+                _, bound = await self.door.listen(host, port)
+                break
+            except ManagedError as error:
+                log.warning("runs_listener.port_taken", host=host, port=port, reason=error.message)
+        else:
+            raise ManagedError(ErrorCode.DRIVER, f"the runs' listener can't listen on {host}")
+        await self._services.db.write(lambda tx: meta.put(tx, "runs_port", str(bound)))
+        log.info("runs_listener.listening", host=host, port=bound)
+
+    async def close(self) -> None:
+        """The driver's connections are closed; runs live on."""
+        await self.driver.close()
+
+
+def docker_settings(settings: Settings) -> DockerSettings:
+    """The driver's settings from the daemon's. Raises ManagedError(CONFIG) when the CA bundle can't be read."""
+    docker, runs = settings.docker, settings.runs
+    try:
+        bundle = None if runs.ca_bundle is None else runs.ca_bundle.read_bytes()
+    except OSError as error:
+        raise ManagedError(
+            ErrorCode.CONFIG, f"runs.ca_bundle {runs.ca_bundle} can't be read: {error.strerror or error}"
+        ) from error
+    return DockerSettings(
+        log_max_bytes=int(docker.log_max_size[:-1]) * _UNITS[docker.log_max_size[-1]],
+        log_max_files=docker.log_max_files,
+        dns=tuple(docker.dns),
+        http_proxy=_plain(runs.http_proxy),
+        https_proxy=_plain(runs.https_proxy),
+        no_proxy=runs.no_proxy,
+        ca_bundle=bundle,
+        package_index_url=_plain(runs.index_url),
+        package_extra_index_urls=() if runs.extra_index_url is None else (runs.extra_index_url.get_secret_value(),),
+        runtime=docker.runtime,
+    )
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
