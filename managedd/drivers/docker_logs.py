@@ -53,6 +53,8 @@ class LogReader:
         self._bytes = bytearray()
         self._highest = 0
         self._count = 0
+        self._open: dict[Stream, int | None] = {}
+        """Of each stream whose last entry ended no line, its time: the next entry may look just the same."""
         self._recent: deque[tuple[int, Stream, int]] = deque(maxlen=REMEMBERED_ENTRIES)
         self._seen: dict[tuple[int, Stream, int], int] = {}
         self._next = 0
@@ -75,7 +77,7 @@ class LogReader:
         if self._reached > self._after:
             self._after = self._reached
             self._rebuild = False
-        else:
+        elif self._rebuild:
             # Cut before it was through with the old: what it knows of half lines will come again.
             for partial in self._partial.values():
                 partial.clear()
@@ -152,8 +154,7 @@ class LogReader:
                 self._replay = self._replay + 1 if self._replay + 1 < self._next else None
                 return True
             self._replay = None
-        partial = self._partial[stream]
-        continues = bool(partial.bytes) and partial.timestamp_ns == timestamp_ns
+        continues = self._open.get(stream) == timestamp_ns
         if timestamp_ns <= self._highest and not continues:
             before = self._seen.get(key)
             if before is not None:
@@ -161,6 +162,7 @@ class LogReader:
                 return True
             if timestamp_ns < self._highest - OVERLAP_NS:
                 self._stepped_back = True
+        self._open[stream] = None if payload.endswith(b"\n") else timestamp_ns
         if len(self._recent) == REMEMBERED_ENTRIES:
             oldest = self._recent[0]
             if self._seen.get(oldest) == self._next - REMEMBERED_ENTRIES:
@@ -183,12 +185,15 @@ class _Partial:
 
     def __init__(self) -> None:
         self.bytes = bytearray()
+        self.is_open = False
+        """The line goes on, also when what was read of it is delivered already."""
         self.timestamp_ns = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def add(self, timestamp_ns: int, part: bytes) -> None:
-        if not self.bytes:
+        if not self.is_open:
             self.timestamp_ns = timestamp_ns
+        self.is_open = not part.endswith(b"\n")
         self.bytes += part
         # A progress bar redraws one line for hours: only what it showed last is kept.
         if b"\r" in self.bytes:
@@ -206,4 +211,5 @@ class _Partial:
 
     def clear(self) -> None:
         self.bytes.clear()
+        self.is_open = False
         self._decoder.reset()

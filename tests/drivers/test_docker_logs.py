@@ -1,0 +1,263 @@
+"""The log reader against a model of an engine's log file, fed with any cut of its stream."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from managedd.drivers.docker_logs import ENTRY_BYTES, REMEMBERED_ENTRIES, FrameError, LogReader
+from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
+
+START = 1_795_330_464
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    stream: Stream
+    timestamp_ns: int
+    text: bytes
+
+    def __repr__(self) -> str:
+        return f"{self.stream.value}@{self.timestamp_ns - START * SECOND} {self.text[:12]!r}*{len(self.text)}"
+
+    def frame(self) -> bytes:
+        seconds, nanos = divmod(self.timestamp_ns, SECOND)
+        stamp = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z ".encode()
+        payload = stamp + self.text
+        return bytes([1 if self.stream is Stream.STDOUT else 2, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+
+
+def entries_of(stream: Stream, timestamp_ns: int, line: bytes) -> list[Entry]:
+    """A line as the engine stores it: in parts of 16 KiB that carry the time of the first."""
+    whole = line + b"\n"
+    return [Entry(stream, timestamp_ns, whole[at : at + ENTRY_BYTES]) for at in range(0, len(whole), ENTRY_BYTES)]
+
+
+def reading(file: list[Entry], since: str | None, *, each: bool) -> bytes:
+    """What the engine sends: every entry of at least that time, or (newer engines) everything from the first such entry on."""
+    if since is None:
+        return b"".join(entry.frame() for entry in file)
+    seconds, _, nanos = since.partition(".")
+    begin = int(seconds) * SECOND + int(nanos)
+    late = [number for number, entry in enumerate(file) if entry.timestamp_ns >= begin]
+    if not late:
+        return b""
+    chosen = [file[number] for number in late] if each else file[late[0] :]
+    return b"".join(entry.frame() for entry in chosen)
+
+
+def feed(reader: LogReader, data: bytes, cuts: list[int]) -> list[RawLine]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [line for begin, end in itertools.pairwise(edges) for line in reader.feed(data[begin:end])]
+
+
+streams = st.sampled_from(list(Stream))
+texts = st.one_of(
+    st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=40),
+    st.builds(lambda c, n: c * n, st.sampled_from("xé漢"), st.integers(ENTRY_BYTES // 2, ENTRY_BYTES * 2)),
+)
+steps = st.one_of(st.just(0), st.integers(-500_000, 2_000_000), st.integers(SECOND // 2, 5 * SECOND))
+cuts = st.lists(st.integers(0, 10**7), max_size=12)
+
+
+class Line(tuple[Stream, str, list[Entry]]):
+    """Stream, text, entries; shown by its entries alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(self[2])
+
+
+@st.composite
+def files(draw: st.DrawFn) -> list[Line]:
+    """Lines and their entries; timestamps mostly grow, stand still for different lines, and step back a little."""
+    now = START * SECOND
+    made: list[Line] = []
+    used: set[tuple[Stream, int, bytes]] = set()
+    for stream, text, step in draw(st.lists(st.tuples(streams, texts, steps), max_size=14)):
+        now += step
+        # The very same entry of the very same nanosecond is how a repetition looks.
+        while any((stream, now, entry.text) in used for entry in entries_of(stream, now, text.encode())):
+            now += 1
+        entries = entries_of(stream, now, text.encode())
+        used.update((stream, now, entry.text) for entry in entries)
+        made.append(Line((stream, text, entries)))
+    return made
+
+
+@given(files(), cuts)
+@settings(max_examples=150, deadline=None)
+def test_any_cut_gives_every_line_once(file: list[Line], cut: list[int]) -> None:
+    data = b"".join(entry.frame() for _, _, entries in file for entry in entries)
+    reader = LogReader(LogCursor(), line_bytes=1 << 20)
+    lines = feed(reader, data, cut)
+    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+    assert reader.finish() == []
+    cursors = [line.cursor for line in lines]
+    assert cursors == sorted(set(cursors))
+
+
+@given(files(), st.integers(0, 14), st.booleans(), cuts)
+@settings(max_examples=200, deadline=None)
+def test_the_next_daemon_goes_on_after_any_line(file: list[Line], stored: int, each: bool, cut: list[int]) -> None:
+    entries = [entry for _, _, some in file for entry in some]
+    before = LogReader(LogCursor(), line_bytes=1 << 20).feed(b"".join(entry.frame() for entry in entries))
+    stored = min(stored, len(before))
+    after = before[stored - 1].cursor if stored else LogCursor()
+    reader = LogReader(after, line_bytes=1 << 20)
+    assert feed(reader, reading(entries, reader.since, each=each), cut) == before[stored:]
+
+
+@given(files(), st.lists(st.integers(0, 10**7), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_reading_cut_anywhere_is_taken_up(file: list[Line], breaks: list[int], each: bool) -> None:
+    entries = [entry for _, _, some in file for entry in some]
+    reader = LogReader(LogCursor(), line_bytes=1 << 20)
+    lines: list[RawLine] = []
+    for point in breaks:
+        data = reading(entries, reader.since, each=each)
+        lines += reader.feed(data[: point % (len(data) + 1)])
+        reader.reconnect()
+    lines += reader.feed(reading(entries, reader.since, each=each))
+    lines += reader.finish()
+    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+
+
+@given(files(), st.integers(0, 30), st.integers(0, 30))
+@settings(max_examples=150, deadline=None)
+def test_what_a_rotation_repeats_is_told_once(file: list[Line], first: int, last: int) -> None:
+    """After any line, a run of earlier entries comes again, as after a rotation."""
+    ends = [0]
+    for _, _, some in file:
+        ends.append(ends[-1] + len(some))
+    entries = [entry for _, _, some in file for entry in some]
+    here = ends[last % len(ends)]
+    begin = ends[first % (last % len(ends) + 1)]
+    sent = [*entries[:here], *entries[begin:here], *entries[here:]]
+    lines = LogReader(LogCursor(), line_bytes=1 << 20).feed(b"".join(entry.frame() for entry in sent))
+    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+
+
+def stream_of(*entries: Entry) -> bytes:
+    return b"".join(entry.frame() for entry in entries)
+
+
+def at(number: int) -> int:
+    return START * SECOND + number
+
+
+def test_one_long_line_between_lines_of_the_other_stream() -> None:
+    parts = entries_of(Stream.STDOUT, at(1), b"x" * 40_000)
+    data = stream_of(
+        parts[0], Entry(Stream.STDERR, at(2), b"between\n"), *parts[1:], Entry(Stream.STDOUT, at(3), b"after\n")
+    )
+    lines = LogReader(LogCursor()).feed(data)
+    assert [(line.stream, line.text) for line in lines] == [
+        (Stream.STDERR, "between"),
+        (Stream.STDOUT, "x" * 40_000),
+        (Stream.STDOUT, "after"),
+    ]
+
+
+def test_each_part_of_a_long_line_may_have_a_time_of_its_own() -> None:
+    whole = b"y" * 40_000 + b"\n"
+    parts = [Entry(Stream.STDOUT, at(n), whole[n * ENTRY_BYTES : (n + 1) * ENTRY_BYTES]) for n in range(3)]
+    assert [line.text for line in LogReader(LogCursor()).feed(stream_of(*parts))] == ["y" * 40_000]
+
+
+def test_a_line_beyond_the_bound_comes_in_several_and_resumes_between_them() -> None:
+    text = "é" * 100_000
+    data = stream_of(*entries_of(Stream.STDOUT, at(1), text.encode()), Entry(Stream.STDOUT, at(2), b"after\n"))
+    lines = LogReader(LogCursor()).feed(data)
+    assert "".join(line.text for line in lines[:-1]) == text
+    assert all(len(line.text.encode()) <= 64 * 1024 for line in lines)
+    assert lines[-1].text == "after"
+    assert len(lines) == 5
+    for number, line in enumerate(lines):
+        assert [one.cursor for one in LogReader(line.cursor).feed(data)] == [one.cursor for one in lines[number + 1 :]]
+
+
+def test_a_record_is_not_cut_where_a_plain_line_would_be() -> None:
+    text = RECORD_MARK + "r" * 900_000
+    assert [
+        line.text for line in LogReader(LogCursor()).feed(stream_of(*entries_of(Stream.STDERR, at(1), text.encode())))
+    ] == [text]
+
+
+def test_memory_is_bounded_without_any_newline() -> None:
+    reader = LogReader(LogCursor())
+    frame = Entry(Stream.STDOUT, at(1), b"z" * ENTRY_BYTES).frame()
+    longest = 0
+    for _ in range(1000):
+        reader.feed(frame)
+        longest = max(longest, *(len(partial.bytes) for partial in reader._partial.values()))
+    assert longest <= 64 * 1024
+    assert len(reader._recent) <= REMEMBERED_ENTRIES
+    assert len(reader._seen) <= REMEMBERED_ENTRIES
+
+
+def test_a_progress_bar_shows_what_it_showed_last() -> None:
+    bar = b"".join(b"\r%3d%%" % n for n in range(10_000))
+    data = stream_of(
+        *entries_of(Stream.STDERR, at(1), bar),
+        Entry(Stream.STDOUT, at(2), b"windows\r\n"),
+        Entry(Stream.STDOUT, at(3), b"50%\r100%\r\n"),
+        Entry(Stream.STDOUT, at(4), b"\r\n"),
+    )
+    assert [line.text for line in LogReader(LogCursor()).feed(data)] == ["9999%", "windows", "100%", ""]
+
+
+def test_bytes_that_are_no_text() -> None:
+    data = stream_of(Entry(Stream.STDOUT, at(1), b"\xff\xfe ok \xc3\n"), Entry(Stream.STDERR, at(2), "grün\n".encode()))
+    assert [line.text for line in LogReader(LogCursor()).feed(data)] == ["\ufffd\ufffd ok \ufffd", "grün"]
+
+
+def test_the_last_line_needs_no_newline_and_comes_once() -> None:
+    data = stream_of(
+        Entry(Stream.STDOUT, at(1), b"one\n"), Entry(Stream.STDERR, at(2), b"err"), Entry(Stream.STDOUT, at(3), b"out")
+    )
+    reader = LogReader(LogCursor())
+    lines = [*reader.feed(data), *reader.finish()]
+    assert sorted(line.text for line in lines) == ["err", "one", "out"]
+    for number, line in enumerate(lines):
+        again = LogReader(line.cursor)
+        assert [*again.feed(data), *again.finish()] == lines[number + 1 :]
+
+
+def test_a_clock_set_back_loses_nothing() -> None:
+    hour = 3600 * SECOND
+    entries = [
+        Entry(Stream.STDOUT, at(0), b"before\n"),
+        *(Entry(Stream.STDOUT, at(n) - hour, b"back %d\n" % n) for n in range(3)),
+    ]
+    reader = LogReader(LogCursor())
+    lines = reader.feed(stream_of(*entries[:2]))
+    reader.reconnect()
+    lines += reader.feed(reading(entries, reader.since, each=True))
+    assert [line.text for line in lines] == ["before", "back 0", "back 1", "back 2"]
+
+
+def test_other_spellings_of_time() -> None:
+    for spelling in ("2026-11-22T07:41:34.5+01:00 ", "2026-11-22T06:41:34.500000000Z ", "2026-11-22T01:11:34.5-05:30 "):
+        payload = spelling.encode() + b"hello\n"
+        lines = LogReader(LogCursor()).feed(bytes([1, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload)
+        assert lines == [
+            RawLine(stream=Stream.STDOUT, cursor=LogCursor(1_795_329_694 * SECOND + SECOND // 2, 1), text="hello")
+        ]
+
+
+def test_since_is_exact_to_the_nanosecond() -> None:
+    assert LogReader(LogCursor()).since is None
+    assert LogReader(LogCursor(START * SECOND + 7, 3)).since == f"{START - 2}.000000007"
+
+
+def test_what_is_no_log_stream_is_refused() -> None:
+    with pytest.raises(FrameError):
+        LogReader(LogCursor()).feed(b"a plain text answer\n")
