@@ -98,7 +98,7 @@ class Jobs:
             env=run_env.environment(names, api_url, key, operator=runs.env, user=user),
             packages=job.pip_packages,
             labels=run_env.labels(names),
-            memory_bytes=min(job.memory_bytes or runs.memory_limit_bytes, runs.memory_limit_bytes),
+            memory_bytes=job.memory_bytes or runs.memory_limit_bytes,
             cpus=job.cpus or runs.cpu_limit,
             pids=runs.pids_limit,
             install_timeout_seconds=runs.install_timeout_seconds,

@@ -110,7 +110,7 @@ class ExecutionRunner:
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
             return ending(EndCause.SPEC, self._execution, detail=error.message)
-        await self._note({"image": spec.image, "memory_limit_bytes": spec.memory_bytes, "cpu_limit": spec.cpus})
+        await self._note({})
         try:
             await means.driver.prepare(spec, self._say)
         except ImageError as error:
@@ -239,7 +239,8 @@ class ExecutionRunner:
 
     async def _note(self, changes: Mapping[str, Any]) -> None:
         def body(tx: Tx) -> Execution | None:
-            executions.note(tx, self._execution.id, changes)
+            if changes:
+                executions.note(tx, self._execution.id, changes)
             return executions.get(tx, self._execution.id)
 
         noted: Execution | None = await self._means.db.write(body)
