@@ -10,7 +10,24 @@ from managedd.api.operation import operations
 if TYPE_CHECKING:
     from managedd.api.operation import Operation
 
-MODULES: tuple[str, ...] = ("admin",)
+MODULES: tuple[str, ...] = (
+    "admin",
+    "flows",
+    "deployments",
+    "deployment_runs",
+    "deployment_schedules",
+    "flow_runs",
+    "flow_run_inputs",
+    "task_runs",
+    "events",
+    "logs",
+    "sockets",
+    "work_pools",
+    "work_queues",
+    "workers",
+    "collections",
+    "csrf",
+)
 """Modules of `managedd.api.routes`, one per line."""
 
 
