@@ -50,17 +50,19 @@ def first_error(
     ignore_required: bool = False,
     allow_none_with_default: bool = False,
     preprocess: bool = True,
+    schema_checked: bool = False,
 ) -> Failure | None:
     """What is wrong with `values`, or None. A schema that can't be evaluated is an INVALID error.
 
     `ignore_required` is for values that are one layer of several; `allow_none_with_default` lets an optional field be
-    null although it has a default, as job variables need it.
+    null although it has a default, as job variables need it; `schema_checked` says that `check_schema` took this schema.
     """
     try:
         prepared = _prepare(schema, allow_none_with_default=allow_none_with_default) if preprocess else dict(schema)
         if ignore_required:
             prepared = _without_required(prepared)
-        check_schema(prepared)
+        if not schema_checked:
+            check_schema(prepared)
         error = _best_error(prepared, values, Registry())
     except Unresolvable as unresolvable:
         return Failure(field=None, reason=_short(str(unresolvable)))
