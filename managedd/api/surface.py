@@ -27,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "workers",
     "collections",
     "csrf",
+    "variables",
 )
 """Modules of `managedd.api.routes`, one per line."""
 
