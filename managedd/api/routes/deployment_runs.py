@@ -1,0 +1,100 @@
+"""Deployments: their runs, asked for, polled and scheduled ahead."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from managedd.api.context import Context, Reply
+from managedd.api.operation import operation
+from managedd.api.routes.deployments import TAG
+from managedd.api.versions import client_of
+from managedd.clock import from_us, to_us
+from managedd.errors import ErrorCode, ManagedError
+from managedd.orchestration import deployments as deploying
+from managedd.orchestration import scheduling
+from managedd.store import deployments as stored
+from managedd.store import rows
+from managedd.store.resources import FLOW_RUN
+from managedd.wire.base import Id, Limit, Timestamp
+from managedd.wire.deployments import DeploymentFlowRunCreate
+from managedd.wire.flow_runs import FlowRunBulkCreateResponse, FlowRunResponse
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
+
+BULK_CREATE_LIMIT = 100
+RUNS_PER_WRITE = 100
+"""So that a large backfill holds up the writer for moments only."""
+MAX_SCHEDULED_AT_ONCE = 10_000
+RunCount = Annotated[int, Field(ge=0, le=MAX_SCHEDULED_AT_ONCE)]
+
+
+@operation("POST", "/deployments/{id}/create_flow_run", tag=TAG, returns=FlowRunResponse)
+async def create_flow_run_from_deployment(ctx: Context, id: UUID, flow_run: DeploymentFlowRunCreate) -> Reply:
+    """A run of the deployment exists (201); one with the same idempotency key is answered instead (200).
+
+    Parameters and job variables that are not given come from the deployment, tags are added to its tags, and without a state the run
+    is scheduled for now.
+    """
+    good = await ctx.read(lambda tx: deploying.draft_run(tx, str(id), flow_run))
+    client = client_of(ctx.headers)
+
+    def body(tx: Tx) -> Reply:
+        run_id, created = deploying.start(tx, good, client=client)
+        return Reply(body=rows.get(tx, FLOW_RUN, run_id), status=201 if created else 200)
+
+    return await ctx.write(body)
+
+
+@operation("POST", "/deployments/{id}/create_flow_run/bulk", tag=TAG, returns=FlowRunBulkCreateResponse)
+async def bulk_create_flow_runs_from_deployment(
+    ctx: Context, id: UUID, flow_runs: list[DeploymentFlowRunCreate]
+) -> rows.Wire:
+    """A run of the deployment exists for each item that is good; for the others the answer says why not."""
+    if len(flow_runs) > BULK_CREATE_LIMIT:
+        message = f"Cannot create more than {BULK_CREATE_LIMIT} flow runs at once."
+        raise ManagedError(ErrorCode.BAD_REQUEST, message)
+    client = client_of(ctx.headers)
+    drafts = await ctx.read(lambda tx: deploying.draft_runs(tx, str(id), flow_runs))
+    return {"results": await ctx.write(lambda tx: deploying.start_all(tx, drafts, client=client))}
+
+
+@operation("POST", "/deployments/get_scheduled_flow_runs", tag=TAG, returns=list[FlowRunResponse])
+async def get_scheduled_flow_runs_for_deployments(
+    ctx: Context, *, deployment_ids: list[Id], scheduled_before: Timestamp | None = None, limit: Limit = None
+) -> list[rows.Wire]:
+    """The scheduled runs of the deployments in due order: how a process that serves them asks for work."""
+    before_us = None if scheduled_before is None else to_us(scheduled_before)
+    return await ctx.write(lambda tx: stored.poll(tx, deployment_ids, before_us, limit))
+
+
+@operation("POST", "/deployments/{id}/schedule", tag=TAG)
+async def schedule_deployment(
+    ctx: Context,
+    id: UUID,
+    *,
+    start_time: Timestamp | None = None,
+    end_time: Timestamp | None = None,
+    min_time: Annotated[float, Field(ge=0)] | None = None,
+    min_runs: RunCount | None = None,
+    max_runs: RunCount | None = None,
+) -> None:
+    """The runs of the deployment's schedules exist from `start_time` on: at least `min_runs` and until `min_time` seconds later,
+    at most `max_runs` and until `end_time`. For a backfill, give times in the past.
+    """
+    settings = ctx.services.settings.scheduler
+    start = start_time or from_us(ctx.services.clock.now_us())
+    reach = scheduling.Reach(
+        start=start - timedelta(microseconds=1),  # a time that is `start` itself counts
+        end=end_time or start + timedelta(seconds=settings.max_horizon_seconds),
+        min_runs=settings.min_runs if min_runs is None else min_runs,
+        max_runs=settings.max_runs if max_runs is None else max_runs,
+        min_time=timedelta(seconds=settings.min_horizon_seconds if min_time is None else min_time),
+    )
+    for planned in await ctx.read(lambda tx: scheduling.plan_deployment(tx, str(id), reach)):
+        for part in planned.parts(RUNS_PER_WRITE):
+            await ctx.write(lambda tx, part=part: scheduling.schedule_runs(tx, part, paused=True))  # type: ignore[misc]
