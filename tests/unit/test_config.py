@@ -1,0 +1,207 @@
+"""Settings: which source wins, and that nothing wrong is taken silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd import config
+from managedd.config import Settings, load, load_with_origins
+from managedd.errors import ErrorCode, ManagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Write = "Callable[[str], Path]"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("MANAGEDD_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "no" / "such.toml")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def written(text: str) -> Path:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        return path
+
+    return written
+
+
+def refused(path: Path | None = None, **overrides: Any) -> str:
+    with pytest.raises(ManagedError) as caught:
+        load(path, overrides)
+    assert caught.value.code is ErrorCode.CONFIG
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    assert load(None, {}) == Settings()
+
+
+def test_each_source_wins_over_the_one_before(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("[server]\nport = 1001\nhost = '127.0.0.2'\nstop_seconds = 5\n")
+    monkeypatch.setenv("MANAGEDD_SERVER__PORT", "1002")
+    monkeypatch.setenv("MANAGEDD_SERVER__HOST", "127.0.0.3")
+    found = load_with_origins(path, {"server.port": 1003, "server.max_body_bytes": None})
+    server = found.settings.server
+    assert (server.port, server.host, server.stop_seconds) == (1003, "127.0.0.3", 5)
+    assert found.origins == {
+        "server.port": "flag",
+        "server.host": "MANAGEDD_SERVER__HOST",
+        "server.stop_seconds": str(path),
+    }
+    assert found.file == path
+
+
+def test_lists_and_tables_come_as_json_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANAGEDD_DOCKER__DNS", '["192.0.2.1"]')
+    monkeypatch.setenv("MANAGEDD_RUNS__ENV", '{"Mixed_Case": "x"}')
+    monkeypatch.setenv("MANAGEDD_PLANS__TEAM__CONCURRENT_RUNS", "7")
+    monkeypatch.setenv("MANAGEDD_DEFAULT_PLAN", "team")
+    settings = load(None, {})
+    assert settings.docker.dns == ["192.0.2.1"]
+    assert settings.runs.env == {"Mixed_Case": "x"}
+    assert settings.plans[settings.default_plan].concurrent_runs == 7
+
+
+def test_a_list_that_is_no_json_is_refused_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANAGEDD_RUNS__ENV", "TOKEN=hunter2")
+    told = refused()
+    assert "MANAGEDD_RUNS__ENV" in told
+    assert "hunter2" not in told
+
+
+def test_plans_are_added_to_the_built_in_ones(write: Callable[[str], Path]) -> None:
+    settings = load(write("[plans.team]\nconcurrent_runs = 3\n[plans.free]\n"), {})
+    assert {name: plan.concurrent_runs for name, plan in settings.plans.items()} == {
+        "team": 3, "free": 1, "pro": 10, "unlimited": None,
+    }  # fmt: skip
+
+
+def test_the_word_none_clears_a_key_that_may_be_empty(write: Callable[[str], Path]) -> None:
+    path = write("[retention]\nruns_days = 'none'\n[plans.pro]\nconcurrent_runs = 'none'\n")
+    settings = load(path, {})
+    assert settings.retention.runs_days is None
+    assert settings.plans["pro"].concurrent_runs is None
+    assert "events_days" in refused(write("[retention]\nevents_days = 'none'\n"))
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "missing.toml"
+    assert str(missing) in refused(missing)
+    monkeypatch.setenv("MANAGEDD_CONFIG", str(missing))
+    assert str(missing) in refused()
+    assert str(tmp_path) in refused(tmp_path)
+
+
+def test_the_usual_file_is_read_when_it_is_there(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("[server]\nport = 1001\n")
+    monkeypatch.setattr(config, "DEFAULT_FILE", path)
+    assert load(None, {}).server.port == 1001
+
+
+def test_the_variable_names_the_file_and_the_flag_another(
+    write: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANAGEDD_CONFIG", str(write("[server]\nport = 1001\n")))
+    assert load(None, {}).server.port == 1001
+    other = tmp_path / "other.toml"
+    other.write_text("[server]\nport = 1002\n")
+    assert load(other, {}).server.port == 1002
+
+
+def test_a_file_that_is_no_toml_is_refused(write: Callable[[str], Path]) -> None:
+    told = refused(write("[server\nport = 1\n"))
+    assert "no TOML" in told
+    assert "line 1" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[server]\nprot = 1\n", ["server.prot", "unknown key", "did you mean port?", "max_body_bytes"]),
+        ("[sever]\nport = 1\n", ["sever", "unknown key", "did you mean server?", "retention"]),
+        ("[plans.pro]\nruns = 1\n", ["plans.pro.runs", "unknown key", "concurrent_runs"]),
+        ("[server]\nport = 70000\n", ["server.port", "65535"]),
+        ("[server]\nport = 'many'\n", ["server.port", "integer"]),
+        ("[runs]\ndriver = 'podman'\n", ["runs.driver", "'auto'", "'docker'", "'process'"]),
+        ("[docker]\nlog_max_size = '50'\n", ["docker.log_max_size", "pattern"]),
+        ("server = 1\n", ["server"]),
+        ("default_plan = 'gold'\n", ["default_plan", "gold", "free, pro, unlimited"]),
+        ("[server]\nport = 0\nprot = 1\n[runs]\nstop_grace_seconds = 0\n", ["server.prot", "runs.stop_grace_seconds"]),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(text: str, parts: list[str], write: Callable[[str], Path]) -> None:
+    path = write(text)
+    told = refused(path)
+    assert all(part in told for part in parts), told
+    if "default_plan" not in parts:
+        assert str(path) in told
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("MANAGEDD_SERVER_PORT", "MANAGEDD_SERVER__PORT"),
+        ("MANAGEDD_SERVER__PROT", "MANAGEDD_SERVER__PORT"),
+        ("MANAGEDD_RUNS__ENV__TOKEN", "MANAGEDD_RUNS__ENV"),
+        ("MANAGEDD_CONFG", "MANAGEDD_CONFIG"),
+        ("managedd_default_plam", "MANAGEDD_DEFAULT_PLAN"),
+        ("MANAGEDD_PLANS__PRO__RUNS", "variable MANAGEDD_PLANS__PRO__RUNS"),
+        ("MANAGEDD_X", "MANAGEDD_SECTION__KEY"),
+    ],
+)
+def test_an_unknown_variable_is_refused(name: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    told = refused()
+    assert name in told
+    assert hint in told
+
+
+def test_a_bad_value_names_its_variable_or_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "(flag)" in refused(**{"server.port": -1})
+    monkeypatch.setenv("MANAGEDD_SERVER__PORT", "x")
+    assert "MANAGEDD_SERVER__PORT" in refused()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "managedd.example"])
+def test_an_open_listener_needs_a_credential(host: str, write: Callable[[str], Path]) -> None:
+    told = refused(write(f"[server]\nhost = '{host}'\n"))
+    assert host in told
+    assert "server.auth_string" in told
+    settings = load(write(f"[server]\nhost = '{host}'\nauth_string = 'me:pw'\n"), {})
+    assert settings.server.auth_string is not None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_a_loopback_listener_needs_none(host: str) -> None:
+    assert load(None, {"server.host": host}).server.host == host
+
+
+def test_an_empty_credential_is_no_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANAGEDD_SERVER__AUTH_STRING", "")
+    assert "server.auth_string" in refused()
+
+
+def test_secrets_are_masked_wherever_settings_are_shown(write: Callable[[str], Path]) -> None:
+    settings = load(write("[server]\nauth_string = 'me:hunter2'\n[runs]\nindex_url = 'https://u:hunter2@i/'\n"), {})
+    shown = repr(settings) + str(settings) + settings.model_dump_json()
+    assert "hunter2" not in shown
+    assert "hunter2" not in refused(write("[server]\nauth_string = ['hunter2']\n"))
+
+
+def test_paths_are_absolute_and_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load(None, {"store.data_dir": "~/data"}).store.data_dir == Path("/home/somebody/data")
+    assert load(None, {"store.data_dir": "data"}).store.data_dir == Path.cwd() / "data"
