@@ -146,16 +146,17 @@ def _or_block_reference(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_required(schema: Any) -> Any:
-    """The same without lists of required names; a property that is called `required` stays."""
-    if isinstance(schema, Mapping):
-        return {
-            key: _without_required(value)
-            for key, value in schema.items()
-            if not (key == "required" and isinstance(value, list))
-        }
-    if isinstance(schema, list):
-        return [_without_required(part) for part in schema]
-    return schema
+    """The same without lists of required names, except inside alternatives, which are told apart by them.
+
+    A property that is called `required` stays.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: _without_required(value)
+        for key, value in schema.items()
+        if not (key == "required" and isinstance(value, list))
+    }
 
 
 # The validator
