@@ -91,6 +91,7 @@ class Api:
             workspace=workspace,
             account=account,
             actor=actor,
+            listener=self._listener,
             headers=request.headers,
             request=request,
         )
@@ -119,11 +120,6 @@ class Api:
         if actor.workspace_id is not None and actor.workspace_id != workspace:
             raise ManagedError(ErrorCode.NOT_FOUND, "Not Found")
         return actor
-
-    @property
-    def listener(self) -> Listener:
-        """Where this one listens; a websocket's auth message is checked against it."""
-        return self._listener
 
 
 ANONYMOUS = Actor(kind="anonymous")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from managedd.api.sockets import Sockets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aiohttp import web
 
+    from managedd.api.auth import Listener
     from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.config import Settings
@@ -45,6 +48,8 @@ class Services:
     stopping: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     """What the daemon knows about itself and shows: driver, versions, listeners."""
+    sockets: Sockets = field(default_factory=Sockets)
+    """Every open websocket, so that the daemon can close them when it stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class Context:
     workspace: str
     account: str
     actor: Actor
+    listener: Listener
+    """Where the request came in; a websocket's auth message is checked against it."""
     headers: Mapping[str, str]
     request: web.Request
 

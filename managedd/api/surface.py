@@ -28,6 +28,10 @@ MODULES: tuple[str, ...] = (
     "collections",
     "csrf",
     "variables",
+    "managed",
+    "block_types",
+    "block_schemas",
+    "block_documents",
 )
 """Modules of `managedd.api.routes`, one per line."""
 

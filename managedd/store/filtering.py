@@ -50,6 +50,9 @@ _IN = "(SELECT value FROM json_each(?))"
 def _any(column: Column, value: Any) -> Clause | None:
     if column.kind is Kind.TAGS:
         return f"EXISTS (SELECT 1 FROM json_each({column.expr}) WHERE value IN {_IN})", [_list_param(value)]
+    if len(value) == 1:
+        # An equality lets an index give the order too; IN would sort every row that it finds.
+        return f"{column.expr} = ?", [to_param(value[0])]
     return f"{column.expr} IN {_IN}", [_list_param(value)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from managedd.store import text_search
 from managedd.store.filtering import Relations, to_param
 from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Table, columns, exists, joined
 
@@ -476,12 +477,7 @@ EXECUTION = Table(
 
 
 def _log_text(value: Any) -> Clause | None:
-    query = getattr(value, "query", None)
-    if not query:
-        return None
-    return "logs.message LIKE ? ESCAPE '\\'", [
-        "%" + query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    ]
+    return text_search.clause("(logs.message || ' ' || logs.name)", value.query)
 
 
 LOG_ID = "printf('00000000-0000-8000-8000-%012x', logs.id)"

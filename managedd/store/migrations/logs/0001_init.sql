@@ -21,3 +21,12 @@ CREATE TABLE log_cursors (
     timestamp_ns INTEGER NOT NULL,
     ordinal      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What SQLite can't know before there are rows: a workspace has very many lines, a run few. Without it a page of one run's log is
+-- looked for in the whole workspace's.
+ANALYZE sqlite_schema;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('logs', 'logs_workspace', '10000000 1000000 2 1'),
+    ('logs', 'logs_flow_run', '10000000 1000 2 1'),
+    ('logs', 'logs_task_run', '1000000 50 2 1');
+ANALYZE sqlite_schema;

@@ -1,0 +1,51 @@
+"""Pages of an event query: a token holds the query and how far it was read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from managedd.errors import forbidden
+from managedd.wire.filters.events import EventFilter
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+PAGE_EVENTS: Final = 50
+"""The most events in a page (Prefect's bound)."""
+
+
+class Place(BaseModel):
+    """A page of a query. What was counted for the first page is not counted again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    filter: EventFilter
+    count: int = Field(ge=0)
+    page_size: int = Field(ge=0, le=PAGE_EVENTS)
+    offset: int = Field(ge=0, le=2**53)
+
+    @classmethod
+    def of_token(cls, token: str) -> Self:
+        """The place that a token names. Raises ManagedError(FORBIDDEN), as Prefect does, for one that we never gave."""
+        try:
+            return cls.model_validate_json(base64.urlsafe_b64decode(token))
+        except (binascii.Error, ValidationError, ValueError):
+            raise forbidden("The page token is not valid") from None
+
+    def token(self) -> str:
+        """The place as one word for a URL."""
+        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
+
+
+def next_page(request: web.Request, place: Place) -> str | None:
+    """The URL of the page after `place`, below the same prefix as the request's; None at the end."""
+    offset = place.offset + place.page_size
+    if place.page_size == 0 or offset >= place.count:
+        return None
+    path = request.rel_url.path.removesuffix("/").removesuffix("/next")
+    following = Place(filter=place.filter, count=place.count, page_size=place.page_size, offset=offset)
+    return str(request.url.origin().with_path(f"{path}/next").with_query({"page-token": following.token()}))

@@ -1,0 +1,74 @@
+"""Who is at the other end of a websocket: Prefect's auth message, or the credential that the upgrade request carried.
+
+Prefect's clients say it in three ways: self-hosted ones in the first message, Cloud's `/events/in` in the header alone, Cloud's other
+sockets in the message alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import orjson
+
+from managedd.api.auth import authenticate
+from managedd.api.sockets import POLICY_VIOLATION, PROTOCOL_ERROR, Closed
+
+if TYPE_CHECKING:
+    from managedd.api.context import Actor, Context
+    from managedd.api.sockets import Socket
+
+HANDSHAKE_SECONDS: Final = 30.0
+"""How long a client may take for its first messages."""
+
+
+async def admit(ctx: Context, socket: Socket) -> Actor:
+    """The actor, who may enter this workspace. Raises Closed with Prefect's code and reason, Gone."""
+    known: Actor | None = ctx.actor
+    if ctx.actor.kind == "anonymous":
+        known = await authenticate(ctx.services, ctx.listener, None)
+    if socket.speaks_prefect or known is None:
+        known = await _by_message(ctx, socket, known)
+    if known.workspace_id is not None and known.workspace_id != ctx.workspace:
+        raise Closed(POLICY_VIOLATION, "Not Found")
+    return known
+
+
+async def _by_message(ctx: Context, socket: Socket, known: Actor | None) -> Actor:
+    message = await receive_object(socket)
+    if message.get("type") != "auth":
+        raise Closed(POLICY_VIOLATION, "Expected 'auth' message")
+    token = message.get("token")
+    actor = known
+    if isinstance(token, str) and token:
+        actor = await authenticate(ctx.services, ctx.listener, token)
+    if actor is None:
+        raise Closed(POLICY_VIOLATION, "Invalid token" if token else "Auth required but no token provided")
+    await socket.send(b'{"type":"auth_success"}')
+    return actor
+
+
+async def receive_object(socket: Socket) -> dict[str, Any]:
+    """The next message, which is a JSON object. Raises Closed, Gone."""
+    with anyio.move_on_after(HANDSHAKE_SECONDS) as scope:
+        text = await socket.receive_text()
+    if scope.cancelled_caught:
+        raise Closed(POLICY_VIOLATION, "No message in time")
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Closed(PROTOCOL_ERROR, "Expected JSON") from None
+    if not isinstance(message, dict):
+        raise Closed(PROTOCOL_ERROR, "Expected a JSON object")
+    return message
+
+
+async def receive_filter(socket: Socket) -> dict[str, Any]:
+    """The filter message of a socket that sends; an auth message that nobody asked for is answered first. Raises Closed, Gone."""
+    message = await receive_object(socket)
+    if message.get("type") == "auth" and not socket.speaks_prefect:
+        await socket.send(b'{"type":"auth_success"}')
+        message = await receive_object(socket)
+    if message.get("type") != "filter":
+        raise Closed(PROTOCOL_ERROR, "Expected 'filter' message")
+    return message

@@ -1,0 +1,81 @@
+"""Events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from managedd.api.context import Context
+from managedd.api.event_pages import PAGE_EVENTS, Place, next_page
+from managedd.api.operation import EMBED, SentAs, operation
+from managedd.clock import to_us
+from managedd.errors import invalid
+from managedd.model.event_counts import Spans, TooManySpans
+from managedd.model.event_counts import spans as cut
+from managedd.orchestration import events as incoming
+from managedd.store import events as stored
+from managedd.store.rows import Wire
+from managedd.wire.events import Countable, Event, EventCount, EventPage, TimeUnit
+from managedd.wire.filters.events import EventFilter
+
+PageLimit = Annotated[int, Field(ge=0, le=PAGE_EVENTS)]
+Interval = Annotated[float, Field(ge=0.01)]
+
+
+@operation("POST", "/events", tag="Events", status=204)
+async def create_events(ctx: Context, *, events: list[Event]) -> None:
+    """Record a batch of events; those that are known already are left as they are."""
+    received = [incoming.from_wire(event) for event in events]
+    await ctx.write(lambda tx: incoming.receive(tx, received))
+
+
+@operation("POST", "/events/filter", tag="Events", returns=EventPage)
+async def read_events(
+    ctx: Context, *, filter: EventFilter | None = None, limit: Annotated[PageLimit, EMBED] = PAGE_EVENTS
+) -> Wire:
+    """Query for events: the first page, how many there are in all, and where the next page is."""
+    wanted = filter or EventFilter()
+    found = await ctx.read(lambda tx: stored.find(tx, wanted, limit=limit))
+    place = Place(filter=wanted, count=found.total, page_size=limit, offset=0)
+    return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
+
+
+@operation("GET", "/events/filter/next", tag="Events", returns=EventPage)
+async def read_account_events_page(ctx: Context, *, page_token: Annotated[str, SentAs("page-token")]) -> Wire:
+    """The page of an earlier query that its `next_page` names."""
+    place = Place.of_token(page_token)
+    found = await ctx.read(
+        lambda tx: stored.find(tx, place.filter, limit=place.page_size, offset=place.offset, total=place.count)
+    )
+    return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
+
+
+@operation("POST", "/events/count-by/{countable}", tag="Events", returns=list[EventCount])
+async def count_account_events(
+    ctx: Context,
+    countable: Countable,
+    *,
+    filter: EventFilter,
+    time_unit: TimeUnit = TimeUnit.DAY,
+    time_interval: Interval = 1.0,
+) -> list[Wire]:
+    """How many events share a day, a span of time, a name or a resource."""
+    match countable:
+        case Countable.EVENT:
+            return await ctx.read(lambda tx: stored.count_by_name(tx, filter))
+        case Countable.RESOURCE:
+            return await ctx.read(lambda tx: stored.count_by_resource(tx, filter))
+        case Countable.DAY:
+            spans = _spans(ctx, filter, TimeUnit.DAY, 1.0)
+        case Countable.TIME:
+            spans = _spans(ctx, filter, time_unit, time_interval)
+    return await ctx.read(lambda tx: stored.count_by_time(tx, filter, spans))
+
+
+def _spans(ctx: Context, filter_: EventFilter, unit: TimeUnit, interval: float) -> Spans:
+    since_us, until_us = to_us(filter_.occurred.since), to_us(filter_.occurred.until)
+    try:
+        return cut(since_us, until_us, ctx.services.clock.now_us(), unit.value, interval)
+    except TooManySpans as error:
+        raise invalid(str(error)) from None

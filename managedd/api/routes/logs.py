@@ -1,0 +1,59 @@
+"""Log records."""
+
+from __future__ import annotations
+
+from managedd.api.context import Context
+from managedd.api.operation import operation
+from managedd.clock import to_us
+from managedd.errors import forbidden
+from managedd.model.logs import LogRecord
+from managedd.store import lineage
+from managedd.store import logs as stored
+from managedd.store.rows import Wire
+from managedd.wire.base import Limit, Offset
+from managedd.wire.filters.logs import LogFilter
+from managedd.wire.logs import Log, LogCreate
+from managedd.wire.sorting import LogSort
+
+
+@operation("POST", "/logs/", tag="Logs", status=201)
+async def create_logs(ctx: Context, *, logs: list[LogCreate]) -> None:
+    """Keep log records."""
+    if ctx.actor.flow_run_id is not None:
+        await _check_owner(ctx, ctx.actor.flow_run_id, {log.flow_run_id for log in logs} - {None})
+    records = [
+        LogRecord(
+            name=log.name,
+            level=log.level,
+            message=log.message,
+            timestamp_us=to_us(log.timestamp),
+            flow_run_id=log.flow_run_id,
+            task_run_id=log.task_run_id,
+        )
+        for log in logs
+    ]
+    if records:
+        await ctx.write_logs(lambda tx: stored.append(tx, records))
+
+
+async def _check_owner(ctx: Context, owner: str, run_ids: set[str | None]) -> None:
+    """Every run is the owner or below it. Raises ManagedError(FORBIDDEN)."""
+    others = sorted(run_id for run_id in run_ids if run_id is not None and run_id != owner)
+    if not others:
+        return
+    foreign = await ctx.read(lambda tx: lineage.first_foreign(tx, others, owner))
+    if foreign is not None:
+        raise forbidden(f"This run may not write to the log of flow run {foreign!r}")
+
+
+@operation("POST", "/logs/filter", tag="Logs", returns=list[Log])
+async def read_logs(
+    ctx: Context,
+    *,
+    limit: Limit = None,
+    offset: Offset = 0,
+    logs: LogFilter | None = None,
+    sort: LogSort = LogSort.TIMESTAMP_ASC,
+) -> list[Wire]:
+    """Query for log records."""
+    return await ctx.read_logs(lambda tx: stored.find(tx, logs, sort, limit, offset))

@@ -1,0 +1,106 @@
+"""Websockets: events in, events and log lines out, and our own log tail."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field, ValidationError
+
+from managedd.api import log_tail
+from managedd.api.context import Context
+from managedd.api.event_intake import Intake
+from managedd.api.handshake import admit, receive_filter
+from managedd.api.operation import QUERY, operation
+from managedd.api.sockets import PROTOCOL_ERROR, Closed, Socket, serve, while_listening
+from managedd.api.tails import Tail
+from managedd.bus import Topic
+from managedd.clock import to_us
+from managedd.store import events as stored
+from managedd.store import logs as log_store
+from managedd.wire.base import Id, Int
+from managedd.wire.filters.events import EventFilter
+from managedd.wire.filters.logs import LogFilter
+
+MAX_BACKFILL_US = timedelta(minutes=15) // timedelta(microseconds=1)
+"""How far back `/events/out` begins at most, whatever the filter says (Prefect's own bound)."""
+
+
+@operation("WS", "/events/in", tag="Events")
+async def events_in(ctx: Context) -> web.WebSocketResponse:
+    """Take in events."""
+
+    async def body(socket: Socket) -> None:
+        await admit(ctx, socket)
+        await Intake(ctx, socket).run()
+
+    return await serve(ctx, body)
+
+
+@operation("WS", "/events/out", tag="Events")
+async def events_out(ctx: Context) -> web.WebSocketResponse:
+    """Send the events that a filter admits: recent ones, then those that come."""
+
+    async def body(socket: Socket) -> None:
+        await admit(ctx, socket)
+        message = await receive_filter(socket)
+        try:
+            filter_ = EventFilter.model_validate(message.get("filter"))
+        except ValidationError as error:
+            raise _invalid(error) from None
+        with ctx.services.bus.subscribe(Topic.EVENTS) as woken:
+            cursor = await ctx.read(stored.head)
+            if message.get("backfill", True):
+                since_us = max(to_us(filter_.occurred.since), ctx.services.clock.now_us() - MAX_BACKFILL_US)
+                cursor = await ctx.read(lambda tx: stored.before(tx, since_us))
+            tail = Tail(socket, woken, lambda after: ctx.read(lambda tx: stored.page_after(tx, filter_, after)), cursor)
+            await while_listening(socket, tail.follow)
+
+    return await serve(ctx, body)
+
+
+@operation("WS", "/logs/out", tag="Logs")
+async def logs_out(ctx: Context) -> web.WebSocketResponse:
+    """Send the log records that a filter admits: those since its `after_`, then those that come."""
+
+    async def body(socket: Socket) -> None:
+        await admit(ctx, socket)
+        message = await receive_filter(socket)
+        try:
+            filter_ = LogFilter.model_validate(message.get("filter"))
+        except ValidationError as error:
+            raise _invalid(error) from None
+        with ctx.services.bus.subscribe(Topic.LOGS) as woken:
+            cursor = await ctx.read_logs(lambda tx: log_store.before(tx, filter_))
+            tail = Tail(
+                socket, woken, lambda after: ctx.read_logs(lambda tx: log_store.page_after(tx, filter_, after)), cursor
+            )
+            await while_listening(socket, tail.follow)
+
+    return await serve(ctx, body)
+
+
+@operation("WS", "/managed/flow_runs/{id}/logs/tail", tag="Managed")
+async def tail_flow_run_logs(
+    ctx: Context,
+    id: Id,
+    *,
+    after: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
+    tail: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
+) -> web.WebSocketResponse:
+    """Send a run's log until it has ended: one JSON object for each line, with the cursor to resume behind it, then its final state.
+
+    `after` resumes behind a cursor; else `tail` is how many of the present lines to send, by default all.
+    """
+
+    async def body(socket: Socket) -> None:
+        await admit(ctx, socket)
+        await log_tail.run(ctx, socket, id, after=after, lines=tail)
+
+    return await serve(ctx, body)
+
+
+def _invalid(error: ValidationError) -> Closed:
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return Closed(PROTOCOL_ERROR, f"Invalid filter: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")

@@ -1,0 +1,226 @@
+"""Websockets: one open connection, and the registry by which all of them are ended.
+
+A socket is served by one task that receives, and at most one beside it that sends. Nothing waits for a client without a time limit, and
+nothing is queued for one: what it has not read yet is in the store, behind its cursor.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from aiohttp import WSMsgType, web
+
+from managedd.errors import ErrorCode, ManagedError
+from managedd.observe import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from aiohttp import WSMessage
+
+    from managedd.api.context import Context
+
+log = get_log("sockets")
+
+SUBPROTOCOL: Final = "prefect"
+HEARTBEAT_SECONDS: Final = 25.0
+"""Shorter than the minute after which proxies drop a silent connection."""
+SEND_SECONDS: Final = 30.0
+"""A client that takes nothing for so long is gone."""
+CLOSE_SECONDS: Final = 2.0
+
+NORMAL: Final = 1000
+PROTOCOL_ERROR: Final = 1002
+POLICY_VIOLATION: Final = 1008
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+"""The code after which Prefect's clients connect again; after 1000 and 1001 the observers inside runs give up for good."""
+_REASON_MAX_BYTES: Final = 123
+
+
+class Gone(Exception):
+    """The client closed the socket, or takes nothing any more."""
+
+
+class Closed(Exception):
+    """The socket shall be closed with this code and reason."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Socket:
+    """One websocket after its upgrade."""
+
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request) -> None:
+        self._ws = ws
+        self._request = request
+        self.scope = anyio.CancelScope()
+        """Everything that serves this socket runs in it."""
+        self.stop_code = SERVICE_RESTART
+
+    @property
+    def speaks_prefect(self) -> bool:
+        """Whether the client offered Prefect's subprotocol, and so will send an auth message."""
+        return self._ws.ws_protocol == SUBPROTOCOL
+
+    async def receive(self) -> WSMessage:
+        """The next text, binary or ping frame. Raises Gone. A ping's sender takes the pong as proof: the caller answers it."""
+        while True:
+            message: WSMessage = await self._ws.receive()
+            if message.type in {WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING}:
+                return message
+            if message.type is not WSMsgType.PONG:
+                raise Gone
+
+    async def receive_text(self) -> str:
+        """The next text frame; pings before it are answered at once. Raises Gone, Closed."""
+        while True:
+            message = await self.receive()
+            if message.type is WSMsgType.TEXT:
+                return str(message.data)
+            if message.type is WSMsgType.BINARY:
+                raise Closed(PROTOCOL_ERROR, "Expected text")
+            await self.pong(message.data)
+
+    async def send(self, frame: bytes) -> None:
+        """The text frame is on its way to a client that keeps up. Raises Gone."""
+        await self._deliver(self._ws.send_frame, frame, WSMsgType.TEXT)
+
+    async def pong(self, payload: bytes) -> None:
+        """The ping is answered. Raises Gone."""
+        await self._deliver(self._ws.send_frame, payload, WSMsgType.PONG)
+
+    async def _deliver(self, send: Callable[[bytes, WSMsgType], Awaitable[None]], data: bytes, kind: WSMsgType) -> None:
+        try:
+            with anyio.fail_after(SEND_SECONDS):
+                await send(data, kind)
+        except TimeoutError:
+            self._abort()
+            raise Gone from None
+        except (ConnectionError, RuntimeError):
+            # RuntimeError is what aiohttp raises for a socket that is closing under the sender.
+            raise Gone from None
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """The socket is closed, politely if the client answers in time."""
+        message = reason.encode()[:_REASON_MAX_BYTES].decode(errors="ignore").encode()
+        with anyio.move_on_after(CLOSE_SECONDS * 2, shield=True) as scope:
+            await self._ws.close(code=code, message=message)
+        if scope.cancelled_caught:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+class Sockets:
+    """Every open socket of the daemon. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._open: set[Socket] = set()
+        self._stop_code: int | None = None
+        self._empty = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def registered(self, socket: Socket) -> Iterator[None]:
+        """The socket is ended by `close_all` for as long as the block lasts."""
+        self._open.add(socket)
+        if self._stop_code is not None:
+            self._stop(socket, self._stop_code)
+        try:
+            yield
+        finally:
+            self._open.discard(socket)
+            if not self._open:
+                self._empty.set()
+
+    async def close_all(self, code: int = SERVICE_RESTART, *, timeout_seconds: float = 10.0) -> None:
+        """What open sockets had received is stored and each is closed with `code`; later ones are closed at once."""
+        self._stop_code = code
+        for socket in self._open:
+            self._stop(socket, code)
+        if self._open:
+            self._empty = anyio.Event()
+            with anyio.move_on_after(timeout_seconds):
+                await self._empty.wait()
+
+    @staticmethod
+    def _stop(socket: Socket, code: int) -> None:
+        socket.stop_code = code
+        socket.scope.cancel()
+
+
+async def serve(ctx: Context, body: Callable[[Socket], Awaitable[None]]) -> web.WebSocketResponse:
+    """The socket was served by `body` and is closed, with the code that tells how it ended."""
+    ws = web.WebSocketResponse(
+        protocols=(SUBPROTOCOL,),
+        # A pong says that every event before the ping is stored, so only our own code may send one; and a client's close is answered
+        # once what it had sent is stored.
+        autoping=False,
+        autoclose=False,
+        heartbeat=HEARTBEAT_SECONDS,
+        timeout=CLOSE_SECONDS,
+        compress=False,
+        max_msg_size=ctx.services.settings.server.max_frame_bytes,
+    )
+    await ws.prepare(ctx.request)
+    socket = Socket(ws, ctx.request)
+    with ctx.services.sockets.registered(socket):
+        code, reason = await _ending(socket, body)
+        await socket.close(code, reason)
+    return ws
+
+
+async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> tuple[int, str]:
+    try:
+        with socket.scope:
+            await body(socket)
+    except Gone:
+        return NORMAL, ""
+    except Closed as end:
+        return end.code, end.reason
+    except ManagedError as error:
+        if error.code is ErrorCode.UNAVAILABLE:
+            return SERVICE_RESTART, error.message
+        log.warning("socket.refused", reason=error.message)
+        return POLICY_VIOLATION, error.message
+    except Exception as error:
+        log.error("socket.failed", exc_info=error)
+        return INTERNAL_ERROR, "Internal Server Error"
+    return (socket.stop_code, "managedd is stopping") if socket.scope.cancelled_caught else (NORMAL, "")
+
+
+async def while_listening(socket: Socket, work: Callable[[], Awaitable[None]]) -> None:
+    """`work` ended, or the client went; pings were answered meanwhile and whatever else the client said was ignored."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            try:
+                while True:
+                    message = await socket.receive()
+                    if message.type is WSMsgType.PING:
+                        await socket.pong(message.data)
+            except Gone:
+                tasks.cancel_scope.cancel()
+
+        tasks.start_soon(listen, name="socket listener")
+        try:
+            await work()
+        except Gone:
+            pass
+        except Exception as error:
+            # Carried out by hand: the task group would wrap it.
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

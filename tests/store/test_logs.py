@@ -1,0 +1,288 @@
+"""Log lines in the store, and who may write them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from managedd import ids
+from managedd.bus import Topic
+from managedd.clock import iso, to_us
+from managedd.model.logs import LogCursor, LogRecord
+from managedd.store import lineage, logs, tails
+from managedd.wire.filters.logs import LogFilter
+from managedd.wire.logs import Log
+from managedd.wire.sorting import LogSort
+from tests.support.sync_store import OTHER_WORKSPACE, SyncStore, add_flow_run, add_task_run, with_workspaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BASE_US = to_us(datetime(2026, 11, 22, 4, 0, tzinfo=UTC))
+RUN, RUN_2, TASK = ids.new_id(), ids.new_id(), ids.new_id()
+
+
+@pytest.fixture
+def store() -> Iterator[SyncStore]:
+    made = SyncStore("managedd.store.migrations.logs")
+    yield made
+    made.close()
+
+
+def line(number: int, **changes: Any) -> LogRecord:
+    values: dict[str, Any] = {
+        "name": "prefect.flow_runs",
+        "level": 20,
+        "message": f"line {number}",
+        "timestamp_us": BASE_US + number,
+        "flow_run_id": RUN,
+        **changes,
+    }
+    return LogRecord(**values)
+
+
+def append(store: SyncStore, *records: LogRecord, workspace: str = ids.DEFAULT_WORKSPACE_ID) -> None:
+    store.write(lambda tx: logs.append(tx, records), workspace)
+
+
+def found(
+    store: SyncStore, filter_: dict[str, Any] | None = None, sort: LogSort = LogSort.TIMESTAMP_ASC, **page: Any
+) -> list[str]:
+    model = None if filter_ is None else LogFilter.model_validate(filter_)
+    rows = store.read(lambda tx: logs.find(tx, model, sort, page.get("limit"), page.get("offset", 0)))
+    return [Log.model_validate_json(orjson.dumps(row)).message for row in rows]
+
+
+def followed(store: SyncStore, filter_: dict[str, Any], cursor: int) -> list[str]:
+    got, more, model = [], True, LogFilter.model_validate(filter_)
+    while more:
+        page = store.read(lambda tx, cursor=cursor: logs.page_after(tx, model, cursor))
+        for frame in page.frames:
+            message = orjson.loads(frame)
+            assert message["type"] == "log"
+            got.append(Log.model_validate(message["log"]).message)
+        cursor, more = page.cursor, page.more
+    return got
+
+
+def test_lines_are_found_by_filter_sort_and_page(store: SyncStore) -> None:
+    append(
+        store,
+        line(3),
+        line(1),
+        line(2, level=40, task_run_id=TASK),
+        line(4, flow_run_id=RUN_2),
+        line(5, flow_run_id=None),
+    )
+    assert store.topics == [Topic.LOGS]
+    of_run = {"flow_run_id": {"any_": [RUN]}}
+    assert found(store, of_run) == ["line 1", "line 2", "line 3"]
+    assert found(store, of_run, LogSort.TIMESTAMP_DESC, limit=1, offset=1) == ["line 2"]
+    assert found(store, {"level": {"ge_": 30}}) == ["line 2"]
+    assert found(store, {"task_run_id": {"any_": [TASK]}}) == ["line 2"]
+    assert found(store, {**of_run, "task_run_id": {"is_null_": True}}) == ["line 1", "line 3"]
+    assert found(store, {"timestamp": {"after_": iso(BASE_US + 2), "before_": iso(BASE_US + 4)}}) == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+    assert found(store) == [f"line {n}" for n in range(1, 6)]
+
+
+def test_lines_of_one_moment_keep_their_order(store: SyncStore) -> None:
+    append(store, *(line(0, message=text) for text in "abc"))
+    assert found(store) == ["a", "b", "c"]
+    assert found(store, None, LogSort.TIMESTAMP_DESC) == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "texts"),
+    [
+        ("error", ["an Error of flow", "timeout error"]),
+        ("error -timeout", ["an Error of flow"]),
+        ('+error "of flow"', ["an Error of flow"]),
+        ("100%", ["100% done"]),
+        ("flow_runs", ["an Error of flow", "timeout error", "100% done", "1000 done"]),
+    ],
+)
+def test_text_is_searched_in_message_and_name(store: SyncStore, query: str, texts: list[str]) -> None:
+    append(
+        store,
+        *(
+            line(n, message=text)
+            for n, text in enumerate(["an Error of flow", "timeout error", "100% done", "1000 done"])
+        ),
+    )
+    assert found(store, {"text": {"query": query}}) == texts
+
+
+def test_null_characters_are_left_out(store: SyncStore) -> None:
+    append(store, line(1, message="a\0b", name="n\0"))
+    assert found(store) == ["ab"]
+
+
+def test_workspaces_keep_their_own_lines(store: SyncStore) -> None:
+    append(store, line(1))
+    append(store, line(2), workspace=OTHER_WORKSPACE)
+    assert found(store) == ["line 1"]
+    assert followed(store, {}, 0) == ["line 1"]
+
+
+def test_a_tail_begins_where_its_filter_says(store: SyncStore) -> None:
+    append(store, line(1), line(2, flow_run_id=RUN_2), line(3))
+    before = {"after_": iso(BASE_US + 2)}
+
+    def start(**filter_: Any) -> int:
+        return store.read(lambda tx: logs.before(tx, LogFilter.model_validate(filter_)))
+
+    assert start() == 3
+    assert start(timestamp=before) == 1
+    assert start(timestamp=before, flow_run_id={"any_": [RUN]}) == 2
+    assert start(timestamp=before, flow_run_id={"any_": [RUN, RUN_2]}) == 1
+    assert start(timestamp={"after_": iso(BASE_US + 9)}) == 3
+    of_run = {"flow_run_id": {"any_": [RUN]}, "timestamp": before}
+    assert followed(store, of_run, start(**of_run)) == ["line 3"]
+
+
+def test_following_a_run_resumes_behind_any_line(store: SyncStore) -> None:
+    append(store, *(line(n, flow_run_id=RUN if n % 2 else RUN_2) for n in range(10)))
+
+    def start(lines: int | None) -> int:
+        return store.read(lambda tx: logs.before_last(tx, RUN, lines))
+
+    def page(cursor: int) -> tails.Page:
+        return store.read(lambda tx: logs.run_page_after(tx, RUN, cursor))
+
+    assert [orjson.loads(frame)["log"]["message"] for frame in page(start(None)).frames] == [
+        f"line {n}" for n in (1, 3, 5, 7, 9)
+    ]
+    assert [orjson.loads(frame)["log"]["message"] for frame in page(start(2)).frames] == ["line 7", "line 9"]
+    assert page(start(0)).frames == []
+    assert start(99) == start(None)
+    second = orjson.loads(page(0).frames[1])
+    assert [orjson.loads(frame)["log"]["message"] for frame in page(second["cursor"]).frames] == [
+        "line 5",
+        "line 7",
+        "line 9",
+    ]
+    assert store.read(lambda tx: logs.before_last(tx, ids.new_id(), 5)) == 10
+
+
+def test_ids_are_never_used_again(store: SyncStore) -> None:
+    append(store, line(1), line(2))
+    assert store.write(lambda tx: logs.delete_of_run(tx, RUN, 10)) == 2
+    append(store, line(3))
+    assert followed(store, {}, 2) == ["line 3"]
+
+
+def test_cursors_are_kept_per_execution(store: SyncStore) -> None:
+    assert store.read(lambda tx: logs.cursor(tx, "e")) == LogCursor()
+    store.write(lambda tx: logs.set_cursor(tx, "e", LogCursor(5, 1)))
+    store.write(lambda tx: logs.set_cursor(tx, "e", LogCursor(7, 0)))
+    assert store.read(lambda tx: logs.cursor(tx, "e")) == LogCursor(7, 0)
+    assert store.read(lambda tx: logs.cursor(tx, "other")) == LogCursor()
+    store.write(lambda tx: logs.drop_cursor(tx, "e"))
+    assert store.read(lambda tx: logs.cursor(tx, "e")) == LogCursor()
+
+
+def test_deletion_goes_in_small_steps(store: SyncStore) -> None:
+    append(
+        store, *(line(n) for n in range(5)), line(6, flow_run_id=RUN_2), *(line(n, flow_run_id=None) for n in (7, 8))
+    )
+    assert [store.write(lambda tx: logs.delete_of_run(tx, RUN, 2)) for _ in range(4)] == [2, 2, 1, 0]
+    assert store.write(lambda tx: logs.delete_unowned_before(tx, BASE_US + 8, 10)) == 1
+    assert found(store) == ["line 6", "line 8"]
+
+
+def test_runs_that_have_lines_can_be_walked(store: SyncStore) -> None:
+    append(store, line(1), line(2), line(3, flow_run_id=RUN_2), line(4, flow_run_id=None))
+    walked, at = [], store.read(lambda tx: logs.next_run(tx, ""))
+    while at is not None:
+        walked.append(at)
+        at = store.read(lambda tx, at=at: logs.next_run(tx, at))
+    assert walked == sorted([RUN, RUN_2])
+
+
+def test_a_page_of_one_run_is_read_from_its_index(store: SyncStore) -> None:
+    plans: list[str] = []
+
+    def page(tx: Any) -> None:
+        spied = SpyTx(tx, plans)
+        logs.find(spied, LogFilter.model_validate({"flow_run_id": {"any_": [RUN]}}), LogSort.TIMESTAMP_ASC, 200, 0)  # type: ignore[arg-type]
+
+    store.read(page)
+    assert "logs_flow_run (flow_run_id=?)" in plans[0]
+    assert "TEMP B-TREE" not in plans[0]
+
+
+class SpyTx:
+    """A transaction that notes how each query would be answered."""
+
+    def __init__(self, tx: Any, plans: list[str]) -> None:
+        self._tx = tx
+        self._plans = plans
+        self.workspace = tx.workspace
+
+    def all(self, sql: str, params: Any = ()) -> Any:
+        self._plans.append("\n".join(row[3] for row in self._tx.all(f"EXPLAIN QUERY PLAN {sql}", params)))
+        return self._tx.all(sql, params)
+
+
+# --- lineage -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state() -> Iterator[SyncStore]:
+    made = with_workspaces(SyncStore())
+    yield made
+    made.close()
+
+
+def test_descendants_of_any_depth(state: SyncStore) -> None:
+    top = add_flow_run(state)
+    child = add_flow_run(state, parent=add_task_run(state, top))
+    grandchild = add_flow_run(state, parent=add_task_run(state, child))
+    stranger = add_flow_run(state, parent=add_task_run(state, None))
+
+    def below(run: str, of: str, workspace: str = ids.DEFAULT_WORKSPACE_ID) -> bool:
+        return state.read(lambda tx: lineage.is_descendant(tx, run, of), workspace)
+
+    assert below(top, top)
+    assert below(child, top)
+    assert below(grandchild, top)
+    assert not below(top, child)
+    assert not below(stranger, top)
+    assert not below(grandchild, top, OTHER_WORKSPACE)
+    assert not below(ids.new_id(), top)
+    assert state.read(lambda tx: lineage.first_foreign(tx, [child, stranger, grandchild], top)) == stranger
+    assert state.read(lambda tx: lineage.first_foreign(tx, [child, grandchild], top)) is None
+
+
+def test_a_circle_of_parents_ends(state: SyncStore) -> None:
+    first = add_flow_run(state)
+    second = add_flow_run(state, parent=add_task_run(state, first))
+    loop = add_task_run(state, second)
+    state.write(
+        lambda tx: tx.execute("UPDATE flow_runs SET parent_task_run_id = ? WHERE id = ?", (loop, first)).rowcount
+    )
+    stranger = add_flow_run(state)
+    assert state.read(lambda tx: lineage.is_descendant(tx, first, second))
+    assert not state.read(lambda tx: lineage.is_descendant(tx, first, stranger))
+
+
+def test_what_a_run_belongs_to(state: SyncStore) -> None:
+    parent = add_flow_run(state)
+    task = add_task_run(state, parent)
+    run = add_flow_run(state, parent=task)
+    around = state.read(lambda tx: lineage.surroundings(tx, run))
+    assert around is not None
+    assert (around.run.id, around.run.name) == (run, "brave-otter")
+    assert around.flow is not None
+    assert around.task_run is not None
+    assert around.task_run.id == task
+    assert (around.deployment, around.work_queue, around.work_pool) == (None, None, None)
+    assert state.read(lambda tx: lineage.surroundings(tx, ids.new_id())) is None
+    assert state.read(lambda tx: lineage.surroundings(tx, run), OTHER_WORKSPACE) is None
