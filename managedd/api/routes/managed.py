@@ -1,0 +1,67 @@
+"""Managed: our own surface, for the operator and the clients, never for a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
+
+from managedd import __version__
+from managedd.api.context import Context
+from managedd.api.operation import operation
+from managedd.clock import iso
+from managedd.errors import forbidden
+from managedd.store import overview, rows
+from managedd.store.database import Tx
+from managedd.store.resources import FLOW_RUN
+from managedd.store.rows import Wire
+from managedd.wire.base import Id
+from managedd.wire.managed import DaemonStatus, ExecutionReport, FoundRun
+
+Which = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+
+
+@operation("GET", "/managed/status", tag="Managed", returns=DaemonStatus, scoped=False)
+async def read_status(ctx: Context) -> Wire:
+    """Read what the daemon runs, what waits and why."""
+    _not_for_runs(ctx)
+    facts = ctx.services.facts
+    engine: dict[str, Any] = facts["engine"]() if "engine" in facts else {}
+    readings: dict[str, dict[str, Any]] = facts["readings"]() if "readings" in facts else {}
+    plan_slots = {name: plan.concurrent_runs for name, plan in ctx.services.settings.plans.items()}
+
+    def look(tx: Tx) -> Wire:
+        return {
+            "now": iso(tx.now),
+            "workspaces": overview.workspaces(tx, plan_slots),
+            "pools": overview.pools(tx, plan_slots, engine.get("problem")),
+            "running": overview.running(tx, readings),
+        }
+
+    store = {"state_bytes": await ctx.services.db.size_bytes(), "logs_bytes": await ctx.services.logs.size_bytes()}
+    about = {"version": __version__, "instance_id": facts.get("instance_id"), "url": facts.get("url")}
+    return {**about, "engine": engine, **await ctx.read(look), "store": store}
+
+
+@operation("GET", "/managed/flow_runs", tag="Managed", returns=list[FoundRun], scoped=False)
+async def find_flow_runs(ctx: Context, *, which: Which) -> list[Wire]:
+    """Find flow runs of every workspace by id, the beginning of an id, or name."""
+    _not_for_runs(ctx)
+    return await ctx.read(lambda tx: overview.find_runs(tx, which))
+
+
+@operation("GET", "/managed/flow_runs/{id}/executions", tag="Managed", returns=list[ExecutionReport])
+async def read_flow_run_executions(ctx: Context, id: Id) -> list[Wire]:
+    """Read the attempts to run a flow run: limits, moments, how each ended and what shows it."""
+    _not_for_runs(ctx)
+
+    def look(tx: Tx) -> list[Wire]:
+        rows.get(tx, FLOW_RUN, id)
+        return overview.executions_of(tx, id)
+
+    return await ctx.read(look)
+
+
+def _not_for_runs(ctx: Context) -> None:
+    if ctx.actor.kind == "run":
+        raise forbidden("A run's key does not open the daemon's own surface")

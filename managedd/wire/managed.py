@@ -1,0 +1,160 @@
+"""Our own surface: what the operator's `status` shows, and the executions behind a flow run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from managedd.wire.base import Id, Model, Timestamp
+
+
+class EngineStatus(Model):
+    """What runs run in."""
+
+    driver: str | None = None
+    version: str | None = None
+    problem: str | None = None
+    """Why no run can start now."""
+    runs_api_url: str | None = None
+    """The API's address as runs see it."""
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class WorkspaceStatus(Model):
+    """A workspace and the slots of its plan."""
+
+    id: Id
+    account: str
+    handle: str
+    plan: str
+    slots_taken: int
+    slots: int | None
+    """None: no limit."""
+
+
+class QueueHead(Model):
+    """The run of a queue that is next."""
+
+    id: Id
+    name: str
+    state_name: str
+    due: Timestamp
+    waits_for: str
+    """`work_pool_paused`, `work_queue_paused`, `worker`, `engine`, `workspace_slots`, `work_pool_slots`, `work_queue_slots`,
+    `deployment_slots`, `attempt` (its last one is being finished), `time`, or `nothing`: it is about to start."""
+    reason: str
+    """The same in words."""
+
+
+class QueueStatus(Model):
+    """A work queue."""
+
+    id: Id
+    name: str
+    priority: int
+    is_paused: bool
+    slots_taken: int
+    slots: int | None
+    due: int
+    """Runs that wait."""
+    later: int
+    """Runs whose time has not come."""
+    head: QueueHead | None
+
+
+class PoolStatus(Model):
+    """A work pool."""
+
+    id: Id
+    workspace_id: Id
+    name: str
+    type: str
+    status: str
+    slots_taken: int
+    slots: int | None
+    queues: list[QueueStatus]
+
+
+class RunningStatus(Model):
+    """An execution that has not ended."""
+
+    id: Id
+    workspace_id: Id
+    flow_run_id: Id
+    flow_run_name: str | None
+    state_name: str | None
+    work_pool_name: str | None
+    attempt: int
+    phase: str
+    driver: str
+    image: str | None
+    claimed_at: Timestamp
+    started_at: Timestamp | None
+    stop_reason: str | None
+    memory_bytes: int | None
+    peak_memory_bytes: int | None
+    memory_limit_bytes: int | None
+    cpu_limit: float | None
+    time_limit_seconds: int | None
+
+
+class StoreStatus(Model):
+    """The databases' files, with their write-ahead logs."""
+
+    state_bytes: int
+    logs_bytes: int
+
+
+class DaemonStatus(Model):
+    """The daemon at one moment."""
+
+    version: str
+    now: Timestamp
+    instance_id: str | None
+    url: str | None
+    engine: EngineStatus
+    workspaces: list[WorkspaceStatus]
+    pools: list[PoolStatus]
+    running: list[RunningStatus]
+    store: StoreStatus
+
+
+class FoundRun(Model):
+    """A flow run, and the workspace that it is in."""
+
+    id: Id
+    account_id: Id
+    workspace_id: Id
+    name: str
+    state_type: str | None
+    state_name: str | None
+    created: Timestamp
+
+
+class ExecutionReport(Model):
+    """One attempt to run a flow run, and how it ended."""
+
+    id: Id
+    flow_run_id: Id
+    attempt: int
+    phase: str
+    driver: str
+    image: str | None
+    memory_limit_bytes: int | None
+    cpu_limit: float | None
+    time_limit_seconds: int | None
+    claimed_at: Timestamp
+    created_at: Timestamp | None
+    installed_at: Timestamp | None
+    started_at: Timestamp | None
+    exited_at: Timestamp | None
+    finalized_at: Timestamp | None
+    exit_code: int | None
+    oom_killed: bool
+    peak_memory_bytes: int | None
+    stop_requested_at: Timestamp | None
+    stop_reason: str | None
+    end_cause: str | None
+    end_message: str | None
+    evidence: dict[str, Any]
