@@ -168,16 +168,19 @@ def validate_job_variables(
     *,
     ignore_required: bool = False,
     doing: str = "Error creating flow run",
+    template_checked: bool = False,
 ) -> None:
     """Returns when the variables fit the template's schema; else an INVALID error names the field.
 
     For a deployment, whose runs may bring what is missing, pass `ignore_required` and what is being done ("Error creating
     deployment"). Defaults that do not fit are the pool's fault: they count as not given, and then nothing is required.
+    `template_checked` says that `check_template` took this template, which saves most of the time.
     """
     variables = template.get("variables")
     if not isinstance(variables, Mapping) or not variables:
         return
-    check_schema(variables)
+    if not template_checked:
+        check_schema(variables)
     merged = defaults_from_schema(template)
     faulty = _faulty_defaults(merged, variables)
     for name in faulty:

@@ -588,3 +588,9 @@ class TestManagedJob:
                 ask()
             assert caught.value.code is ErrorCode.INVALID
         check_offered_variables(None, {}, {"federated_identity": None})
+
+
+def test_a_template_checked_before_gives_the_same_verdict() -> None:
+    validate_job_variables(TEMPLATE, {"size": 3}, template_checked=True)
+    with pytest.raises(ManagedError, match="'big' is not of type 'integer'"):
+        validate_job_variables(TEMPLATE, {"size": "big"}, template_checked=True)

@@ -344,3 +344,9 @@ class TestHydration:
         many = [kind("workspace_variable", variable_name="long")] * 400
         with pytest.raises(ManagedError, match="bring in more than"):
             hydrate({"p": many}, CONTEXT)
+
+
+def test_a_schema_checked_before_gives_the_same_verdict() -> None:
+    check_parameters({"count": 1}, SCHEMA, schema_checked=True)
+    with pytest.raises(ManagedError, match="'x' is not of type 'integer'"):
+        check_parameters({"count": "x"}, SCHEMA, schema_checked=True)
