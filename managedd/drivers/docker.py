@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ from managedd.drivers import docker_end
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status, words
 from managedd.drivers.docker_images import Images
 from managedd.drivers.docker_logs import FrameError, LogReader
+from managedd.drivers.docker_network import Network, gateway_of, is_address_of_this_host
 from managedd.drivers.docker_spec import (
     LABEL_EXECUTION,
     LABEL_FLOW_RUN,
@@ -30,7 +30,6 @@ from managedd.drivers.docker_spec import (
     archive,
     container_body,
     name_of,
-    network_body,
     network_name,
     run_files,
     user_of,
@@ -82,7 +81,7 @@ class DockerDriver:
         self._settings = settings or DockerSettings()
         self._engine = Engine(url, control_timeout_seconds=self._settings.control_timeout_seconds)
         self._images = Images(self._engine, stall_seconds=self._settings.pull_stall_seconds)
-        self._network_lock = anyio.Lock()
+        self._network = Network(self._engine, instance_id)
 
     async def open(self) -> DriverInfo:
         """The engine answers and this daemon's network is there."""
@@ -90,7 +89,7 @@ class DockerDriver:
             await self._engine.open()
             with doing("Asking the container engine about itself failed"):
                 info = await self._engine.docker.system.info()
-            network = await self._network()
+            network = await self._network.ensure()
         except BaseException:
             await self.close()
             raise
@@ -106,7 +105,7 @@ class DockerDriver:
                 "operating_system": info.get("OperatingSystem"),
                 "security_options": info.get("SecurityOptions") or [],
                 "network": network_name(self._instance_id),
-                "gateway": _gateway(network),
+                "gateway": gateway_of(network),
                 "is_local": self._engine.is_local,
             },
         )
@@ -122,7 +121,7 @@ class DockerDriver:
     async def create(self, spec: RunSpec) -> Handle:
         """The container exists with its files in it; one that this execution has already is adopted."""
         name, body = name_of(spec), container_body(spec, self._settings)
-        await self._network()
+        await self._network.ensure()
         doing_this = "The container could not be created"
         with doing(doing_this):
             try:
@@ -157,7 +156,7 @@ class DockerDriver:
             if container is not None and _was_started(container):
                 return
             try:
-                await self._engine.docker.containers.container(container_id).start()
+                await self._engine.call("POST", f"containers/{container_id}/start")
             except FAULTS as error:
                 # A lost answer is no failed start.
                 container = await self._inspect(container_id)
@@ -194,22 +193,23 @@ class DockerDriver:
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
         """The container has ended: by itself after SIGTERM within the grace, or killed."""
-        container = self._engine.waiting.containers.container(_id(handle))
+        container_id = _id(handle)
         failure: BaseException | None = None
-        with anyio.move_on_after(grace_seconds + KILL_SECONDS):
+        try:
+            params = {"t": str(math.ceil(grace_seconds))}
+            await self._engine.call(
+                "POST", f"containers/{container_id}/stop", params, timeout_seconds=grace_seconds + KILL_SECONDS
+            )
+        except FAULTS as error:
+            failure = error
+        for _ in range(2):
+            if await self._ended_within(container_id, 0.0):
+                return
             try:
-                await container.stop(t=math.ceil(grace_seconds))
+                await self._engine.call("POST", f"containers/{container_id}/kill", timeout_seconds=KILL_SECONDS)
             except FAULTS as error:
                 failure = error
-        for _ in range(2):
-            if await self._ended_within(container.id, 0.0):
-                return
-            with anyio.move_on_after(KILL_SECONDS):
-                try:
-                    await container.kill(signal="SIGKILL")
-                except FAULTS as error:
-                    failure = error
-            if await self._ended_within(container.id, KILL_SECONDS):
+            if await self._ended_within(container_id, KILL_SECONDS):
                 return
         raise failed("The container could not be killed", failure or TimeoutError())
 
@@ -219,7 +219,7 @@ class DockerDriver:
         failure: BaseException | None = None
         for attempt in range(REMOVE_ATTEMPTS):
             try:
-                await self._engine.docker.containers.container(container_id).delete(force=True, v=True)
+                await self._engine.call("DELETE", f"containers/{container_id}", {"force": "true", "v": "true"})
             except FAULTS as error:
                 # 409: it is being removed; 500: its file system is still busy.
                 failure = error
@@ -279,36 +279,12 @@ class DockerDriver:
 
     async def api_host(self) -> str | None:
         """The address of this daemon's network that is on the engine's host."""
-        return _gateway(await self._network())
+        return gateway_of(await self._network.ensure())
 
     async def bind_host(self) -> str | None:
         """The same address, when that host is this one."""
-        gateway = _gateway(await self._network())
-        if gateway is None:
-            return None
-        family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind((gateway, 0))
-            return gateway
-        return None
-
-    async def _network(self) -> dict[str, Any]:
-        """This daemon's network, made when it is missing."""
-        name = network_name(self._instance_id)
-        async with self._network_lock:
-            with doing(f"The network {name} could not be made"):
-                for _ in range(2):
-                    for network in await self._engine.docker.networks.list(
-                        filters={"label": f"{LABEL_INSTANCE}={self._instance_id}"}
-                    ):
-                        if network["Name"] == name:
-                            return network
-                    try:
-                        await self._engine.docker.networks.create(network_body(self._instance_id))
-                    except DockerError as error:
-                        if not is_status(error, 409):
-                            raise
-                raise ManagedError(ErrorCode.DRIVER, f"The network {name} could not be made: another one has its name")
+        gateway = gateway_of(await self._network.ensure())
+        return gateway if gateway is not None and is_address_of_this_host(gateway) else None
 
     async def _user(self, container: Mapping[str, Any]) -> tuple[int, int]:
         """Who will run in the container: its files must be theirs, the requirements are readable by nobody else."""
@@ -417,7 +393,8 @@ class DockerDriver:
             if reader.since is not None:
                 params["since"] = reader.since
             try:
-                async with self._engine.stream(f"containers/{container_id}/logs", params) as chunks:
+                async with self._engine.stream("GET", f"containers/{container_id}/logs", params) as response:
+                    chunks = response.content.iter_any()
                     while (chunk := await self._next_chunk(container_id, chunks)) is not None:
                         for line in reader.feed(chunk):
                             heard = True
@@ -487,11 +464,6 @@ def _was_started(container: Mapping[str, Any]) -> bool:
         _liveness(container) is not Liveness.CREATED
         and docker_end.timestamp_us(container["State"].get("StartedAt")) is not None
     )
-
-
-def _gateway(network: Mapping[str, Any]) -> str | None:
-    configs = (network.get("IPAM") or {}).get("Config") or []
-    return next((str(config["Gateway"]).partition("/")[0] for config in configs if config.get("Gateway")), None)
 
 
 def _booted_us() -> int | None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 API_MIN = (1, 41)
 """Docker Engine 20.10."""
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-FAULTS = (DockerError, aiohttp.ClientError, TimeoutError, OSError, ValueError, AssertionError)
-"""What the client library lets through when an engine is gone, refuses, or talks nonsense."""
+FAULTS = (DockerError, aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError, LookupError)
+"""What the client library lets through when an engine is gone, refuses, or talks nonsense (the last three)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +39,8 @@ def words(error: BaseException) -> str:
     """What the error says, without the library's wrapping."""
     if isinstance(error, TimeoutError):
         return "the container engine did not answer in time"
-    return str(getattr(error, "message", None) or error) or type(error).__name__
+    text = str(getattr(error, "message", None) or error) or type(error).__name__
+    return _message(text) if text.startswith("{") else text
 
 
 @contextlib.contextmanager
@@ -79,7 +80,7 @@ class Engine:
             self._closing.push_async_callback(finder.close)
             self.is_local = isinstance(finder.connector, (aiohttp.UnixConnector, aiohttp.NamedPipeConnector))
             short = aiohttp.ClientTimeout(total=self._timeout_seconds)
-            self._control = await self._session(_connector(finder.connector, limit=100, force_close=True), short)
+            self._control = await self._session(_connector(finder.connector, limit=100), short)
             self._streams = await self._session(
                 _connector(finder.connector, limit=0),
                 aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_seconds),
@@ -117,14 +118,22 @@ class Engine:
             attempt += 1
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes of a GET without an end; the connection is closed with the block, whatever the engine still has to say."""
-        response = await self._streams.get(self._base + path, params=params)
+    async def stream(self, method: str, path: str, params: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer without an end; its connection is closed with the block, whatever the engine still has to say."""
+        response = await self._streams.request(method, self._base + path, params=params)
         try:
             await _check(response)
-            yield response.content.iter_any()
+            yield response
         finally:
             response.close()
+
+    async def call(
+        self, method: str, path: str, params: Mapping[str, str] | None = None, *, timeout_seconds: float | None = None
+    ) -> None:
+        """The engine has done it. `timeout_seconds` instead of the usual bound."""
+        with anyio.fail_after(timeout_seconds or self._timeout_seconds):
+            async with self.stream(method, path, params or {}):
+                pass
 
     async def download(self, path: str, params: Mapping[str, str], *, max_bytes: int) -> bytes | None:
         """The body of a GET; None when it is larger than `max_bytes`, of which nothing more is read."""
@@ -142,37 +151,23 @@ class Engine:
 
     async def upload(self, path: str, params: Mapping[str, str], archive: bytes) -> None:
         """The engine has unpacked the tar."""
-        async with self._control.put(
-            self._base + path, params=params, data=archive, headers={"Content-Type": "application/x-tar"}
-        ) as response:
+        headers = {"Content-Type": "application/x-tar"}
+        async with self._control.put(self._base + path, params=params, data=archive, headers=headers) as response:
             await _check(response)
-
-    @contextlib.asynccontextmanager
-    async def puller(self, *, stall_seconds: float) -> AsyncIterator[aiodocker.Docker]:
-        """A client of its own for one pull: the library leaves a pull's connection open when it is cancelled, so its session goes too."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_seconds, sock_read=stall_seconds)
-        session = aiohttp.ClientSession(connector=_connector(self.docker.connector, limit=1), timeout=timeout)
-        try:
-            docker = aiodocker.Docker(url=self._url, session=session, api_version=self.docker.api_version)
-            yield docker
-        finally:
-            with anyio.CancelScope(shield=True):
-                await docker.close()
-                await session.close()
 
     async def _session(self, connector: aiohttp.BaseConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         return await self._closing.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
 
 
-def _connector(found: aiohttp.BaseConnector | None, *, limit: int, force_close: bool = False) -> aiohttp.BaseConnector:
+def _connector(found: aiohttp.BaseConnector | None, *, limit: int) -> aiohttp.BaseConnector:
     """A connector to where the library found the engine, with limits of our own."""
     if isinstance(found, aiohttp.NamedPipeConnector):
-        return aiohttp.NamedPipeConnector(found.path, limit=limit, force_close=force_close)
+        return aiohttp.NamedPipeConnector(found.path, limit=limit, force_close=True)
     if isinstance(found, aiohttp.TCPConnector):
         # The library builds the TLS context from the Docker context or DOCKER_CERT_PATH and keeps it nowhere else.
-        return aiohttp.TCPConnector(ssl=found._ssl, limit=limit, force_close=force_close)
+        return aiohttp.TCPConnector(ssl=found._ssl, limit=limit, force_close=True)
     if type(found) is aiohttp.UnixConnector:
-        return aiohttp.UnixConnector(found.path, limit=limit, force_close=force_close)
+        return aiohttp.UnixConnector(found.path, limit=limit, force_close=True)
     raise ManagedError(
         ErrorCode.DRIVER,
         "The container engine's address must be unix://, tcp://, https:// or npipe://; forward a socket for ssh://",
@@ -200,8 +195,12 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
     body = (await response.content.read(65_536)).decode(errors="replace")
+    raise DockerError(response.status, _message(body.strip()) or str(response.reason))
+
+
+def _message(body: str) -> str:
+    """What an engine's answer says; the library unwraps only answers without a character set."""
     try:
-        message = str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        message = body.strip() or str(response.reason)
-    raise DockerError(response.status, message)
+        return str(json.loads(body)["message"])
+    except (ValueError, LookupError, TypeError):
+        return body

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from aiodocker.exceptions import DockerError
+from aiodocker.jsonstream import json_stream_stream
 
 from managedd.drivers.docker_engine import FAULTS, doing, failed, is_status, words
 from managedd.drivers.docker_spec import is_image_reference
 from managedd.model.drivers import ImageError, PullPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from managedd.drivers.docker_engine import Engine
     from managedd.model.drivers import Progress
@@ -73,16 +74,16 @@ class Images:
         layers = _Layers()
         said_at = anyio.current_time()
         try:
-            async with self._engine.puller(stall_seconds=self._stall_seconds) as docker:
-                # A timeout as an object: the library takes a missing one as "none at all".
-                async for message in docker.images.pull(image, stream=True, timeout=docker.session.timeout):  # type: ignore[call-overload]
+            async with self._engine.stream("POST", "images/create", {"fromImage": image, **_tag(image)}) as response:
+                # The library reads the messages and finds the errors in them. Its own `pull` would leave the connection open when
+                # cancelled, and it takes a connection that timed out for the end of the pull: both are ours to see to.
+                messages = json_stream_stream(response)
+                while (message := await self._next(messages)) is not None:
                     layers.take(message)
                     if anyio.current_time() - said_at >= PROGRESS_SECONDS:
                         said_at = anyio.current_time()
                         await progress(layers.line())
         except DockerError as error:
-            if error.status == 900:
-                raise failed(f"Pulling image {image} failed", error) from error
             raise ImageError(_CREDENTIAL.sub("****", words(error))) from error
         except TimeoutError as error:
             raise ImageError(f"the registry sent nothing for {self._stall_seconds:.0f} s") from error
@@ -92,6 +93,10 @@ class Images:
         if found is None:
             raise ImageError("the pull ended, but the image is not there")
         await progress(f"Pulled image {image} ({layers.count()}{_digest(found)})")
+
+    async def _next(self, messages: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+        with anyio.fail_after(self._stall_seconds):
+            return await anext(messages, None)
 
     async def _there(self, image: str) -> dict[str, Any] | None:
         with doing(f"Looking for image {image} failed"):
@@ -125,6 +130,11 @@ class _Layers:
 
     def line(self) -> str:
         return f"{sum(self._done.values())} of {len(self._done)} layers are there"
+
+
+def _tag(image: str) -> dict[str, str]:
+    """Without a tag an engine would pull them all."""
+    return {} if ":" in image.rpartition("/")[2] or "@" in image else {"tag": "latest"}
 
 
 def _digest(found: Mapping[str, Any]) -> str:
