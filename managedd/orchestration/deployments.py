@@ -66,7 +66,7 @@ def draft(tx: Tx, body: DeploymentCreate) -> Draft:
         sent["labels"] = {**flow["labels"], "prefect.flow.id": body.flow_id, **body.labels}
     _check_documents(tx, sent)
     if body.enforce_parameter_schema and body.parameter_openapi_schema is not None:
-        _check_deployed_parameters(tx, body.parameters, body.parameter_openapi_schema, "Error creating deployment")
+        _check_new_parameters(tx, body.parameters, body.parameter_openapi_schema)
     pool_name = _pool_name(body, deployments.pool_of(tx, body.flow_id, body.name))
     if pool_name is not None:
         _check_pool(tx, pool_name, body.job_variables, doing="Error creating deployment")
@@ -94,11 +94,14 @@ def draft_change(tx: Tx, deployment_id: str, body: DeploymentUpdate) -> Change:
     sent = checks.sent_columns(body)
     _check_documents(tx, sent)
     merged = {**deployment, **sent}
+    parameters = (
+        hydrate(merged["parameters"], _context(tx), what="deployment") if "parameters" in sent else merged["parameters"]
+    )
     if merged["enforce_parameter_schema"] and sent.keys() & {
         "parameters", "parameter_openapi_schema", "enforce_parameter_schema"
     }:  # fmt: skip
         schema = sent.get("parameter_openapi_schema") or deployment["parameter_openapi_schema"]
-        _check_deployed_parameters(tx, merged["parameters"], schema, "Error updating deployment")
+        check_parameters(parameters, schema, ignore_required=True, doing="Error updating deployment")
     pool_name = _pool_name(body, deployment["work_pool_name"])
     if pool_name is not None and (body.work_pool_name is not None or "job_variables" in sent):
         _check_pool(tx, pool_name, merged["job_variables"], doing="Error updating deployment")
@@ -214,9 +217,12 @@ def _context(tx: Tx) -> HydrationContext:
     return HydrationContext(variables=VariableValues(tx))
 
 
-def _check_deployed_parameters(tx: Tx, parameters: Mapping[str, Any], schema: Any, doing: str) -> None:
-    given = hydrate(parameters, _context(tx), what="deployment")
-    check_parameters(given, schema, ignore_required=True, doing=doing)
+def _check_new_parameters(tx: Tx, parameters: Mapping[str, Any], schema: Any) -> None:
+    try:
+        given = hydrate(parameters, _context(tx), what="deployment")
+    except ManagedError:
+        return  # a variable that does not exist yet may exist when it runs
+    check_parameters(given, schema, ignore_required=True, doing="Error creating deployment")
 
 
 def _check_pool(tx: Tx, pool_name: str, job_variables: Mapping[str, Any], *, doing: str) -> None:

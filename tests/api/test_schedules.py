@@ -1,0 +1,128 @@
+"""Schedules of deployments over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from pydantic import TypeAdapter
+
+from managedd.bus import Topic
+from managedd.wire.schedules import DeploymentSchedule
+from tests.api.deployed import CRON, deploy, run_it, runs_of
+
+if TYPE_CHECKING:
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def listed(api: ApiClient, deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    status, schedules = await api.get(f"/deployments/{deployment['id']}/schedules")
+    assert status == 200, schedules
+    TypeAdapter(list[DeploymentSchedule]).validate_python(schedules)
+    found: list[dict[str, Any]] = schedules
+    return found
+
+
+async def test_schedules_are_added_and_listed(api: ApiClient) -> None:
+    made = await deploy(api)
+    path = f"/deployments/{made['id']}/schedules"
+    sent = [
+        {"schedule": CRON, "active": False, "max_scheduled_runs": 3, "parameters": {"n": 1}, "slug": "daily"},
+        {"schedule": {"interval": 90.5, "anchor_date": "2026-01-01T00:00:00+02:00", "timezone": "Europe/Berlin"}},
+    ]
+    with api.services.bus.subscribe(Topic.SCHEDULES) as woken:
+        status, added = await api.post(path, sent)
+        assert await woken.wait(1)
+    assert status == 201
+    TypeAdapter(list[DeploymentSchedule]).validate_python(added)
+    daily, often = added
+    assert (daily["deployment_id"], daily["active"], daily["max_scheduled_runs"]) == (made["id"], False, 3)
+    assert (daily["schedule"], daily["parameters"], daily["slug"]) == ({**CRON, "day_or": True}, {"n": 1}, "daily")
+    assert often["schedule"] == {
+        "interval": 90.5,
+        "anchor_date": "2025-12-31T22:00:00.000000Z",
+        "timezone": "Europe/Berlin",
+    }
+    assert {schedule["id"] for schedule in await listed(api, made)} == {daily["id"], often["id"]}
+    assert {schedule["id"] for schedule in (await api.get(f"/deployments/{made['id']}"))[1]["schedules"]} == {
+        daily["id"],
+        often["id"],
+    }
+
+
+async def test_a_bad_schedule_adds_none(api: ApiClient) -> None:
+    made = await deploy(api)
+    path = f"/deployments/{made['id']}/schedules"
+    status, body = await api.post(path, [{"schedule": CRON}, {"schedule": {"cron": "nope"}}])
+    assert (status, "cron" in body["detail"]) == (422, True)
+    status, body = await api.post(path, [{"schedule": CRON, "slug": "a"}, {"schedule": CRON, "slug": "a"}])
+    assert (status, body["detail"]) == (409, "Schedule slugs must be unique within a deployment.")
+    assert await listed(api, made) == []
+    assert (await api.post(path, [{"schedule": CRON}] * 101))[0] == 409
+    assert (await api.post(f"/deployments/{uuid4()}/schedules", [{"schedule": CRON}]))[0] == 404
+    assert (await api.get(f"/deployments/{uuid4()}/schedules"))[0] == 404
+
+
+async def test_a_patch_changes_only_what_it_names_and_plans_anew(api: ApiClient) -> None:
+    made = await deploy(
+        api,
+        schedules=[
+            {"schedule": {"interval": 600}, "parameters": {"n": 1}, "slug": "a", "max_scheduled_runs": 9},
+            {"schedule": {"interval": 600}, "slug": "b"},
+        ],
+    )
+    ids = {schedule["slug"]: schedule["id"] for schedule in made["schedules"]}
+    await api.post(f"/deployments/{made['id']}/schedule", {"min_runs": 2, "min_time": 0})
+    await api.post(
+        f"/deployments/{made['id']}/schedule",
+        {"start_time": "2026-01-01T00:00:00Z", "min_runs": 1, "max_runs": 1, "min_time": 0},
+    )
+    path = f"/deployments/{made['id']}/schedules/{ids['a']}"
+    with api.services.bus.subscribe(Topic.SCHEDULES) as woken:
+        assert await api.patch(path, {"active": False, "schedule": None}) == (204, None)
+        assert await woken.wait(1)
+    now = {schedule["slug"]: schedule for schedule in await listed(api, made)}["a"]
+    assert (now["active"], now["parameters"], now["max_scheduled_runs"]) == (False, {"n": 1}, 9)
+    assert now["schedule"]["interval"] == 600
+    # What is due already stays, and so does what the other schedule planned.
+    by_schedule = [run["created_by"]["id"] for run in await runs_of(api, made)]
+    assert (by_schedule.count(ids["a"]), by_schedule.count(ids["b"])) == (1, 3)
+
+    assert await api.patch(path, {"max_scheduled_runs": None, "schedule": CRON, "slug": "c"}) == (204, None)
+    now = {schedule["slug"]: schedule for schedule in await listed(api, made)}["c"]
+    assert (now["max_scheduled_runs"], now["schedule"]["cron"]) == (None, CRON["cron"])
+    assert (await api.patch(path, {"slug": "b"}))[0] == 409
+    assert (await api.patch(path, {"schedule": {"cron": "nope"}}))[0] == 422
+    assert (await api.patch(path, {"max_scheduled_runs": 51}))[0] == 422
+
+
+async def test_deleting_a_schedule_takes_its_waiting_runs_along(api: ApiClient) -> None:
+    made = await deploy(api, schedules=[{"schedule": {"interval": 600}, "slug": slug} for slug in "ab"])
+    ids = {schedule["slug"]: schedule["id"] for schedule in made["schedules"]}
+    await api.post(f"/deployments/{made['id']}/schedule", {"min_runs": 2, "min_time": 0})
+    own = await run_it(api, made)
+    path = f"/deployments/{made['id']}/schedules/{ids['a']}"
+    assert await api.delete(path) == (204, None)
+    left = await runs_of(api, made)
+    assert len(left) == 3
+    assert own["id"] in {run["id"] for run in left}
+    assert [schedule["slug"] for schedule in await listed(api, made)] == ["b"]
+    assert (await api.delete(path))[0] == 404
+    assert (await api.patch(path, {"active": True}))[0] == 404
+
+
+async def test_a_schedule_belongs_to_its_deployment_and_workspace(api: ApiClient, other: ApiClient) -> None:
+    made, another = await deploy(api, schedules=[{"schedule": CRON}]), await deploy(api, "another")
+    schedule_id = made["schedules"][0]["id"]
+    wrong = f"/deployments/{another['id']}/schedules/{schedule_id}"
+    assert (await api.patch(wrong, {"active": False}))[0] == 404
+    assert (await api.delete(wrong))[0] == 404
+    right = f"/deployments/{made['id']}/schedules/{schedule_id}"
+    assert (await other.patch(right, {"active": False}))[0] == 404
+    assert (await other.delete(right))[0] == 404
+    assert (await other.get(f"/deployments/{made['id']}/schedules"))[0] == 404
+    assert (await other.post(f"/deployments/{made['id']}/schedules", [{"schedule": CRON}]))[0] == 404
+    assert [schedule["active"] for schedule in await listed(api, made)] == [True]
