@@ -32,6 +32,7 @@ MODULES: tuple[str, ...] = (
     "block_types",
     "block_schemas",
     "block_documents",
+    "artifacts",
 )
 """Modules of `managedd.api.routes`, one per line."""
 

@@ -77,6 +77,10 @@ def _is_null(column: Column, value: Any) -> Clause | None:
     return f"{column.expr} IS {'' if value else 'NOT '}NULL", []
 
 
+def _exists(column: Column, value: Any) -> Clause | None:
+    return _is_null(column, not value)
+
+
 def _like(column: Column, value: Any) -> Clause | None:
     return (f"{column.expr} LIKE ?", [f"%{value}%"]) if value else None
 
@@ -99,6 +103,7 @@ OPERATORS: dict[str, Callable[[Column, Any], Clause | None]] = {
     "not_any_": _not_any,
     "all_": _all,
     "is_null_": _is_null,
+    "exists_": _exists,
     "like_": _like,
     "startswith_": _startswith,
     "before_": _compare("<="),
