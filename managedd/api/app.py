@@ -15,6 +15,7 @@ from managedd.api.operation import InvalidRequest, Operation
 from managedd.api.routing import MethodNotAllowed, Router
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
+from managedd.store import workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,9 +118,18 @@ class Api:
         actor = await authenticate(self._services, self._listener, key)
         if actor is None:
             raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
-        if actor.workspace_id is not None and actor.workspace_id != workspace:
+        if actor.workspace_id is None:
+            await self._check_workspace(workspace)
+        elif actor.workspace_id != workspace:
             raise ManagedError(ErrorCode.NOT_FOUND, "Not Found")
         return actor
+
+    async def _check_workspace(self, workspace: str) -> None:
+        """Who may enter any workspace is told when there is no such one; the default one always is."""
+        if workspace == ids.DEFAULT_WORKSPACE_ID:
+            return
+        if await self._services.db.read(lambda tx: workspaces.get(tx, workspace)) is None:
+            raise ManagedError(ErrorCode.NOT_FOUND, f"Workspace {workspace!r} not found")
 
 
 ANONYMOUS = Actor(kind="anonymous")

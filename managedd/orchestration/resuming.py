@@ -9,7 +9,8 @@ import orjson
 from managedd.errors import ManagedError, invalid
 from managedd.model.states import State, StateType
 from managedd.orchestration import rules
-from managedd.orchestration.parameters import HydrationContext, check_parameters, hydrate
+from managedd.orchestration.parameters import HydrationContext, hydrate
+from managedd.orchestration.schemas import first_error
 from managedd.orchestration.transition import Client, Outcome, propose
 from managedd.orchestration.verdicts import Status
 from managedd.store import flow_runs, rows
@@ -56,7 +57,9 @@ def _checked_input(tx: Tx, run_id: str, keyset: dict[str, str], run_input: dict[
         schema = orjson.loads(stored["value"])
     except orjson.JSONDecodeError:
         raise invalid("Run input schema is not valid JSON.") from None
-    check_parameters(given, schema, doing="Reason")
+    failure = first_error(given, schema)
+    if failure is not None:
+        raise invalid(f"Reason: {failure}")
     return given
 
 

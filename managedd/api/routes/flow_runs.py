@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from managedd.api.context import Context, Reply
-from managedd.api.operation import operation
+from managedd.api.operation import EMBED, operation
 from managedd.api.versions import client_of
 from managedd.errors import not_found
 from managedd.orchestration import resuming
@@ -182,7 +182,9 @@ async def bulk_delete_flow_runs(
 
 
 @operation("POST", "/flow_runs/{id}/resume", tag=TAG, returns=OrchestrationResult)
-async def resume_flow_run(ctx: Context, id: UUID, *, run_input: dict[str, Any] | None = None) -> Reply:
+async def resume_flow_run(
+    ctx: Context, id: UUID, *, run_input: Annotated[dict[str, Any] | None, EMBED] = None
+) -> Reply:
     """The paused flow run goes on, with `run_input` if it waits for one; a suspended one is scheduled again."""
     client = client_of(ctx.headers)
     return answer(await ctx.write(lambda tx: resuming.resume(tx, str(id), run_input, client=client)))
