@@ -81,6 +81,7 @@ def _operation(operation: Operation, mapping: Any) -> dict[str, Any]:
         if operation.body_required:
             made["requestBody"]["required"] = True
     made["responses"] = _responses(operation, mapping)
+    made.update(operation.extra)
     return made
 
 

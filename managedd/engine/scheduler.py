@@ -132,7 +132,9 @@ class Scheduler:
                 if known is not None and self._clock.now_us() < known.until_us:
                     self._idle[hungry.id] = known
                 else:
-                    made += await self._fill_one(hungry)
+                    # Not `made += await …`: that reads before it waits, and others add meanwhile.
+                    new = await self._fill_one(hungry)
+                    made += new
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 if known is None or known.reason != reason:

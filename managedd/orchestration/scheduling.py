@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from managedd.clock import iso, to_us
@@ -19,7 +20,6 @@ from managedd.wire.base import new_run_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
 
     from managedd.store.database import Tx
 
@@ -40,11 +40,19 @@ class Reach:
     """At least until so long after the start."""
 
 
+def shifted(moment: datetime, by: timedelta) -> datetime:
+    """`moment` moved by `by`, or the last or first moment there is."""
+    try:
+        return moment + by
+    except OverflowError:
+        return (datetime.max if by > timedelta() else datetime.min).replace(tzinfo=UTC)
+
+
 def times(schedule: Schedule, reach: Reach) -> list[datetime]:
     """The fewest next times that satisfy both minimums of `reach`, within its maximums."""
     wanted = max(1, min(reach.min_runs, reach.max_runs))
     found = occurrences(schedule, reach.start, wanted, reach.end)
-    far_enough = min(reach.start + reach.min_time, reach.end)
+    far_enough = min(shifted(reach.start, reach.min_time), reach.end)
     if len(found) < wanted or found[-1] >= far_enough:
         return found[: reach.max_runs]
     found += occurrences(schedule, found[-1], reach.max_runs - len(found), far_enough)

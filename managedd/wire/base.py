@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -65,6 +66,14 @@ class _CanonicalUuid:
         return core_schema.no_info_after_validator_function(
             str, core_schema.uuid_schema(), serialization=core_schema.simple_ser_schema("str")
         )
+
+
+class NullUnsaid:
+    """Marks `T | None` where null is taken and the document, as Prefect's own, does not say so."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> Any:
+        made = handler(schema)
+        return next((part for part in made.get("anyOf", ()) if part != {"type": "null"}), made)
 
 
 def utc_now() -> datetime:

@@ -190,6 +190,8 @@ async def test_a_backfill_schedules_runs_in_the_past_once(api: ApiClient) -> Non
     assert all(run["tags"] == ["auto-scheduled", "t"] for run in runs)
     assert runs[0]["created_by"] == {"id": made["schedules"][0]["id"], "type": "SCHEDULE", "display_value": "daily"}
     assert (await api.post(path, {"max_runs": 10_001}))[0] == 422
+    for start in ("0001-01-01T00:00:00Z", "9999-12-31T23:00:00Z"):
+        assert await api.post(path, {"start_time": start, "min_time": 3_000_000_000, "max_runs": 1}) == (200, None)
 
 
 async def test_a_large_backfill_is_made_in_parts(api: ApiClient) -> None:

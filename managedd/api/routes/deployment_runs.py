@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, WithJsonSchema
 
 from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
@@ -19,7 +19,7 @@ from managedd.orchestration import scheduling
 from managedd.store import deployments as stored
 from managedd.store import rows
 from managedd.store.resources import FLOW_RUN
-from managedd.wire.base import Id, Limit, Timestamp
+from managedd.wire.base import Id, Limit, NullUnsaid, Timestamp
 from managedd.wire.deployments import DeploymentFlowRunCreate
 from managedd.wire.flow_runs import FlowRunBulkCreateResponse, FlowRunResponse
 
@@ -30,7 +30,27 @@ BULK_CREATE_LIMIT = 100
 RUNS_PER_WRITE = 100
 """So that a large backfill holds up the writer for moments only."""
 MAX_SCHEDULED_AT_ONCE = 10_000
-RunCount = Annotated[int, Field(ge=0, le=MAX_SCHEDULED_AT_ONCE)]
+MAX_DURATION_SECONDS = 100 * 366 * 86_400
+
+
+def _run_count(count: int) -> int:
+    if not 0 <= count <= MAX_SCHEDULED_AT_ONCE:
+        raise ValueError(f"between 0 and {MAX_SCHEDULED_AT_ONCE:,} runs can be asked for at once")
+    return count
+
+
+def _duration(seconds: float) -> float:
+    if not 0 <= seconds <= MAX_DURATION_SECONDS:
+        raise ValueError(f"must lie between 0 and {MAX_DURATION_SECONDS:,} seconds")
+    return seconds
+
+
+Moment = Annotated[Timestamp | None, NullUnsaid()]
+RunCount = Annotated[Annotated[int, AfterValidator(_run_count)] | None, NullUnsaid()]
+Duration = Annotated[
+    Annotated[float, AfterValidator(_duration), WithJsonSchema({"type": "number", "format": "time-delta"})] | None,
+    NullUnsaid(),
+]
 
 
 @operation("POST", "/deployments/{id}/create_flow_run", tag=TAG, returns=FlowRunResponse)
@@ -65,7 +85,7 @@ async def bulk_create_flow_runs_from_deployment(
 
 @operation("POST", "/deployments/get_scheduled_flow_runs", tag=TAG, returns=list[FlowRunResponse])
 async def get_scheduled_flow_runs_for_deployments(
-    ctx: Context, *, deployment_ids: list[Id], scheduled_before: Timestamp | None = None, limit: Limit = None
+    ctx: Context, *, deployment_ids: list[Id], scheduled_before: Moment = None, limit: Limit = None
 ) -> list[rows.Wire]:
     """The scheduled runs of the deployments in due order: how a process that serves them asks for work."""
     before_us = None if scheduled_before is None else to_us(scheduled_before)
@@ -77,11 +97,11 @@ async def schedule_deployment(
     ctx: Context,
     id: UUID,
     *,
-    start_time: Timestamp | None = None,
-    end_time: Timestamp | None = None,
-    min_time: Annotated[float, Field(ge=0)] | None = None,
-    min_runs: RunCount | None = None,
-    max_runs: RunCount | None = None,
+    start_time: Moment = None,
+    end_time: Moment = None,
+    min_time: Duration = None,
+    min_runs: RunCount = None,
+    max_runs: RunCount = None,
 ) -> None:
     """The runs of the deployment's schedules exist from `start_time` on: at least `min_runs` and until `min_time` seconds later,
     at most `max_runs` and until `end_time`. For a backfill, give times in the past.
@@ -89,8 +109,8 @@ async def schedule_deployment(
     settings = ctx.services.settings.scheduler
     start = start_time or from_us(ctx.services.clock.now_us())
     reach = scheduling.Reach(
-        start=start - timedelta(microseconds=1),  # a time that is `start` itself counts
-        end=end_time or start + timedelta(seconds=settings.max_horizon_seconds),
+        start=scheduling.shifted(start, timedelta(microseconds=-1)),  # a time that is `start` itself counts
+        end=end_time or scheduling.shifted(start, timedelta(seconds=settings.max_horizon_seconds)),
         min_runs=settings.min_runs if min_runs is None else min_runs,
         max_runs=settings.max_runs if max_runs is None else max_runs,
         min_time=timedelta(seconds=settings.min_horizon_seconds if min_time is None else min_time),

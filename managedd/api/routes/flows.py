@@ -12,7 +12,7 @@ from managedd.api.operation import operation
 from managedd.store import flows as stored
 from managedd.store import rows
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, TASK_RUN, WORK_POOL
-from managedd.wire.base import Limit, Offset, Page
+from managedd.wire.base import Limit, NullUnsaid, Offset, Page
 from managedd.wire.filters.deployments import DeploymentFilter
 from managedd.wire.filters.flow_runs import FlowRunFilter
 from managedd.wire.filters.flows import FlowFilter
@@ -49,11 +49,11 @@ async def update_flow(ctx: Context, id: UUID, flow: FlowUpdate) -> None:
 async def count_flows(
     ctx: Context,
     *,
-    flows: FlowFilter | None = None,
-    flow_runs: FlowRunFilter | None = None,
-    task_runs: TaskRunFilter | None = None,
-    deployments: DeploymentFilter | None = None,
-    work_pools: WorkPoolFilter | None = None,
+    flows: Annotated[FlowFilter | None, NullUnsaid()] = None,
+    flow_runs: Annotated[FlowRunFilter | None, NullUnsaid()] = None,
+    task_runs: Annotated[TaskRunFilter | None, NullUnsaid()] = None,
+    deployments: Annotated[DeploymentFilter | None, NullUnsaid()] = None,
+    work_pools: Annotated[WorkPoolFilter | None, NullUnsaid()] = None,
 ) -> int:
     """How many flows the filters admit."""
     filters = list(zip(RELATED, (flows, flow_runs, task_runs, deployments, work_pools), strict=True))
@@ -78,11 +78,11 @@ async def read_flows(
     *,
     limit: Limit = None,
     offset: Offset = 0,
-    flows: FlowFilter | None = None,
-    flow_runs: FlowRunFilter | None = None,
-    task_runs: TaskRunFilter | None = None,
-    deployments: DeploymentFilter | None = None,
-    work_pools: WorkPoolFilter | None = None,
+    flows: Annotated[FlowFilter | None, NullUnsaid()] = None,
+    flow_runs: Annotated[FlowRunFilter | None, NullUnsaid()] = None,
+    task_runs: Annotated[TaskRunFilter | None, NullUnsaid()] = None,
+    deployments: Annotated[DeploymentFilter | None, NullUnsaid()] = None,
+    work_pools: Annotated[WorkPoolFilter | None, NullUnsaid()] = None,
     sort: FlowSort = FlowSort.NAME_ASC,
 ) -> list[rows.Wire]:
     """Query for flows."""
