@@ -141,10 +141,10 @@ def install(requirements: Path, timeout_seconds: float, child: Child) -> str | N
             "--requirement",
             str(requirements),
         ]
-    # The run's file system is thrown away with it, so the distribution's own packages need no protection from us.
+    # The run's file system is thrown away with it: the distribution's own packages need no protection, and a cache is for nobody.
     environment = {
         "UV_BREAK_SYSTEM_PACKAGES": "1", "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1",
-        "PIP_PROGRESS_BAR": "off", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1",
+        "PIP_PROGRESS_BAR": "off", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1", "UV_NO_CACHE": "1", "PIP_NO_CACHE_DIR": "1",
         **os.environ,
     }  # fmt: skip
     names = [mask(line.strip()) for line in wanted.splitlines() if line.strip()]

@@ -1,0 +1,364 @@
+"""What only a real engine and the real image can show."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import zipfile
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import aiodocker
+import anyio
+import pytest
+
+from managedd.drivers.docker_spec import DockerSettings
+from managedd.model.drivers import ExitStatus, Handle, Liveness, RunSpec
+from managedd.model.logs import LogCursor, RawLine, parse_record
+from tests.drivers.conftest import DockerWorld, Life
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from managedd.drivers.docker import DockerDriver
+
+pytestmark = [pytest.mark.anyio, pytest.mark.docker]
+
+MEGABYTE = 1 << 20
+
+
+async def quiet(_line: str) -> None: ...
+
+
+async def begin(driver: DockerDriver, spec: RunSpec) -> Handle:
+    await driver.prepare(spec, quiet)
+    handle = await driver.create(spec)
+    await driver.start(handle)
+    return handle
+
+
+async def read(driver: DockerDriver, handle: Handle, after: LogCursor | None = None) -> list[RawLine]:
+    with anyio.fail_after(120):
+        async with driver.logs(handle, after or LogCursor()) as lines:
+            return [line async for line in lines]
+
+
+async def lived(
+    world: DockerWorld, life: Life, *, settings: DockerSettings | None = None, **changes: object
+) -> tuple[ExitStatus, list[str]]:
+    """How it ended and what it printed."""
+    driver = await world.driver(settings)
+    handle = await begin(driver, world.spec(life, **changes))
+    lines = await read(driver, handle)
+    return await driver.wait(handle), [line.text for line in lines]
+
+
+# Logs
+
+
+async def test_a_follower_over_many_rotations_misses_nothing(docker_world: DockerWorld) -> None:
+    """The engine ends or stalls a follower at rotations; as long as the files hold the lines, all come, once."""
+    count = 30_000
+    driver = await docker_world.driver(DockerSettings(log_max_bytes=2 * MEGABYTE, log_max_files=5))
+    code = f"for n in range({count}):\n print(n, 'x' * 80)\nprint('the end')"
+    handle = await begin(driver, docker_world.spec(Life(code=code)))
+    lines = await read(driver, handle)
+    assert [line.text.partition(" ")[0] for line in lines[:-1]] == [str(n) for n in range(count)]
+    assert lines[-1].text == "the end"
+
+
+async def test_a_slow_follower_and_tiny_files_repeat_nothing(docker_world: DockerWorld) -> None:
+    """Lines that the engine itself has thrown away are gone; what is told is in order and told once."""
+    driver = await docker_world.driver(DockerSettings(log_max_bytes=20_000, log_max_files=1))
+    code = "import time\nfor n in range(2000):\n print(n, 'x' * 60, flush=True)\n if n % 50 == 0: time.sleep(0.02)"
+    handle = await begin(driver, docker_world.spec(Life(code=code)))
+    lines = await read(driver, handle)
+    numbers = [int(line.text.partition(" ")[0]) for line in lines]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 1999
+    assert [line.cursor for line in lines] == sorted({line.cursor for line in lines})
+
+
+async def test_a_restart_in_the_middle_of_a_flood(docker_world: DockerWorld) -> None:
+    count = 20_000
+    code = f"import sys\nfor n in range({count}): print(n, file=(sys.stdout, sys.stderr)[n % 2])"
+    first = await docker_world.driver()
+    handle = await begin(first, docker_world.spec(Life(code=code)))
+    seen: list[RawLine] = []
+    for take in (1, 500, 5000):
+        driver = await docker_world.driver()
+        async with driver.logs(handle, seen[-1].cursor if seen else LogCursor()) as lines:
+            seen.extend([await anext(aiter(lines)) for _ in range(take)])
+    seen += await read(await docker_world.driver(), handle, seen[-1].cursor)
+    evens, odds = ([int(line.text) for line in seen if int(line.text) % 2 == rest] for rest in (0, 1))
+    assert evens == list(range(0, count, 2))
+    assert odds == list(range(1, count, 2))
+
+
+async def test_long_lines_and_bytes_that_are_no_text(docker_world: DockerWorld) -> None:
+    code = "import sys\nprint('é' * 30_000)\nprint('y' * 150_000)\nsys.stdout.flush()\nsys.stdout.buffer.write(b'\\xff\\n10%\\r100%\\n')"
+    _, lines = await lived(docker_world, Life(code=code))
+    assert lines[0] == "é" * 30_000
+    assert "".join(lines[1:-2]) == "y" * 150_000
+    assert len(lines[1:-2]) == 3
+    assert lines[-2:] == ["\ufffd", "100%"]
+
+
+# Ends
+
+
+async def test_a_child_that_runs_out_of_memory_is_seen(docker_world: DockerWorld) -> None:
+    hungry = "kept = [bytearray(1 << 24) for _ in range(64)]"
+    code = f"import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', {hungry!r}]).returncode)"
+    status, lines = await lived(docker_world, Life(code=code, memory_bytes=128 * MEGABYTE))
+    assert lines == ["-9"]
+    assert (status.exit_code, status.oom_killed) == (0, True)
+    assert status.peak_memory_bytes is not None
+    assert 100 * MEGABYTE < status.peak_memory_bytes <= 129 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "open('/opt/managedd/report.json', 'w').write('x' * 10_000_000)",
+        "import os; os.remove('/opt/managedd/report.json'); os.symlink('/etc/passwd', '/opt/managedd/report.json')",
+        "import os; os.remove('/opt/managedd/report.json'); os.mkfifo('/opt/managedd/report.json')",
+        "open('/opt/managedd/report.json', 'w').write('[' * 60_000)",
+        "import shutil; shutil.rmtree('/opt/managedd')",
+    ],
+)
+async def test_a_forged_report_changes_nothing(docker_world: DockerWorld, forgery: str) -> None:
+    """The shim is killed, so that the forgery is what stays."""
+    code = f"import os, signal\n{forgery}\nos.kill(os.getppid(), signal.SIGKILL)"
+    status, _ = await lived(docker_world, Life(code=code))
+    assert (status.exit_code, status.oom_killed, status.install_failed, status.peak_memory_bytes) == (
+        137,
+        False,
+        False,
+        None,
+    )
+
+
+async def test_a_command_that_does_not_exist(docker_world: DockerWorld) -> None:
+    status, lines = await lived(docker_world, Life(), command=("no-such-command",))
+    assert status.exit_code == 127
+    (record,) = [parse_record(line) for line in lines]
+    assert record is not None
+    assert record.message == "no-such-command cannot be started: No such file or directory"
+
+
+async def test_zombies_are_reaped_and_nothing_is_said_about_it(docker_world: DockerWorld) -> None:
+    code = (
+        "import os, time, pathlib\n"
+        "for _ in range(5):\n if os.fork() == 0:\n  if os.fork() == 0: os._exit(0)\n  os._exit(0)\n os.wait()\n"
+        "time.sleep(0.5)\n"
+        "print(sum(b') Z' in p.read_bytes() for p in pathlib.Path('/proc').glob('[0-9]*/stat')))"
+    )
+    status, lines = await lived(docker_world, Life(code=code))
+    assert (status.exit_code, lines) == (0, ["0"])
+
+
+# Limits and isolation
+
+
+async def test_what_a_run_may_do(docker_world: DockerWorld) -> None:
+    code = (
+        "import pathlib\n"
+        "status = dict(l.split(':\\t', 1) for l in pathlib.Path('/proc/self/status').read_text().splitlines() if ':\\t' in l)\n"
+        "print(status['CapEff'], status['CapBnd'], status['NoNewPrivs'])\n"
+        "print(pathlib.Path('/var/run/docker.sock').exists())"
+    )
+    _, lines = await lived(docker_world, Life(code=code))
+    # CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, SETGID 6, SETUID 7
+    assert lines == ["00000000000000cb 00000000000000cb 1", "False"]
+
+
+async def test_processes_are_limited(docker_world: DockerWorld) -> None:
+    code = (
+        "import os, time\nmade = 0\n"
+        "try:\n while made < 500:\n  if os.fork() == 0: time.sleep(30); os._exit(0)\n  made += 1\n"
+        "except OSError as error: print(error.strerror, made < 50, flush=True)\nos._exit(0)"
+    )
+    status, lines = await lived(docker_world, Life(code=code), pids=50)
+    assert (status.exit_code, lines) == (0, ["Resource temporarily unavailable True"])
+
+
+async def test_runs_do_not_reach_each_other_but_this_host(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    serve = "import http.server\nprint('up', flush=True)\nhttp.server.HTTPServer(('', 8000), http.server.BaseHTTPRequestHandler).serve_forever()"
+    server = await begin(driver, docker_world.spec(Life(code=serve)))
+    async with driver.logs(server, LogCursor()) as lines:
+        assert (await anext(aiter(lines))).text == "up"
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        shown = await docker.containers.container(server.data["id"]).show()
+    (network,) = shown["NetworkSettings"]["Networks"].values()
+    host = await driver.bind_host()
+    assert host is not None
+    assert host == await driver.api_host()
+    listener = await anyio.create_tcp_listener(local_host=host)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+
+    async def welcome(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(b"welcome")
+
+    code = (
+        "import socket\n"
+        f"print(socket.create_connection(({host!r}, {port}), 5).recv(99))\n"
+        f"try: socket.create_connection(({network['IPAddress']!r}, 8000), 2); print('reached')\n"
+        "except OSError: print('not reached')"
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, welcome)
+        _, printed = await lived(docker_world, Life(code=code))
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+    assert printed == ["b'welcome'", "not reached"]
+
+
+async def test_the_operators_settings_are_in_force(docker_world: DockerWorld) -> None:
+    settings = DockerSettings(
+        ca_bundle=b"-----EXTRA-----\n",
+        https_proxy="http://proxy.example:3128",
+        dns=("192.0.2.53",),
+        extra_hosts=("git.example:192.0.2.7",),
+    )
+    code = (
+        "import os, pathlib, socket\n"
+        "bundle = pathlib.Path(os.environ['SSL_CERT_FILE']).read_text()\n"
+        "print(os.environ['GIT_SSL_CAINFO'], bundle.endswith('-----EXTRA-----\\n'), 'BEGIN CERTIFICATE' in bundle)\n"
+        "print(os.environ['HTTPS_PROXY'], socket.gethostbyname('git.example'), os.environ['NO_PROXY'])"
+    )
+    _, lines = await lived(
+        docker_world, Life(code=code), settings=settings, env={"PREFECT_API_URL": "http://10.0.0.1:4201/api"}
+    )
+    assert lines == [
+        "/opt/managedd/ca.pem True True",
+        "http://proxy.example:3128 192.0.2.7 localhost,127.0.0.1,10.0.0.1",
+    ]
+
+
+# What official images need as root
+
+
+async def test_git_and_archives_work_with_what_is_left_of_root(docker_world: DockerWorld) -> None:
+    script = (
+        "set -e; cd /tmp; export HOME=/tmp; git init -q origin; cd origin; echo hello > file; git add .; "
+        "git -c user.name=n -c user.email=e@e commit -qm m; cd ..; git clone -q file:///tmp/origin copy; cat copy/file; "
+        "mkdir other; chown 1000:1000 other; chmod 700 other; echo written > other/file; "
+        "tar -C /tmp -cf a.tar other; mkdir out; tar -C out -xpf a.tar; stat -c %u out/other; cat out/other/file; "
+        "setpriv --reuid 1000 --regid 1000 --clear-groups id -u"
+    )
+    status, lines = await lived(docker_world, Life(), command=("bash", "-c", script))
+    assert lines == ["hello", "1000", "written", "1000"]
+    assert status.exit_code == 0
+
+
+def wheel() -> bytes:
+    """A package `managedd_tested` in its installable form."""
+    info = "managedd_tested-1.0.dist-info"
+    files = {
+        "managedd_tested.py": "ANSWER = 42\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: managedd-tested\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@contextmanager
+def package_server(host: str) -> Iterator[tuple[int, list[str | None]]]:
+    """A server of that package and the credentials it was asked with."""
+    credentials: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            credentials.append(self.headers.get("Authorization"))
+            body = wheel()
+            self.send_response(200 if credentials[-1] else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer((host, 0), Handler)
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.05))
+    thread.start()
+    try:
+        yield server.server_port, credentials
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def test_packages_are_installed_and_their_credentials_seen_nowhere(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    host = await driver.bind_host()
+    assert host is not None
+    with package_server(host) as (port, credentials):
+        package = f"managedd-tested @ http://deploy:s3cr3t-t0ken@{host}:{port}/managedd_tested-1.0-py3-none-any.whl"
+        code = (
+            "import managedd_tested, os, pathlib\nprint(managedd_tested.ANSWER, os.listdir('/opt/managedd'))\n"
+            "print([p for p in pathlib.Path('/opt/managedd').rglob('*') if p.is_file() and b's3c' + b'r3t' in p.read_bytes()])"
+        )
+        handle = await begin(driver, docker_world.spec(Life(code=code, packages=(package,))))
+        lines = [line.text for line in await read(driver, handle)]
+        status = await driver.wait(handle)
+    assert status.exit_code == 0, lines
+    assert any(credentials)
+    assert lines[-2].startswith("42 ")
+    assert "requirements.txt" not in lines[-2]
+    assert lines[-1] == "[]"
+    assert status.installed_at_us is not None
+    assert status.started_at_us is not None
+    assert status.installed_at_us > status.started_at_us
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        everything = json.dumps([lines, await docker.containers.container(handle.data["id"]).show()])
+    assert "s3cr3t" not in everything
+    assert "****" in everything
+
+
+async def test_an_image_whose_user_is_not_root(docker_world: DockerWorld) -> None:
+    """Its files are the user's own, and the requirements are readable by that user alone."""
+    driver = await docker_world.driver()
+    base = await driver.create(docker_world.spec(Life()))
+    image = f"managedd-tests/user:{docker_world.instance_id}"
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        await docker.containers.container(base.data["id"]).commit(
+            repository="managedd-tests/user", tag=docker_world.instance_id, changes=["USER games"]
+        )
+        try:
+            code = "import os; print(os.getuid(), os.stat('/opt/managedd/report.json').st_uid)"
+            status, lines = await lived(docker_world, Life(code=code), image=image)
+            assert (status.exit_code, lines) == (0, ["5 5"])
+            assert status.installed_at_us is not None
+            failing = Life(packages=("./there-is-nothing",))
+            status, lines = await lived(docker_world, failing, image=image)
+            assert status.install_failed
+            assert "there-is-nothing" in str(status.error)
+        finally:
+            for container in await docker.containers.list(all=True, filters=json.dumps({"ancestor": [image]})):
+                await container.delete(force=True)
+            await docker.images.delete(image, force=True)
+
+
+async def test_a_network_that_somebody_removed_is_made_again(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    name = f"managedd-{docker_world.instance_id.replace('-', '')[-12:]}"
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        await (await docker.networks.get(name)).delete()
+    handle = await begin(driver, docker_world.spec(Life(code="print('there')")))
+    assert [line.text for line in await read(driver, handle)] == ["there"]
+    assert await driver.recover(handle) is Liveness.EXITED
