@@ -110,15 +110,15 @@ def _aware(moment: datetime) -> datetime:
 def _collect(schedule: Schedule, after: datetime, limit: int, until: datetime | None) -> tuple[list[datetime], bool]:
     """What was found, and whether the work was cut off at its bound."""
     zone = _zone(schedule.timezone)
-    match schedule:
-        case CronSchedule():
-            instants = _cron(schedule, zone, after)
-        case IntervalSchedule():
-            instants = _interval(schedule, zone, after)
-        case RRuleSchedule():
-            instants = _rrule(schedule, zone, after, _BASE_STEPS + _STEPS_PER_OCCURRENCE * limit)
     found: list[datetime] = []
     try:
+        match schedule:
+            case CronSchedule():
+                instants = _cron(schedule, zone, after)
+            case IntervalSchedule():
+                instants = _interval(schedule, zone, after)
+            case RRuleSchedule():
+                instants = _rrule(schedule, zone, after, _BASE_STEPS + _STEPS_PER_OCCURRENCE * limit)
         for instant in instants:
             if until is not None and instant > until:
                 break

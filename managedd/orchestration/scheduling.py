@@ -50,11 +50,13 @@ def shifted(moment: datetime, by: timedelta) -> datetime:
 
 def times(schedule: Schedule, reach: Reach) -> list[datetime]:
     """The fewest next times that satisfy both minimums of `reach`, within its maximums."""
+    if reach.max_runs <= 0:
+        return []
     wanted = max(1, min(reach.min_runs, reach.max_runs))
     found = occurrences(schedule, reach.start, wanted, reach.end)
     far_enough = min(shifted(reach.start, reach.min_time), reach.end)
     if len(found) < wanted or found[-1] >= far_enough:
-        return found[: reach.max_runs]
+        return found
     found += occurrences(schedule, found[-1], reach.max_runs - len(found), far_enough)
     if found[-1] < far_enough and len(found) < reach.max_runs:
         found += occurrences(schedule, found[-1], 1, reach.end)
