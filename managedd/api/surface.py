@@ -22,6 +22,7 @@ MODULES: tuple[str, ...] = (
     "events",
     "logs",
     "sockets",
+    "states",
     "work_pools",
     "work_queues",
     "workers",
@@ -33,6 +34,8 @@ MODULES: tuple[str, ...] = (
     "block_schemas",
     "block_documents",
     "artifacts",
+    "concurrency_limits",
+    "concurrency_limits_v2",
 )
 """Modules of `managedd.api.routes`, one per line."""
 

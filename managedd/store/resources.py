@@ -447,7 +447,8 @@ CONCURRENCY_LIMIT = Table(
     label="Concurrency limit",
     columns=columns(
         "concurrency_limits",
-        BASE + "active:bool name limit:int slot_decay_per_second:real avg_slot_occupancy_seconds:real denied_slots:int "
+        BASE
+        + "active:bool name limit:int slot_decay_per_second:real avg_slot_occupancy_seconds:real denied_slots:real "
         "unleased_slots:real unleased_at:int-",
     ),
 )

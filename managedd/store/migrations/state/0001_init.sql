@@ -354,7 +354,7 @@ CREATE TABLE concurrency_limits (
     -- Slots taken without a lease (rate limits, old clients); leased slots are derived from concurrency_lease_slots.
     unleased_slots             REAL NOT NULL DEFAULT 0,
     unleased_at                INTEGER NOT NULL DEFAULT 0,
-    denied_slots               INTEGER NOT NULL DEFAULT 0,
+    denied_slots               REAL NOT NULL DEFAULT 0,
     slot_decay_per_second      REAL NOT NULL DEFAULT 0,
     avg_slot_occupancy_seconds REAL NOT NULL DEFAULT 2.0,
     created                    INTEGER NOT NULL,
