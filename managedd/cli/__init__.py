@@ -1,8 +1,7 @@
-"""The command line."""
+"""The command line: one file per command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no daemon answers."""
 
 from __future__ import annotations
 
+from managedd.cli.app import main
 
-def main() -> None:
-    """The console script."""
-    raise SystemExit("managedd: no commands yet")
+__all__ = ["main"]

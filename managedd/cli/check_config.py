@@ -1,0 +1,62 @@
+"""`managedd check-config`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from managedd.cli.options import HERE, Json, Where
+from managedd.cli.output import harmless, print_json
+
+if TYPE_CHECKING:
+    from managedd.config import Loaded, Settings
+
+MASK = "**********"
+
+
+def check_config(*, where: Where = HERE, json: Json = False) -> None:
+    """Print the settings in force, secrets masked, and where each came from; or say what is wrong with them.
+
+    Parameters
+    ----------
+    json
+        Print JSON instead of lines.
+    """
+    loaded = where.load()
+    shown = shown_settings(loaded.settings)
+    if json:
+        print_json({"file": loaded.file, "settings": shown, "origins": dict(loaded.origins)})
+        return
+    print(f"# file: {loaded.file or 'none'}")
+    for key, value in _leaves(shown):
+        print(f"{key} = {harmless(_written(value))}  # {_origin(key, loaded)}")
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """Every setting as JSON, without its secrets; what stands in `runs.env` may be one."""
+    shown = settings.model_dump(mode="json")
+    shown["runs"]["env"] = dict.fromkeys(shown["runs"]["env"], MASK)
+    return shown
+
+
+def _leaves(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
+def _written(value: Any) -> str:
+    return json.dumps("none" if value is None else value, ensure_ascii=False)
+
+
+def _origin(key: str, loaded: Loaded) -> str:
+    """Where the key was set, or the table that it stands in."""
+    parts = key.split(".")
+    for size in range(len(parts), 0, -1):
+        origin = loaded.origins.get(".".join(parts[:size]))
+        if origin is not None:
+            return origin
+    return "default"

@@ -1,0 +1,35 @@
+"""`managedd serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from managedd.cli.options import HERE, Where
+
+
+def serve(
+    *,
+    where: Where = HERE,
+    host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
+    port: Annotated[int | None, Parameter(metavar="PORT")] = None,
+    driver: Literal["auto", "docker", "process"] | None = None,
+) -> None:
+    """Run the daemon until it is told to stop (SIGTERM or Ctrl-C). Runs under way go on without it.
+
+    Parameters
+    ----------
+    host
+        The address that clients use (server.host).
+    port
+        Its port; 0 for a free one (server.port).
+    driver
+        What runs run in (runs.driver).
+    """
+    settings = where.settings(server__host=host, server__port=port, runs__driver=driver)
+    import anyio
+
+    from managedd import daemon
+
+    anyio.run(daemon.serve, settings)

@@ -1,0 +1,224 @@
+"""`status` and `logs` against a daemon's own socket, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio.streams.text import TextReceiveStream
+
+from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener
+from managedd.api.sockets import Sockets
+from managedd.api.surface import all_operations
+from managedd.listeners import Door
+from managedd.model.executions import Phase
+from managedd.model.logs import LogRecord
+from managedd.store import executions, logs
+from tests.api.deployed import deploy, pool_of, run_it
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from managedd.api.context import Services
+    from managedd.store.database import Tx
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+START_US = 1_700_000_000_000_000
+
+
+def socket_of(services: Services) -> Path:
+    return services.settings.store.data_dir / "managedd.sock"
+
+
+async def opened(services: Services) -> Door:
+    door = Door(Api(services, all_operations(), Listener.SOCKET).application(), services.settings.server)
+    await door.open()
+    await door.listen_unix(socket_of(services))
+    return door
+
+
+@pytest.fixture
+async def door(services: Services) -> AsyncIterator[Door]:
+    made = await opened(services)
+    yield made
+    await made.close()
+
+
+def command(services: Services, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "managedd", *arguments, "--data-dir", str(services.settings.store.data_dir)]
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MANAGEDD_")}
+    return {**kept, "TZ": "UTC", "PYTHONWARNINGS": "error"}
+
+
+async def managedd(services: Services, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    with anyio.fail_after(60):
+        return await anyio.run_process(command(services, *arguments), env=environment(), check=False)
+
+
+async def printed(services: Services, *arguments: str) -> str:
+    done = await managedd(services, *arguments)
+    assert (done.returncode, done.stderr) == (0, b""), done
+    return done.stdout.decode()
+
+
+async def run_of(api: ApiClient, name: str = "lively-lynx") -> dict[str, Any]:
+    await pool_of(api)
+    deployment = await deploy(api, work_pool_name="mine", parameters={"n": 1})
+    return await run_it(api, deployment, name=name)
+
+
+async def write(services: Services, run: dict[str, Any], first: int, count: int, text: str = "line {}") -> None:
+    lines = [
+        LogRecord(
+            name="prefect.flow_runs",
+            level=20,
+            message=text.format(number),
+            timestamp_us=START_US + number * 1000,
+            flow_run_id=run["id"],
+            task_run_id=None,
+        )
+        for number in range(first, first + count)
+    ]
+    await services.logs.write(lambda tx: logs.append(tx, lines), workspace=ids.DEFAULT_WORKSPACE_ID)
+
+
+async def end(services: Services, api: ApiClient, run: dict[str, Any]) -> None:
+    """The run is Completed, and so is its execution."""
+
+    def execute(tx: Tx) -> None:
+        made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake")
+        executions.advance(tx, made.id, (Phase.CLAIMED,), Phase.EXITED)
+        executions.advance(tx, made.id, (Phase.EXITED,), Phase.FINALIZED)
+
+    await services.db.write(execute, workspace=ids.DEFAULT_WORKSPACE_ID)
+    state = {"type": "COMPLETED", "message": "All good"}
+    await api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+
+@pytest.mark.usefixtures("door")
+async def test_the_socket_is_for_its_owner_alone(services: Services) -> None:
+    assert stat.S_IMODE(socket_of(services).stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("door")
+async def test_status_shows_pools_queue_heads_and_what_runs(services: Services, api: ApiClient) -> None:
+    shown = await printed(services, "status")
+    assert "No work pools." in shown
+    assert "Nothing is running." in shown
+    run = await run_of(api)
+    await api.patch("/work_pools/mine", {"is_paused": True})
+    shown = await printed(services, "status")
+    assert "\x1b" not in shown
+    assert "lively-lynx (Scheduled): work pool 'mine' is paused" in shown
+    await api.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
+    made = await services.db.write(
+        lambda tx: executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake"),
+        workspace=ids.DEFAULT_WORKSPACE_ID,
+    )
+    await services.db.write(lambda tx: executions.note(tx, made.id, {"memory_limit_bytes": 2 * 1024**3}))
+    services.facts["readings"] = lambda: {made.id: {"memory_bytes": 300 * 1024**2, "peak_memory_bytes": None}}
+    line = next(line for line in (await printed(services, "status")).splitlines() if run["id"] in line)
+    assert all(part in line for part in ("lively-lynx", "CLAIMED", "Pending", "300 MiB of 2.0 GiB"))
+
+
+@pytest.mark.usefixtures("door")
+async def test_status_as_json_is_the_api_s_answer(services: Services, api: ApiClient) -> None:
+    run = await run_of(api)
+    shown = json.loads(await printed(services, "status", "--json"))
+    assert shown["pools"][0]["queues"][0]["head"]["id"] == run["id"]
+
+
+@pytest.mark.usefixtures("door")
+async def test_logs_come_whole_and_in_order_over_pages(services: Services, api: ApiClient) -> None:
+    run = await run_of(api)
+    await write(services, run, 0, 450)
+    lines = (await printed(services, "logs", "lively-lynx")).splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == [str(number) for number in range(450)]
+    assert lines[0] == "2023-11-14 22:13:20.000 INFO     prefect.flow_runs | line 0"
+    last = (await printed(services, "logs", run["id"], "-n", "3")).splitlines()
+    assert last == lines[-3:]
+    assert await printed(services, "logs", run["id"], "-n", "0") == ""
+    as_json = (await printed(services, "logs", run["id"][:20], "-n", "201", "--json")).splitlines()
+    assert [json.loads(line)["message"] for line in as_json] == [f"line {number}" for number in range(249, 450)]
+
+
+@pytest.mark.usefixtures("door")
+async def test_logs_of_a_run_that_is_not_there_or_not_one(services: Services, api: ApiClient) -> None:
+    done = await managedd(services, "logs", "nobody")
+    assert (done.returncode, done.stderr) == (1, b"managedd: no flow run has the id or name 'nobody'\n")
+    first = await run_of(api, "twin")
+    second = await run_it(api, {"id": first["deployment_id"]}, name="twin")
+    done = await managedd(services, "logs", "twin")
+    assert done.returncode == 1
+    assert first["id"] in done.stderr.decode()
+    assert second["id"] in done.stderr.decode()
+
+
+async def test_following_survives_a_restart_and_ends_with_the_run(services: Services, api: ApiClient) -> None:
+    door = await opened(services)
+    run = await run_of(api)
+    await write(services, run, 0, 3)
+    with anyio.fail_after(90):
+        async with await anyio.open_process(
+            command(services, "logs", run["id"], "-f", "-n", "2"), env=environment()
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            out, err = TextReceiveStream(process.stdout), TextReceiveStream(process.stderr)
+            shown = ""
+            while "line 2" not in shown:
+                shown += await out.receive()
+            await services.sockets.close_all()
+            await door.close()
+            services.sockets = Sockets()
+            await write(services, run, 3, 1)
+            complaint = ""
+            while "trying again" not in complaint:
+                complaint += await err.receive()
+            door = await opened(services)
+            await write(services, run, 4, 1)
+            while "line 4" not in shown:
+                shown += await out.receive()
+            await end(services, api, run)
+            async for text in err:
+                complaint += text
+            assert await process.wait() == 0
+    await door.close()
+    assert [line.rpartition(" ")[2] for line in shown.splitlines()] == ["1", "2", "3", "4"]
+    assert "the run has ended as Completed: All good" in complaint
+
+
+@pytest.mark.usefixtures("door")
+async def test_an_interrupted_follower_ends_quietly(services: Services, api: ApiClient) -> None:
+    run = await run_of(api)
+    await write(services, run, 0, 1)
+    with anyio.fail_after(60):
+        async with await anyio.open_process(command(services, "logs", run["id"], "-f"), env=environment()) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            await TextReceiveStream(process.stdout).receive()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            with pytest.raises(anyio.EndOfStream):
+                await process.stderr.receive()
+
+
+@pytest.mark.usefixtures("door")
+async def test_a_daemon_that_starts_says_so(services: Services) -> None:
+    services.ready = False
+    done = await managedd(services, "status")
+    assert (done.returncode, done.stderr) == (3, b"managedd: managedd is starting: try again in a moment\n")
