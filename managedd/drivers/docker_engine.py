@@ -26,6 +26,9 @@ API_MIN = (1, 41)
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 FAULTS = (DockerError, aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError, LookupError)
 """What the client library lets through when an engine is gone, refuses, or talks nonsense (the last three)."""
+UNSUPPORTED = (
+    "The container engine's address must be unix://, tcp://, https:// or npipe://; forward a socket for ssh://"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +80,8 @@ class Engine:
                     ErrorCode.DRIVER,
                     "No container engine was found: there is no Docker socket here and DOCKER_HOST is not set",
                 ) from None
+            except ImportError:
+                raise ManagedError(ErrorCode.DRIVER, UNSUPPORTED) from None
             self._closing.push_async_callback(finder.close)
             self.is_local = isinstance(finder.connector, (aiohttp.UnixConnector, aiohttp.NamedPipeConnector))
             short = aiohttp.ClientTimeout(total=self._timeout_seconds)

@@ -76,6 +76,14 @@ class StubEngine:
         await web.UnixSite(self._runner, str(self.path)).start()
         return self
 
+    async def listen_on_tcp(self) -> str:
+        """The address under which it answers too."""
+        assert self._runner is not None
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[-1]
+        return f"tcp://{host}:{port}"
+
     async def __aexit__(self, *_exc: object) -> None:
         assert self._runner is not None
         await self._runner.cleanup()

@@ -90,6 +90,33 @@ async def test_no_engine(tmp_path: Path) -> None:
     assert raised.value.code is ErrorCode.DRIVER
 
 
+async def test_no_engine_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("aiodocker.docker._sock_search_paths", [])
+    with pytest.raises(ManagedError, match="No container engine was found"):
+        await DockerDriver(INSTANCE).open()
+
+
+@pytest.mark.parametrize("address", ["ssh://somebody@somewhere", "somewhere", "ftp://somewhere"])
+async def test_addresses_that_cannot_be_used(address: str) -> None:
+    with pytest.raises(ManagedError):
+        await DockerDriver(INSTANCE, url=address).open()
+
+
+async def test_an_engine_over_tcp(engine: StubEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named as its users name it: by DOCKER_HOST."""
+    monkeypatch.setenv("DOCKER_HOST", await engine.listen_on_tcp())
+    driver = DockerDriver(INSTANCE)
+    assert (await driver.open()).detail["is_local"] is False
+    handle, name = await running(driver)
+    engine.set_status(name, "exited", 0)
+    engine.on("GET", CONTAINER + "/logs", stream(frame(10, "one\n")))
+    assert await read(driver, handle) == ["one"]
+    assert (await driver.wait(handle)).exit_code == 0
+    await driver.remove(handle)
+    await driver.close()
+
+
 async def test_an_engine_that_says_nothing(engine: StubEngine, driver: DockerDriver) -> None:
     handle, _ = await running(driver)
     engine.on("GET", CONTAINER + "/json", endless())
