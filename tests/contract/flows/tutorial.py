@@ -1,0 +1,35 @@
+"""The flow of Prefect's own managed-execution guide, more or less."""
+
+from __future__ import annotations
+
+from prefect import flow, get_run_logger, task
+
+
+@task
+def shout(name: str) -> str:
+    return name.upper()
+
+
+@flow(log_prints=True)
+def hello(name: str = "world", times: int = 1) -> str:
+    """Says hello."""
+    get_run_logger().info("Hello, %s!", name)
+    for number in range(times):
+        print(f"line {number}")
+    return shout(name)
+
+
+@flow
+def other(seconds: float = 0) -> None:
+    import time
+
+    get_run_logger().info("other flow")
+    time.sleep(seconds)
+
+
+@flow(log_prints=True)
+def with_package() -> None:
+    """Needs a package that the image doesn't have."""
+    import humanize
+
+    print("humanized:", humanize.intcomma(1234567))
