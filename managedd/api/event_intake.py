@@ -61,6 +61,8 @@ class Intake:
             with anyio.CancelScope(shield=True):
                 await self._drain()
                 await self.store()
+            if self._refused > 1:
+                log.warning("events.refused", count=self._refused)
 
     async def _next(self) -> WSMessage | None:
         """The next frame, or None when it is time to store the batch. Raises Gone."""

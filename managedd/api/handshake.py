@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS: Final = 30.0
 """How long a client may take for its first messages."""
+_WELCOME: Final = b'{"type":"auth_success"}'
 
 
 async def admit(ctx: Context, socket: Socket) -> Actor:
@@ -27,11 +28,15 @@ async def admit(ctx: Context, socket: Socket) -> Actor:
     known: Actor | None = ctx.actor
     if ctx.actor.kind == "anonymous":
         known = await authenticate(ctx.services, ctx.listener, None)
-    if socket.speaks_prefect or known is None:
-        known = await _by_message(ctx, socket, known)
-    if known.workspace_id is not None and known.workspace_id != ctx.workspace:
+    by_message = socket.speaks_prefect or known is None
+    actor = await _by_message(ctx, socket, known) if by_message else known
+    if actor is None:
+        raise Closed(POLICY_VIOLATION, "Unauthorized")
+    if actor.workspace_id is not None and actor.workspace_id != ctx.workspace:
         raise Closed(POLICY_VIOLATION, "Not Found")
-    return known
+    if by_message:
+        await socket.send(_WELCOME)
+    return actor
 
 
 async def _by_message(ctx: Context, socket: Socket, known: Actor | None) -> Actor:
@@ -44,7 +49,6 @@ async def _by_message(ctx: Context, socket: Socket, known: Actor | None) -> Acto
         actor = await authenticate(ctx.services, ctx.listener, token)
     if actor is None:
         raise Closed(POLICY_VIOLATION, "Invalid token" if token else "Auth required but no token provided")
-    await socket.send(b'{"type":"auth_success"}')
     return actor
 
 
@@ -67,7 +71,7 @@ async def receive_filter(socket: Socket) -> dict[str, Any]:
     """The filter message of a socket that sends; an auth message that nobody asked for is answered first. Raises Closed, Gone."""
     message = await receive_object(socket)
     if message.get("type") == "auth" and not socket.speaks_prefect:
-        await socket.send(b'{"type":"auth_success"}')
+        await socket.send(_WELCOME)
         message = await receive_object(socket)
     if message.get("type") != "filter":
         raise Closed(PROTOCOL_ERROR, "Expected 'filter' message")

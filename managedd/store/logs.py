@@ -49,6 +49,15 @@ def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, of
     return rows.find(tx, LOG, [(LOG, filter_)], sort.value, limit, offset)
 
 
+def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) -> list[Row]:
+    """The run's lines in the order of their times behind `after` (timestamp, id), which begins with (-1, 0)."""
+    return tx.all(
+        "SELECT timestamp, id, level, flow_run_id, task_run_id, message FROM logs "
+        "WHERE workspace_id = ? AND flow_run_id = ? AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+        (tx.workspace, flow_run_id, *after, limit),
+    )
+
+
 # --- tails -------------------------------------------------------------------------------------------------------------
 
 _LISTED = (

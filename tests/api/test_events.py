@@ -1,0 +1,152 @@
+"""Events over HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+
+from managedd import ids
+from managedd.wire.events import EventCount, EventPage
+from tests.api.test_sockets import an_event
+
+if TYPE_CHECKING:
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def post(api: ApiClient, *events: dict[str, Any]) -> None:
+    assert await api.post("/events", list(events)) == (204, None)
+
+
+async def page(api: ApiClient, body: Any = None) -> EventPage:
+    response = await api.http.post(api.prefix + "/events/filter", json=body if body is not None else {})
+    assert response.status == 200
+    return EventPage.model_validate_json(await response.read())
+
+
+async def test_a_batch_is_recorded_once(api: ApiClient, other: ApiClient) -> None:
+    sent = [an_event(age_seconds=n) for n in (3, 2, 1)]
+    await post(api, *sent)
+    await post(api, sent[0])
+    found = await page(api)
+    assert [event.id for event in found.events] == [event["id"] for event in reversed(sent)]
+    assert (found.total, found.next_page) == (3, None)
+    assert (await page(other)).total == 0
+
+
+async def test_an_empty_batch_is_no_fault(api: ApiClient) -> None:
+    await post(api)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"id": "x"},
+        {"resource": {}},
+        {"related": [{"prefect.resource.id": "x"}]},
+        {"event": "n" * 2000},
+        {"occurred": "now"},
+    ],
+)
+async def test_one_bad_event_refuses_the_batch(api: ApiClient, bad: dict[str, Any]) -> None:
+    broken = {**an_event(), **bad} if bad else {}
+    status, body = await api.post("/events", [an_event(), broken])
+    assert status == 422
+    assert body["exception_detail"][0]["loc"][:2] == ["body", 1]
+    assert (await page(api)).total == 0
+
+
+async def test_pages_are_followed_by_their_url(api: ApiClient, other: ApiClient) -> None:
+    for client in (api, other):
+        sent = [an_event(age_seconds=n) for n in range(120, 0, -1)]
+        await post(client, *sent)
+        seen, found = [], await page(client, {"filter": {"event": {"prefix": ["thing."]}}, "limit": 50})
+        while True:
+            seen += [event.id for event in found.events]
+            assert found.total == 120
+            if found.next_page is None:
+                break
+            url = urlsplit(found.next_page)
+            assert url.path == f"{client.prefix}/events/filter/next"
+            await post(client, an_event())
+            response = await client.http.get(f"{url.path}?{url.query}")
+            assert response.status == 200
+            found = EventPage.model_validate_json(await response.read())
+        assert seen == [event["id"] for event in reversed(sent)]
+
+
+@pytest.mark.parametrize("limit", [-1, 51])
+async def test_a_page_has_at_most_fifty_events(api: ApiClient, limit: int) -> None:
+    assert (await api.post("/events/filter", {"limit": limit}))[0] == 422
+
+
+async def test_no_events_asked_for_is_no_endless_query(api: ApiClient) -> None:
+    await post(api, an_event())
+    found = await page(api, {"limit": 0})
+    assert (found.events, found.total, found.next_page) == ([], 1, None)
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "e30=", "bm90IGpzb24=", "eyJmaWx0ZXIiOnt9LCJjb3VudCI6MSwicGFnZV9zaXplIjo5OTksIm9mZnNldCI6MH0="]
+)
+async def test_a_token_that_was_never_given_is_refused(api: ApiClient, token: str) -> None:
+    assert (await api.get("/events/filter/next", params={"page-token": token}))[0] == 403
+
+
+async def test_the_token_is_demanded(api: ApiClient) -> None:
+    status, body = await api.get("/events/filter/next")
+    assert status == 422
+    assert body["exception_detail"][0]["loc"] == ["query", "page-token"]
+
+
+async def counts(api: ApiClient, countable: str, body: dict[str, Any]) -> list[EventCount]:
+    status, found = await api.post(f"/events/count-by/{countable}", body)
+    assert status == 200
+    return [EventCount.model_validate_json(orjson.dumps(count)) for count in found]
+
+
+async def test_counts(api: ApiClient) -> None:
+    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    await post(api, an_event("a"), an_event("b", occurred=hour_ago), an_event("b"))
+    assert [(count.value, count.count) for count in await counts(api, "event", {"filter": {}})] == [("b", 2), ("a", 1)]
+    assert [count.count for count in await counts(api, "resource", {"filter": {}})] == [3]
+    recent = {"occurred": {"since": (datetime.now(UTC) - timedelta(hours=5)).isoformat()}}
+    by_time = await counts(api, "time", {"filter": recent, "time_unit": "minute", "time_interval": 30})
+    assert sum(count.count for count in by_time) == 3
+    assert len(by_time) in {10, 11, 12}
+    assert [count.value for count in by_time] == [str(index) for index in range(len(by_time))]
+    by_day = await counts(api, "day", {"filter": {}})
+    assert sum(count.count for count in by_day) == 3
+    assert len(by_day) == 181
+
+
+@pytest.mark.parametrize(
+    ("countable", "body"),
+    [
+        ("moon", {"filter": {}}),
+        ("time", {"filter": {}, "time_interval": 0.001}),
+        ("time", {"filter": {}, "time_unit": "second"}),
+        ("time", {"filter": {}, "time_unit": "fortnight"}),
+        ("time", {}),
+    ],
+)
+async def test_counts_that_make_no_sense(api: ApiClient, countable: str, body: dict[str, Any]) -> None:
+    assert (await api.post(f"/events/count-by/{countable}", body))[0] == 422
+
+
+async def test_deep_and_odd_payloads_come_back_as_they_were(api: ApiClient) -> None:
+    payload: dict[str, Any] = {"ü": "\U0001f600", "n": 2**53, "deep": {}}
+    inner = payload["deep"]
+    for _ in range(150):
+        inner["x"] = {}
+        inner = inner["x"]
+    await post(api, sent := an_event(payload=payload, follows=ids.new_id()))
+    (event,) = (await page(api)).events
+    assert event.payload == payload
+    assert event.follows == sent["follows"]

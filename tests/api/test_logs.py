@@ -1,0 +1,109 @@
+"""Log lines over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from pydantic import TypeAdapter
+
+from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener
+from managedd.api.surface import all_operations
+from managedd.store import executions, rows
+from managedd.store.resources import FLOW_RUN, TASK_RUN
+from managedd.wire.logs import Log
+from tests.api.test_sockets import a_run
+
+if TYPE_CHECKING:
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+
+LOGS = TypeAdapter(list[Log])
+
+
+def a_line(run: str | None, text: str = "hello", **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "prefect.flow_runs",
+        "level": 20,
+        "message": text,
+        "timestamp": "2026-11-22T04:00:28.283520Z",
+        "flow_run_id": run,
+        "task_run_id": None,
+        **changes,
+    }
+
+
+async def read(api: ApiClient, **body: Any) -> list[Log]:
+    response = await api.http.post(api.prefix + "/logs/filter", json=body)
+    assert response.status == 200
+    return LOGS.validate_json(await response.read())
+
+
+async def test_lines_are_kept_and_found(api: ApiClient, other: ApiClient) -> None:
+    run, task = ids.new_id(), ids.new_id()
+    lines = [a_line(run, "one"), a_line(run, "two", level=40, task_run_id=task), a_line(None, "of no run")]
+    assert await api.post("/logs/", lines) == (201, None)
+    assert [line.message for line in await read(api)] == ["one", "two", "of no run"]
+    (found,) = await read(api, logs={"flow_run_id": {"any_": [run]}, "level": {"ge_": 30}})
+    assert (found.message, found.level, found.task_run_id, found.flow_run_id) == ("two", 40, task, run)
+    assert found.timestamp.isoformat() == "2026-11-22T04:00:28.283520+00:00"
+    newest = await read(api, logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_DESC", limit=1, offset=0)
+    assert [line.message for line in newest] == ["two"]
+    assert await read(other) == []
+    assert len({line.id for line in await read(api)}) == 3
+
+
+async def test_clients_may_send_nulls_for_what_they_do_not_ask(api: ApiClient) -> None:
+    assert await read(api, logs=None, limit=None, offset=None, sort="TIMESTAMP_ASC") == []
+
+
+async def test_an_empty_batch_is_no_fault(api: ApiClient) -> None:
+    assert await api.post("/logs/", []) == (201, None)
+
+
+async def test_a_megabyte_line_is_kept_whole(api: ApiClient) -> None:
+    run = ids.new_id()
+    assert (await api.post("/logs/", [a_line(run, "x" * 1_000_000)]))[0] == 201
+    assert [len(line.message) for line in await read(api, logs={"flow_run_id": {"any_": [run]}})] == [1_000_000]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"level": 2**70}, {"flow_run_id": "x"}, {"message": None}, {"timestamp": "soon"}, {"unknown": 1}, {"level": None}],
+)
+async def test_a_bad_line_refuses_the_batch(api: ApiClient, change: dict[str, Any]) -> None:
+    status, body = await api.post("/logs/", [a_line(None), {**a_line(None), **change}])
+    assert status == 422
+    assert body["exception_detail"][0]["loc"][:2] == ["body", 1]
+    assert await read(api) == []
+
+
+async def test_a_run_writes_only_to_its_own_log_and_its_childrens(api: ApiClient) -> None:
+    run, stranger = await a_run(api), await a_run(api)
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> str:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+        task = rows.insert(tx, TASK_RUN, {"name": "t", "flow_run_id": run, "task_key": "k", "dynamic_key": "0"})
+        flow = rows.need(tx, FLOW_RUN, id=run)["flow_id"]
+        return rows.insert(tx, FLOW_RUN, {"name": "child", "flow_id": flow, "parent_task_run_id": task})
+
+    child = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    async with TestClient(TestServer(application)) as http:
+        within = replace(api, http=http)
+        headers = {"Authorization": f"Bearer {key}"}
+        assert (await within.post("/logs/", [a_line(run), a_line(child), a_line(None)], headers=headers))[0] == 201
+        status, body = await within.post("/logs/", [a_line(run), a_line(stranger)], headers=headers)
+        assert status == 403
+        assert stranger in body["detail"]
+        assert (await within.post("/logs/", [a_line(ids.new_id())], headers=headers))[0] == 403
+        assert (await within.post("/logs/", [a_line(run)]))[0] == 401
+    assert len(await read(api)) == 3
