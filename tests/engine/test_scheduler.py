@@ -1,137 +1,31 @@
-"""The scheduler over a real store and a clock that stands still."""
+"""Schedules become runs: the scheduler over a real store and a clock that stands still."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import anyio
-import orjson
 import pytest
 import structlog
 
 from managedd import ids
-from managedd.bus import Bus, Topic
-from managedd.clock import from_us, iso, to_us
-from managedd.config import SchedulerSection
+from managedd.bus import Topic
+from managedd.clock import from_us
 from managedd.engine import scheduler as engine
-from managedd.engine.scheduler import Scheduler
-from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
-from managedd.orchestration import deployments as deploying
-from managedd.orchestration.transition import create_run, create_task_run, propose
-from managedd.store import deployments, executions, rows
-from managedd.store.database import Database
-from managedd.store.resources import DEPLOYMENT_SCHEDULE, FLOW, FLOW_RUN, TASK_RUN
-from managedd.store.workspaces import create, ensure_default
-from managedd.wire.deployments import DeploymentCreate, DeploymentUpdate
-from tests.support.clock import ManualClock
+from managedd.store import deployments, rows
+from managedd.store.resources import DEPLOYMENT_SCHEDULE
+from managedd.store.workspaces import create
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
     from managedd.store.database import Tx
 
+from tests.engine.house import House, cron, every, scheduled
+
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@dataclass
-class House:
-    """A store, its clock, and a scheduler over them."""
-
-    db: Database
-    bus: Bus
-    clock: ManualClock
-    workspace: str = ids.DEFAULT_WORKSPACE_ID
-
-    def scheduler(self, **settings: Any) -> Scheduler:
-        return Scheduler(self.db, self.bus, self.clock, SchedulerSection(**settings))
-
-    async def write(self, fn: Callable[[Tx], Any]) -> Any:
-        return await self.db.write(fn, workspace=self.workspace)
-
-    async def deploy(self, name: str = "prod", *schedules: dict[str, Any], **more: Any) -> str:
-        """The id of the deployment, saved as the API saves it."""
-
-        def body(tx: Tx) -> str:
-            flow = rows.by(tx, FLOW, name="etl")
-            flow_id = flow["id"] if flow is not None else rows.insert(tx, FLOW, {"name": "etl"})
-            sent = {"name": name, "flow_id": flow_id, "schedules": list(schedules), **more}
-            return deploying.save(tx, deploying.draft(tx, DeploymentCreate.model_validate(sent)))[0]
-
-        return str(await self.write(body))
-
-    async def change(self, deployment_id: str, **sent: Any) -> None:
-        def body(tx: Tx) -> None:
-            deploying.change(tx, deploying.draft_change(tx, deployment_id, DeploymentUpdate.model_validate(sent)))
-
-        await self.write(body)
-
-    async def runs(self, deployment_id: str | None = None) -> list[dict[str, Any]]:
-        """The runs, in due order."""
-
-        def body(tx: Tx) -> list[dict[str, Any]]:
-            found = rows.find(tx, FLOW_RUN, [], "EXPECTED_START_TIME_ASC", 2000)
-            runs: list[dict[str, Any]] = orjson.loads(orjson.dumps(found))
-            return [run for run in runs if deployment_id in {None, run["deployment_id"]}]
-
-        found: list[dict[str, Any]] = await self.db.read(body, workspace=self.workspace)
-        return found
-
-    async def times(self, deployment_id: str | None = None) -> list[str]:
-        return [run["next_scheduled_start_time"][:19] for run in await self.runs(deployment_id)]
-
-    async def run(self, state: ProposedState, **values: Any) -> str:
-        """The id of a new run in `state`."""
-
-        def body(tx: Tx) -> str:
-            flow = rows.by(tx, FLOW, name="etl")
-            flow_id = flow["id"] if flow is not None else rows.insert(tx, FLOW, {"name": "etl"})
-            return create_run(tx, {"name": "r", "flow_id": flow_id, **values}, state)[0]
-
-        return str(await self.write(body))
-
-    async def state(self, run_id: str) -> tuple[str, str, str | None]:
-        run: dict[str, Any] = await self.db.read(lambda tx: rows.get(tx, FLOW_RUN, run_id), workspace=self.workspace)
-        return run["state"]["type"], run["state"]["name"], run["state"]["message"]
-
-    async def propose(self, run_id: str, type_: StateType, **more: Any) -> None:
-        outcome = await self.write(lambda tx: propose(tx, run_id, ProposedState(type=type_, **more), force=True))
-        assert outcome.created
-
-
-@pytest.fixture
-async def house(anyio_backend: str, tmp_path: Path) -> AsyncIterator[House]:
-    bus, clock = Bus(), ManualClock()
-    db = await Database.open(tmp_path / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state")
-    try:
-        await db.write(lambda tx: ensure_default(tx, plan="pro"))
-        yield House(db=db, bus=bus, clock=clock)
-    finally:
-        await db.close()
-
-
-def cron(text: str, timezone: str = "UTC", **more: Any) -> dict[str, Any]:
-    return {"schedule": {"cron": text, "timezone": timezone}, **more}
-
-
-def every(seconds: float, **more: Any) -> dict[str, Any]:
-    anchor = {"anchor_date": "2026-01-01T00:00:00Z"}
-    return {"schedule": {"interval": seconds, **anchor}, **more}
-
-
-def scheduled(house: House, seconds: float = 0) -> ProposedState:
-    moment = iso(house.clock.now_us() + round(seconds * 1_000_000))
-    return ProposedState(type=StateType.SCHEDULED, details={"scheduled_time": moment})
 
 
 # --- schedules become runs ----------------------------------------------------------------------------------------------
@@ -370,175 +264,6 @@ async def test_the_index_carries_the_question(house: House) -> None:
         return " ".join(row["detail"] for row in tx.all(f"EXPLAIN QUERY PLAN {engine.schedules._AHEAD}", parameters))
 
     assert "flow_runs_schedule" in await house.db.read(plan)
-
-
-# --- late ------------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_run_that_did_not_start_is_late_once(house: House) -> None:
-    run_id = await house.run(scheduled(house, 10))
-    scheduler = house.scheduler()
-    for advance, made, name in ((10, 0, "Scheduled"), (14.9, 0, "Scheduled"), (0.1, 1, "Late"), (60, 0, "Late")):
-        house.clock.advance(advance)
-        assert (await scheduler.mark_late(), (await house.state(run_id))[1]) == (made, name)
-    (run,) = await house.runs()
-    assert run["next_scheduled_start_time"] == iso(to_us(datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)))
-
-
-async def test_only_the_name_scheduled_becomes_late(house: House) -> None:
-    state = scheduled(house)
-    retry = await house.run(ProposedState(type=state.type, name="AwaitingRetry", details=state.details))
-    begun = await house.run(state)
-    await house.propose(begun, StateType.RUNNING)
-    house.clock.advance(60)
-    assert await house.scheduler().mark_late() == 0
-    assert (await house.state(retry))[1] == "AwaitingRetry"
-
-
-async def test_a_late_run_without_a_slot_is_dropped_where_its_deployment_says_so(house: House) -> None:
-    deployment_id = await house.deploy(
-        "prod", concurrency_limit=1, concurrency_options={"collision_strategy": "CANCEL_NEW"}
-    )
-    holder = await house.run(scheduled(house), deployment_id=deployment_id)
-    await house.propose(holder, StateType.RUNNING)
-    waiting = await house.run(scheduled(house), deployment_id=deployment_id)
-    house.clock.advance(20)
-    assert await house.scheduler().mark_late() == 1
-    assert (await house.state(waiting))[0] == "CANCELLED"
-
-
-async def test_many_late_runs_are_marked_in_batches(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "RUNS_PER_BATCH", 4)
-    for _ in range(10):
-        await house.run(scheduled(house))
-    house.clock.advance(20)
-    assert await house.scheduler().mark_late() == 10
-
-
-async def test_one_run_that_cannot_be_marked_spoils_nothing_for_the_others(house: House) -> None:
-    good, bad, also_good = [await house.run(scheduled(house)) for _ in range(3)]
-    await house.write(lambda tx: tx.execute("UPDATE flow_runs SET empirical_policy = 'nonsense' WHERE id = ?", (bad,)))
-    house.clock.advance(20)
-    with structlog.testing.capture_logs() as logs:
-        assert await house.scheduler().mark_late() == 2
-    assert [entry["run_id"] for entry in logs if entry["event"] == "run.skipped"] == [bad]
-    assert [(await house.state(run_id))[1] for run_id in (good, also_good)] == ["Late", "Late"]
-
-
-async def test_the_next_look_is_when_something_is_due(house: House) -> None:
-    scheduler = house.scheduler()
-    assert await scheduler._next_look_seconds() == engine.LOOK_SECONDS
-    await house.run(scheduled(house, -12))
-    assert await scheduler._next_look_seconds() == pytest.approx(3.0)
-    paused = await house.run(scheduled(house))
-    await house.propose(paused, StateType.PAUSED, details={"pause_timeout": iso(house.clock.now_us() + 1_500_000)})
-    assert await scheduler._next_look_seconds() == pytest.approx(1.5, abs=0.002)
-
-
-# --- pauses ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "timeout", ["2026-03-02T12:00:30Z", "2026-03-02T12:00:30.000000+00:00", "2026-03-02T13:00:30+01:00"]
-)
-async def test_a_pause_that_lasts_too_long_fails_the_run(house: House, timeout: str) -> None:
-    run_id = await house.run(scheduled(house))
-    await house.propose(run_id, StateType.RUNNING)
-    await house.propose(run_id, StateType.PAUSED, details={"pause_timeout": timeout, "pause_key": "1"})
-    forever = await house.run(scheduled(house))
-    await house.propose(forever, StateType.PAUSED)
-    scheduler = house.scheduler()
-    house.clock.advance(29.9)
-    assert await scheduler.expire_pauses() == 0
-    house.clock.advance(0.2)
-    assert await scheduler.expire_pauses() == 1
-    type_, _, message = await house.state(run_id)
-    assert (type_, "never resumed" in str(message)) == ("FAILED", True)
-    assert (await house.state(forever))[0] == "PAUSED"
-    assert await scheduler.expire_pauses() == 0
-
-
-# --- what cancelled runs leave behind ----------------------------------------------------------------------------------------
-
-
-async def parent_with_child(house: House, **child: Any) -> tuple[str, str, str]:
-    parent = await house.run(scheduled(house))
-    await house.propose(parent, StateType.RUNNING)
-    values = {"name": "t", "flow_run_id": parent, "task_key": "k", "dynamic_key": "0"}
-    task_run, _ = await house.write(lambda tx: create_task_run(tx, values, ProposedState(type=StateType.PENDING)))
-    subflow = await house.run(scheduled(house), parent_task_run_id=task_run, **child)
-    await house.propose(subflow, StateType.RUNNING)
-    return parent, task_run, subflow
-
-
-async def task_state(house: House, task_run: str) -> str:
-    found = await house.db.read(lambda tx: rows.get(tx, TASK_RUN, task_run), workspace=house.workspace)
-    return str(found["state_type"])
-
-
-async def test_what_ran_below_a_cancelled_run_is_cancelled(house: House) -> None:
-    parent, task_run, subflow = await parent_with_child(house)
-    plain, _ = await house.write(
-        lambda tx: create_task_run(
-            tx,
-            {"name": "p", "flow_run_id": parent, "task_key": "p", "dynamic_key": "0"},
-            ProposedState(type=StateType.RUNNING),
-        )
-    )
-    scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 0
-    await house.propose(parent, StateType.CANCELLED)
-    assert await scheduler.cancel_children() == 2
-    type_, _, message = await house.state(subflow)
-    assert (type_, message) == ("CANCELLED", "The parent flow run was cancelled.")
-    assert [await task_state(house, each) for each in (task_run, plain)] == ["CANCELLED", "CANCELLED"]
-    assert await scheduler.cancel_children() == 0
-
-
-async def test_a_subflow_in_a_place_of_its_own_is_told_to_stop(house: House) -> None:
-    deployment_id = await house.deploy("child")
-    parent, task_run, subflow = await parent_with_child(house, deployment_id=deployment_id, infrastructure_pid="c1")
-    await house.propose(parent, StateType.CANCELLED)
-    scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 1
-    assert (await house.state(subflow))[0] == "CANCELLING"
-    assert await scheduler.cancel_children() == 0
-    assert await task_state(house, task_run) == "CANCELLING"
-
-
-async def test_children_of_runs_that_ended_otherwise_go_on(house: House) -> None:
-    parent, _, subflow = await parent_with_child(house)
-    await house.propose(parent, StateType.FAILED)
-    assert await house.scheduler().cancel_children() == 0
-    assert (await house.state(subflow))[0] == "RUNNING"
-
-
-async def test_a_day_is_looked_back_once_and_then_minutes(house: House) -> None:
-    parent, _, subflow = await parent_with_child(house)
-    await house.propose(parent, StateType.CANCELLED)
-    house.clock.advance(20 * 3600)
-    scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 1
-    await house.propose(subflow, StateType.RUNNING)
-    assert await scheduler.cancel_children() == 0
-    assert await house.scheduler().cancel_children() == 1
-
-
-async def test_a_run_that_stays_cancelling_without_a_container_is_cancelled(house: House) -> None:
-    served, ours = [await house.run(scheduled(house)) for _ in range(2)]
-    for run_id in (served, ours):
-        await house.propose(run_id, StateType.RUNNING)
-    await house.write(lambda tx: executions.insert(tx, flow_run_id=ours, work_pool_id=None, driver="fake"))
-    await house.write(lambda tx: tx.execute("UPDATE flow_runs SET infrastructure_pid = 'x'"))
-    for run_id in (served, ours):
-        await house.propose(run_id, StateType.CANCELLING)
-    scheduler = house.scheduler()
-    house.clock.advance(299)
-    assert await scheduler.end_cancelling() == 0
-    house.clock.advance(2)
-    assert await scheduler.end_cancelling() == 1
-    assert (await house.state(served))[0] == "CANCELLED"
-    assert (await house.state(ours))[0] == "CANCELLING"
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+"""Fixtures over a real store and a manual clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from managedd.bus import Bus
+from managedd.store.database import Database
+from managedd.store.workspaces import ensure_default
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+from tests.engine.house import House
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def house(anyio_backend: str, tmp_path: Path) -> AsyncIterator[House]:
+    bus, clock = Bus(), ManualClock()
+    db = await Database.open(tmp_path / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state")
+    try:
+        await db.write(lambda tx: ensure_default(tx, plan="pro"))
+        yield House(db=db, bus=bus, clock=clock)
+    finally:
+        await db.close()
