@@ -36,6 +36,8 @@ MODULES: tuple[str, ...] = (
     "artifacts",
     "concurrency_limits",
     "concurrency_limits_v2",
+    "automations",
+    "me",
 )
 """Modules of `managedd.api.routes`, one per line."""
 

@@ -31,7 +31,8 @@ RunLimit = Annotated[int, Field(ge=0, le=200)]
 @operation("POST", "/work_pools/", tag=TAG, returns=WorkPoolResponse, status=201)
 async def create_work_pool(ctx: Context, work_pool: WorkPoolCreate) -> rows.Wire:
     """The work pool exists, with a queue called `default`. 409 when there is one of that name."""
-    pool_rules.check_new(work_pool.name, work_pool.type, work_pool.base_job_template)
+    # On a reader's thread: checking a template costs the processor something, and must hold up neither the loop nor the writer.
+    await ctx.read(lambda tx: pool_rules.check_new(work_pool.name, work_pool.type, work_pool.base_job_template))
     values = work_pool.model_dump(mode="json")
 
     def body(tx: Any) -> rows.Wire:
@@ -69,12 +70,13 @@ async def update_work_pool(ctx: Context, name: str, work_pool: WorkPoolUpdate) -
     """The work pool has the given values; a null description or concurrency limit is cleared. Waiting runs are looked at again."""
     changes = work_pool.model_dump(mode="json", exclude_unset=True)
 
-    def body(tx: Any) -> None:
+    def checked(tx: Any) -> str:
         pool = pool_rows.named(tx, name)
         pool_rules.check_change(name, pool["type"], changes)
-        pool_rows.update(tx, pool["id"], changes)
+        return str(pool["id"])
 
-    await ctx.write(body)
+    pool_id = await ctx.read(checked)
+    await ctx.write(lambda tx: pool_rows.update(tx, pool_id, changes))
 
 
 @operation("DELETE", "/work_pools/{name}", tag=TAG, status=204)
