@@ -22,8 +22,9 @@ from prefect import flow
 
 for one in json.loads(sys.argv[1]):
     given = flow.from_source(source=one["source"], entrypoint=one["entrypoint"])
-    print(given.deploy(name=one["name"], work_pool_name=one["pool"], job_variables=one["job_variables"],
-                       print_next_steps=False, **one["options"]))
+    made = given.deploy(name=one["name"], work_pool_name=one["pool"], job_variables=one["job_variables"],
+                        print_next_steps=False, **one["options"])
+    print("\\nDEPLOYED", made)
 """
 """A script as in Prefect's own guide: code in a repository, deployed to a managed pool."""
 
@@ -68,7 +69,8 @@ class Place:
             missing = [one for one, key in zip(complete, keys, strict=True) if key not in self._deployed]
             if missing:
                 done = self.user.python(DEPLOY, json.dumps(missing), timeout=150)
-                for one, made in zip(missing, done.out.split()[-len(missing) :], strict=True):
+                ids = [line.split()[1] for line in done.out.splitlines() if line.startswith("DEPLOYED ")]
+                for one, made in zip(missing, ids, strict=True):
                     self._deployed[one["entrypoint"], one["name"]] = made
             return [self._deployed[key] for key in keys]
 

@@ -171,6 +171,18 @@ class LiveDaemon:
         """The executions of a run, the first first."""
         return self.query("SELECT * FROM executions WHERE flow_run_id = ? ORDER BY attempt", flow_run_id)
 
+    def ended(self, flow_run_id: str, *, seconds: float = 20) -> list[dict[str, Any]]:
+        """The executions of a run once all of them have ended and no container is left."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.executions(flow_run_id)
+            if found and all(one["phase"] in {"FINALIZED", "LOST"} for one in found):
+                break
+            assert time.monotonic() < deadline, f"not ended: {found}\n{self.log_tail()}"
+            time.sleep(0.1)
+        self.wait_no_containers(flow_run_id=flow_run_id, seconds=seconds)
+        return found
+
     def docker(self, *arguments: str, check: bool = True, timeout: float = 60) -> str:
         """What the docker command line says."""
         assert self.docker_host is not None

@@ -61,6 +61,7 @@ class PrefectUser:
             "DO_NOT_TRACK": "1",
             "NO_COLOR": "1",
             "TERM": "dumb",
+            "PYTHONUTF8": "1",
             "COLUMNS": "240",
             "NO_PROXY": "*",
             **environment,
@@ -89,7 +90,7 @@ class PrefectUser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         )
 
     def all(self, *commands: Sequence[str]) -> list[Done]:
@@ -107,7 +108,7 @@ class PrefectUser:
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 check=False,
                 timeout=timeout,
             )

@@ -120,7 +120,9 @@ class Answer(RunInput):
 
 @flow(log_prints=True)
 def asks() -> None:
-    answer = pause_flow_run(wait_for_input=Answer.with_initial_data(description="Who?", age=4), timeout=100, poll_interval=1)
+    answer = pause_flow_run(
+        wait_for_input=Answer.with_initial_data(description="Who?", age=4), timeout=100, poll_interval=1
+    )
     print(f"{answer.name} is {answer.age}")
 
 

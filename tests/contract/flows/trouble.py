@@ -1,0 +1,64 @@
+"""Flows that can hardly be cancelled, and flows that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+from prefect import flow, get_run_logger
+
+
+@flow(log_prints=True)
+def ticks(seconds: float = 300) -> None:
+    """Easy to cancel; its child is not."""
+    subprocess.Popen(["sh", "-c", "trap '' TERM INT; while :; do sleep 1; done"], start_new_session=True)
+    print("ticking", flush=True)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.2)
+
+
+@flow(log_prints=True)
+def deaf() -> None:
+    """Nobody here listens: the process that hears of a cancellation is stopped, and signals are ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    print("deaf now")
+    while True:
+        time.sleep(1)
+
+
+@flow(log_prints=True)
+def in_c() -> None:
+    """One call that does not come back to the interpreter."""
+    print("counting")
+    time.sleep(1)
+    sum(range(10**15))
+
+
+@flow(log_prints=True)
+def engine_kills_itself() -> None:
+    print("killing the engine", time.time())
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@flow(log_prints=True)
+def supervisor_dies() -> None:
+    """As if the whole process tree of the client were killed."""
+    print("last words", time.time())
+    time.sleep(1)
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@flow(log_prints=True)
+def eats_memory() -> None:
+    get_run_logger().info("eating")
+    time.sleep(1)
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1024) * 16 * 1024))
