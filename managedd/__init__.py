@@ -4,14 +4,30 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 
 | layer         | modules                              |
 |---------------|--------------------------------------|
+| entry         | __main__                             |
 | command line  | cli                                  |
 | composition   | daemon                               |
+| engine room   | engine_room                          |
+| host          | listeners, notify                    |
 | edges         | api, engine, drivers                 |
 | state rules   | orchestration                        |
 | store         | store                                |
 | wire          | wire                                 |
 | vocabulary    | model, bus, config, observe          |
-| ground        | errors, clock, ids                   |
+| ground        | errors, clock, ids, failpoints       |
+
+A library that could spread has a home; SQL text has the same home as SQLite:
+
+| library       | only in                              |
+|---------------|--------------------------------------|
+| aiohttp.web   | api, listeners                       |
+| aiodocker     | drivers                              |
+| aiosqlite     | store                                |
+| sqlite3       | store                                |
+| pydantic      | api, store, wire, config             |
+| cyclopts      | cli                                  |
+| rich          | cli                                  |
+| prefect       |                                      |
 """
 
 from __future__ import annotations

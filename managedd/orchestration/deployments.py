@@ -184,9 +184,7 @@ def start(tx: Tx, good: RunDraft, *, client: Client) -> tuple[str, bool]:
     Raises ManagedError(NOT_FOUND) when the deployment is gone. If it was changed since the draft, the request is checked again.
     """
     deployment_id = good.deployment["id"]
-    updated = tx.scalar(
-        "SELECT updated FROM deployments WHERE id = ? AND workspace_id = ?", (deployment_id, tx.workspace)
-    )
+    updated = deployments.updated(tx, deployment_id)
     if updated is None:
         raise not_found(DEPLOYMENT.label, deployment_id)
     if updated != good.deployment["updated"]:

@@ -305,7 +305,7 @@ _VALIDATOR = create(
         "unevaluatedProperties": _unevaluated_properties,
         "uniqueItems": _unique_items,
     },
-    version="managedd",
+    # No `version`: with one, the library would take this validator for everyone's draft 2020-12.
     type_checker=Draft202012Validator.TYPE_CHECKER,
     id_of=Draft202012Validator.ID_OF,  # type: ignore[arg-type]  # may be None, whatever the stub of create says
     applicable_validators=_keywords,

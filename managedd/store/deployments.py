@@ -35,6 +35,14 @@ def need(tx: Tx, deployment_id: str) -> dict[str, Any]:
     return rows.need(tx, DEPLOYMENT, id=deployment_id)
 
 
+def updated(tx: Tx, deployment_id: str) -> int | None:
+    """When the deployment was last changed, microseconds; None when there is none."""
+    moment: int | None = tx.scalar(
+        "SELECT updated FROM deployments WHERE id = ? AND workspace_id = ?", (deployment_id, tx.workspace)
+    )
+    return moment
+
+
 def pool_of(tx: Tx, flow_id: str, name: str) -> str | None:
     """The name of the pool that the flow's deployment `name` has, if there is such a deployment and it has one."""
     found = rows.record(tx, DEPLOYMENT, flow_id=flow_id, name=name)
