@@ -24,6 +24,7 @@ MODULES: tuple[str, ...] = (
     "sockets",
     "states",
     "work_pools",
+    "work_pool_queues",
     "work_queues",
     "workers",
     "collections",

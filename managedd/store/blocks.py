@@ -100,6 +100,19 @@ def named_document(tx: Tx, slug: str, name: str, *, include_secrets: bool) -> Wi
     return _whole(tx, [found], include_secrets=include_secrets)[0]
 
 
+def register_schema(tx: Tx, values: Mapping[str, Any], nested_slugs: Iterable[str]) -> tuple[Wire, bool]:
+    """The schema of that checksum and version, and whether it is new. Raises ManagedError(NOT_FOUND, CONFLICT)."""
+    rows.get(tx, BLOCK_TYPE, values["block_type_id"])
+    found = schema_by_checksum(tx, values["checksum"], values["version"])
+    if found is not None:
+        return found, False
+    for slug in sorted(nested_slugs):
+        if rows.record(tx, BLOCK_TYPE, slug=slug) is None:
+            raise conflict(f"Cannot create block schema because block type {slug!r} was not found.")
+    schema_id = rows.insert(tx, BLOCK_SCHEMA, values)
+    return with_types(tx, [rows.get(tx, BLOCK_SCHEMA, schema_id)])[0], True
+
+
 def schemas(tx: Tx, filters: rows.Filters, limit: int | None, offset: int) -> list[Wire]:
     """A page of schemas with their types, newest first."""
     return with_types(tx, rows.find(tx, BLOCK_SCHEMA, filters, "CREATED_DESC", limit, offset))
@@ -117,11 +130,6 @@ def with_types(tx: Tx, page: list[Wire]) -> list[Wire]:
     """The schemas, each with its block type."""
     types = _by_id(tx, BLOCK_TYPE, {schema["block_type_id"] for schema in page})
     return [{**schema, "block_type": types[schema["block_type_id"]]} for schema in page]
-
-
-def missing_slugs(tx: Tx, slugs: Iterable[str]) -> list[str]:
-    """Those of `slugs` that are no block type here."""
-    return [slug for slug in sorted(slugs) if rows.record(tx, BLOCK_TYPE, slug=slug) is None]
 
 
 def capabilities(tx: Tx) -> list[str]:

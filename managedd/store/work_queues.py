@@ -8,7 +8,7 @@ from managedd.bus import Topic
 from managedd.clock import iso
 from managedd.errors import ErrorCode, ManagedError, conflict, not_found
 from managedd.store import rows
-from managedd.store.resources import OCCUPYING_SQL, QUEUE_POLLED_SECONDS, WORK_QUEUE
+from managedd.store.resources import OCCUPYING_SQL, QUEUE_POLLED_SECONDS, WORK_POOL, WORK_QUEUE
 from managedd.store.transaction import IntegrityFault
 
 if TYPE_CHECKING:
@@ -90,6 +90,14 @@ def in_pool(tx: Tx, pool: Mapping[str, Any], name: str) -> dict[str, Any]:
     if found is None:
         raise not_found(WORK_QUEUE.label, f"{pool['name']}/{name}")
     return found
+
+
+def named(tx: Tx, pool_name: str, name: str) -> str:
+    """The id of the queue called `name` of the pool called `pool_name`. Raises ManagedError(NOT_FOUND)."""
+    pool = rows.record(tx, WORK_POOL, name=pool_name)
+    if pool is None:
+        raise not_found(WORK_POOL.label, pool_name)
+    return str(in_pool(tx, pool, name)["id"])
 
 
 def find(tx: Tx, filters: rows.Filters, pool_id: str | None, limit: int | None, offset: int) -> list[Wire]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MAX_STATEMENTS = 10
 WAIVED = {
-    "create_block_schema": "its one transaction looks, refuses or makes: four answers",
     "download_logs": "it streams: headers, pages, the end",
     "events_out": "a websocket's whole life",
 }

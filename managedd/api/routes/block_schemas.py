@@ -7,7 +7,7 @@ from uuid import UUID
 
 from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
-from managedd.errors import conflict, forbidden, not_found
+from managedd.errors import forbidden, not_found
 from managedd.orchestration.block_schemas import checksum as checksum_of
 from managedd.orchestration.block_schemas import nested_slugs
 from managedd.store import blocks, rows
@@ -22,20 +22,10 @@ TAG = "Block schemas"
 @operation("POST", "/block_schemas/", tag=TAG, returns=BlockSchema, status=201)
 async def create_block_schema(ctx: Context, block_schema: BlockSchemaCreate) -> Reply:
     """The block schema exists (201); one with the same checksum and version is answered instead (200)."""
-    checksum = checksum_of(block_schema.fields)
-
-    def body(tx: Any) -> Reply:
-        rows.get(tx, BLOCK_TYPE, block_schema.block_type_id)
-        found = blocks.schema_by_checksum(tx, checksum, block_schema.version)
-        if found is not None:
-            return Reply(body=found)
-        missing = blocks.missing_slugs(tx, nested_slugs(block_schema.fields))
-        if missing:
-            raise conflict(f"Cannot create block schema because block type {missing[0]!r} was not found.")
-        rows.insert(tx, BLOCK_SCHEMA, {**block_schema.model_dump(), "checksum": checksum})
-        return Reply(body=blocks.schema_by_checksum(tx, checksum, block_schema.version), status=201)
-
-    return await ctx.write(body)
+    values = {**block_schema.model_dump(), "checksum": checksum_of(block_schema.fields)}
+    slugs = nested_slugs(block_schema.fields)
+    made, created = await ctx.write(lambda tx: blocks.register_schema(tx, values, slugs))
+    return Reply(body=made, status=201 if created else 200)
 
 
 @operation("GET", "/block_schemas/{id}", tag=TAG, returns=BlockSchema)

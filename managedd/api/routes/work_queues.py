@@ -1,4 +1,4 @@
-"""Work Queues: of a pool by name, and any by id."""
+"""Work Queues: any by id, as the engine inside a run reads its own."""
 
 from __future__ import annotations
 
@@ -24,69 +24,12 @@ from managedd.wire.work_queues import (
 )
 
 TAG = "Work Queues"
-POOLS = "Work Pools"
 AGENT_POOL = "default-agent-pool"
 """Where Prefect puts queues that are made without naming a pool."""
 
 
-@operation("POST", "/work_pools/{work_pool_name}/queues", tag=POOLS, returns=WorkQueueResponse, status=201)
-async def create_work_queue(ctx: Context, work_pool_name: str, work_queue: WorkQueueCreate) -> rows.Wire:
-    """The pool has the queue; one whose priority it takes moves down. 409 when the pool has one of that name."""
-    values = work_queue.model_dump(mode="json")
-
-    def body(tx: Any) -> rows.Wire:
-        pool = pool_rows.named(tx, work_pool_name)
-        return rows.get(tx, WORK_QUEUE, queue_rows.create(tx, pool["id"], values))
-
-    return await ctx.write(body)
-
-
-@operation("GET", "/work_pools/{work_pool_name}/queues/{name}", tag=POOLS, returns=WorkQueueResponse)
-async def read_work_queue(ctx: Context, work_pool_name: str, name: str) -> rows.Wire:
-    """Read a queue of a work pool."""
-    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, _queue(tx, work_pool_name, name)))
-
-
-@operation("POST", "/work_pools/{work_pool_name}/queues/filter", tag=POOLS, returns=list[WorkQueueResponse])
-async def read_work_queues(
-    ctx: Context,
-    work_pool_name: str,
-    *,
-    work_queues: WorkQueueFilter | None = None,
-    limit: Limit = None,
-    offset: Offset = 0,
-) -> list[rows.Wire]:
-    """The pool's queues that the filter admits, most urgent first."""
-
-    def body(tx: Any) -> list[rows.Wire]:
-        pool = pool_rows.named(tx, work_pool_name)
-        return queue_rows.find(tx, [(WORK_QUEUE, work_queues)], pool["id"], limit, offset)
-
-    return await ctx.read(body)
-
-
-@operation("PATCH", "/work_pools/{work_pool_name}/queues/{name}", tag=POOLS, status=204)
-async def update_work_queue(ctx: Context, work_pool_name: str, name: str, work_queue: WorkQueueUpdate) -> None:
-    """The queue has the given values; a null concurrency limit is cleared. Waiting runs are looked at again."""
-    changes = work_queue.model_dump(exclude_unset=True)
-    await ctx.write(lambda tx: queue_rows.update(tx, _queue(tx, work_pool_name, name), changes))
-
-
-@operation("DELETE", "/work_pools/{work_pool_name}/queues/{name}", tag=POOLS, status=204)
-async def delete_work_queue(ctx: Context, work_pool_name: str, name: str) -> None:
-    """The queue is gone; what waits in it keeps waiting without one. 403 for the pool's default queue."""
-    await ctx.write(lambda tx: queue_rows.delete(tx, _queue(tx, work_pool_name, name)))
-
-
-def _queue(tx: Any, pool_name: str, name: str) -> str:
-    return str(queue_rows.in_pool(tx, pool_rows.named(tx, pool_name), name)["id"])
-
-
-# By id, as the engine inside a run reads its own queue.
-
-
 @operation("POST", "/work_queues/", tag=TAG, returns=WorkQueueResponse, status=201)
-async def create_agent_work_queue(ctx: Context, work_queue: WorkQueueCreate) -> rows.Wire:
+async def create_work_queue(ctx: Context, work_queue: WorkQueueCreate) -> rows.Wire:
     """The queue exists in the pool of agents, which is made when it is missing. 409 when there is one of that name."""
     values = work_queue.model_dump(mode="json")
 
@@ -103,7 +46,7 @@ async def create_agent_work_queue(ctx: Context, work_queue: WorkQueueCreate) -> 
 
 
 @operation("GET", "/work_queues/{id}", tag=TAG, returns=WorkQueueResponse)
-async def read_work_queue_by_id(ctx: Context, id: UUID) -> rows.Wire:
+async def read_work_queue(ctx: Context, id: UUID) -> rows.Wire:
     """Get a work queue by id."""
     return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, id))
 
@@ -111,11 +54,11 @@ async def read_work_queue_by_id(ctx: Context, id: UUID) -> rows.Wire:
 @operation("GET", "/work_queues/name/{name}", tag=TAG, returns=WorkQueueResponse)
 async def read_work_queue_by_name(ctx: Context, name: str) -> rows.Wire:
     """Get a work queue of the pool of agents by name."""
-    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, _queue(tx, AGENT_POOL, name)))
+    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, AGENT_POOL, name)))
 
 
 @operation("POST", "/work_queues/filter", tag=TAG, returns=list[WorkQueueResponse])
-async def read_all_work_queues(
+async def read_work_queues(
     ctx: Context, *, limit: Limit = None, offset: Offset = 0, work_queues: WorkQueueFilter | None = None
 ) -> list[rows.Wire]:
     """Query for work queues of every pool, by name."""
@@ -123,14 +66,14 @@ async def read_all_work_queues(
 
 
 @operation("PATCH", "/work_queues/{id}", tag=TAG, status=204)
-async def update_work_queue_by_id(ctx: Context, id: UUID, work_queue: WorkQueueUpdate) -> None:
+async def update_work_queue(ctx: Context, id: UUID, work_queue: WorkQueueUpdate) -> None:
     """The queue has the given values; a null concurrency limit is cleared. Waiting runs are looked at again."""
     changes = work_queue.model_dump(exclude_unset=True)
     await ctx.write(lambda tx: queue_rows.update(tx, str(id), changes))
 
 
 @operation("DELETE", "/work_queues/{id}", tag=TAG, status=204)
-async def delete_work_queue_by_id(ctx: Context, id: UUID) -> None:
+async def delete_work_queue(ctx: Context, id: UUID) -> None:
     """The queue is gone; what waits in it keeps waiting without one. 403 for a pool's default queue."""
     await ctx.write(lambda tx: queue_rows.delete(tx, str(id)))
 
