@@ -213,6 +213,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.runs.driver == "process":
+            raise ValueError(
+                "runs.driver = 'process' is not offered yet: runs need a container engine; allowed: auto, docker"
+            )
         if self.default_plan not in self.plans:
             raise ValueError(f"default_plan = {self.default_plan!r} is no plan; plans: {', '.join(sorted(self.plans))}")
         if self.server.auth_string is None and not _is_loopback(self.server.host):
