@@ -2,7 +2,8 @@
 
 Prefect has 104 filter models made of a dozen leaf operators. Each operator is one row of `OPERATORS` below: what it means on a scalar
 column, and what on a list of tags. Prefect's quirks are kept, by name: an empty list in `not_any_` or `all_` and an empty `like_` mean
-"no filter"; `like_` does not escape `%` and `_`; an empty `any_` matches nothing.
+"no filter"; `like_` and `startswith_` do not escape `%` and `_`; an empty `any_` matches nothing; a part that asks for nothing holds for
+every row, so that an `or_` with one admits all; a filter on another resource demands that there is one, also when it asks for nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from uuid import UUID
 import orjson
 
 from managedd.clock import to_us
-from managedd.store.tables import Clause, Column, Kind, Nested, Table
+from managedd.store.tables import Clause, Column, Kind, Nested, Related, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -88,7 +89,7 @@ def _like(column: Column, value: Any) -> Clause | None:
 def _startswith(column: Column, value: Any) -> Clause | None:
     if not value:
         return None
-    return " OR ".join(f"substr({column.expr}, 1, length(?)) = ?" for _ in value), [p for v in value for p in (v, v)]
+    return " OR ".join(f"{column.expr} LIKE ?" for _ in value), [f"{prefix}%" for prefix in value]
 
 
 def _compare(operator: str) -> Callable[[Column, Any], Clause | None]:
@@ -126,12 +127,21 @@ def _join(clauses: Sequence[Clause], operator: str) -> Clause | None:
     return f" {operator} ".join(f"({sql})" for sql, _ in clauses), [p for _, params in clauses for p in params]
 
 
+def combine(clauses: Sequence[Clause | None], model: BaseModel) -> Clause | None:
+    """What `clauses` say together by the operator of `model`; None among them holds for every row, and as a result."""
+    given = [clause for clause in clauses if clause is not None]
+    operator = _operator(model)
+    if operator == "OR" and len(given) < len(clauses):
+        return None
+    return _join(given, operator)
+
+
 def _operator(model: BaseModel) -> str:
-    operator = to_param(getattr(model, "operator", "and_"))
-    return "OR" if operator == "or_" else "AND"
+    return "OR" if getattr(model, "operator", "and_") == "or_" else "AND"
 
 
-def _leaf(model: BaseModel, column: Column) -> Clause | None:
+def compile_leaf(model: BaseModel, column: Column) -> Clause | None:
+    """What the operators of `model` say of `column`, or None when they say nothing."""
     clauses = []
     for name in type(model).model_fields:
         value = getattr(model, name)
@@ -147,7 +157,7 @@ def _nested(model: BaseModel, nested: Nested) -> Clause | None:
     clauses = []
     for name, column in nested.fields.items():
         value = getattr(model, name, None)
-        clause = None if value is None else _leaf(value, column)
+        clause = None if value is None else compile_leaf(value, column)
         if clause is not None:
             clauses.append(clause)
     return _join(clauses, _operator(model))
@@ -162,37 +172,58 @@ def compile_filter(model: BaseModel, table: Table) -> Clause | None:
             continue
         binding = table.filters.get(name) or table.column(name)
         if isinstance(binding, Column):
-            clause = _leaf(value, binding)
+            clauses.append(compile_leaf(value, binding))
         elif isinstance(binding, Nested):
-            clause = _nested(value, binding)
+            clauses.append(_nested(value, binding))
         else:
-            clause = binding(value)
-        if clause is not None:
-            clauses.append(clause)
-    return _join(clauses, _operator(model))
-
-
-Relations = dict[tuple[str, str], str]
-"""(queried table, filtered table) → `FROM … WHERE <the join condition>`."""
+            clauses.append(binding(value))
+    return combine(clauses, model)
 
 
 def where(
-    workspace: str, table: Table, filters: Iterable[tuple[Table, BaseModel | None]], relations: Relations
+    workspace: str,
+    table: Table,
+    filters: Iterable[tuple[Table, BaseModel | None]],
+    relations: Mapping[str, Sequence[Related]],
 ) -> Clause:
     """The whole WHERE of a query in `workspace`: filters on other tables become EXISTS over `relations`."""
-    clauses: list[Clause] = [(f"{table.name}.workspace_id = ?", [workspace])]
-    for other, model in filters:
-        clause = None if model is None else compile_filter(model, other)
-        if clause is None:
-            continue
-        sql, params = clause
-        if other.name == table.name:
-            clauses.append(clause)
-        else:
-            source = relations[(table.name, other.name)]
-            clauses.append(
-                (f"EXISTS (SELECT 1 {source} AND {other.name}.workspace_id = ? AND ({sql}))", [workspace, *params])
-            )
-    joined = _join(clauses, "AND")
+    given = {other.name: (other, model) for other, model in filters if model is not None}
+    clauses: list[Clause | None] = [(f"{table.name}.workspace_id = ?", [workspace])]
+    if table.name in given:
+        clauses.append(compile_filter(given.pop(table.name)[1], table))
+    for related in relations.get(table.name, ()):
+        chosen = [given.pop(name) for name in related.joins if name in given]
+        if chosen:
+            clauses += [_by_key(related, chosen), _exists_related(workspace, related, chosen)]
+    if given:
+        raise KeyError(f"{table.name} can't be filtered by {', '.join(given)}")
+    joined = _join([clause for clause in clauses if clause is not None], "AND")
     assert joined is not None
     return joined
+
+
+def _exists_related(workspace: str, related: Related, chosen: Sequence[tuple[Table, BaseModel]]) -> Clause:
+    joins: list[str] = []
+    terms = [related.on]
+    params: list[Any] = []
+    for other, model in chosen:
+        joins.append(related.joins[other.name])
+        # The plus keeps SQLite from walking the workspace's rows: the condition `on` leads to few of them.
+        terms.append(f"+{other.name}.workspace_id = ?")
+        params.append(workspace)
+        clause = compile_filter(model, other)
+        if clause is not None:
+            terms.append(f"({clause[0]})")
+            params += clause[1]
+    return f"EXISTS (SELECT 1 FROM {related.base} {' '.join(joins)} WHERE {' AND '.join(terms)})", params
+
+
+def _by_key(related: Related, chosen: Sequence[tuple[Table, BaseModel]]) -> Clause | None:
+    """What EXISTS implies anyway, said so that an index of the queried table can be used: its key is one of the wanted ids."""
+    if related.key is None:
+        return None
+    for other, model in chosen:
+        wanted = getattr(getattr(model, "id", None), "any_", None)
+        if other.name == related.base and wanted is not None and _operator(model) == "AND":
+            return _any(Column(name="key", kind=Kind.ID, expr=related.key), wanted)
+    return None

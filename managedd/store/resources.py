@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from managedd.store import text_search
-from managedd.store.filtering import Relations, to_param
-from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Table, columns, exists, joined
+from managedd.store.filtering import combine, compile_leaf, to_param
+from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Related, Table, columns, exists, joined
+from managedd.wire.filters.leaves import IdAny
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from managedd.store.database import Tx
 
 OCCUPYING_SQL = "('PENDING', 'RUNNING', 'CANCELLING')"
 """State types that hold a slot, as in `model.states.OCCUPYING` (a test compares them)."""
-
-
-def _tags_any(table: str) -> Column:
-    return Column(name="tags", kind=Kind.TAGS, expr=f"{table}.tags")
 
 
 # --- flows -----------------------------------------------------------------------------------------------------------
@@ -144,7 +143,6 @@ WORKER = Table(
         ),
         joined("seen_us", "workers.last_heartbeat_time", Kind.INT),
     ),
-    filters={"status": lambda value: None},
     finish=_finish_workers,
 )
 
@@ -247,6 +245,30 @@ def _parent_flow_run(value: Any) -> Clause | None:
     )
 
 
+_BEGAN = "coalesce(flow_runs.start_time, flow_runs.expected_start_time)"
+
+
+def _start_time(value: Any) -> Clause | None:
+    # A run that has not begun counts by when it should; whether it has a start is asked of the start itself.
+    window = compile_leaf(value.model_copy(update={"is_null_": None}), Column(name="start_time", expr=_BEGAN))
+    begun = value.model_copy(update={"before_": None, "after_": None})
+    has_one = compile_leaf(begun, Column(name="start_time", expr="flow_runs.start_time"))
+    return combine([clause for clause in (window, has_one) if clause is not None], value)
+
+
+def _created_by(value: Any) -> Clause | None:
+    clauses: list[Clause] = []
+    for member, wanted in (("id", value.id_), ("type", value.type_)):
+        if wanted is not None:
+            listed = orjson.dumps([to_param(v) for v in wanted]).decode()
+            clauses.append(
+                (f"json_extract(flow_runs.created_by, '$.{member}') IN (SELECT value FROM json_each(?))", [listed])
+            )
+    if value.is_null_ is not None:
+        clauses.append((f"flow_runs.created_by IS {'' if value.is_null_ else 'NOT '}NULL", []))
+    return combine(clauses, value)
+
+
 _STATE_FIELDS = ("id", "type", "name", "timestamp", "message", "state_details", "data")
 
 
@@ -290,7 +312,6 @@ def _state_filter(table: str) -> Nested:
     )
 
 
-_BEGAN = "coalesce(flow_runs.start_time, flow_runs.expected_start_time)"
 FLOW_RUN = Table(
     name="flow_runs",
     label="Flow run",
@@ -313,7 +334,12 @@ FLOW_RUN = Table(
         "LEFT JOIN work_queues AS run_queue ON run_queue.id = flow_runs.work_queue_id "
         "LEFT JOIN work_pools AS run_pool ON run_pool.id = run_queue.work_pool_id"
     ),
-    filters={"state": _state_filter("flow_runs"), "parent_flow_run_id": _parent_flow_run},
+    filters={
+        "state": _state_filter("flow_runs"),
+        "start_time": _start_time,
+        "parent_flow_run_id": _parent_flow_run,
+        "created_by": _created_by,
+    },
     sorts={
         "START_TIME_ASC": f"{_BEGAN} ASC, flow_runs.id ASC",
         "START_TIME_DESC": f"{_BEGAN} DESC, flow_runs.id DESC",
@@ -344,6 +370,15 @@ def _subflow_runs(value: Any) -> Clause | None:
     return (sql if value.exists_ else f"NOT {sql}"), params
 
 
+def _task_flow_run_id(value: Any) -> Clause | None:
+    # Ids say enough about whether there is one; `is_null_` is false unless said otherwise.
+    if value.is_null_:
+        return "task_runs.flow_run_id IS NULL", []
+    if value.any_ is not None:
+        return compile_leaf(IdAny(any_=value.any_), Column(name="flow_run_id", expr="task_runs.flow_run_id"))
+    return None if value.is_null_ is None else ("task_runs.flow_run_id IS NOT NULL", [])
+
+
 TASK_RUN = Table(
     name="task_runs",
     label="Task run",
@@ -359,7 +394,11 @@ TASK_RUN = Table(
         *_state_columns("task_runs"),
     ),
     joins="LEFT JOIN task_run_states AS run_state ON run_state.id = task_runs.state_id",
-    filters={"state": _state_filter("task_runs"), "subflow_runs": _subflow_runs},
+    filters={
+        "state": _state_filter("task_runs"),
+        "subflow_runs": _subflow_runs,
+        "flow_run_id": _task_flow_run_id,
+    },
     sorts={"ID_DESC": "task_runs.id DESC"},
     finish=_finish_runs,
 )
@@ -500,66 +539,76 @@ LOG = Table(
     },
 )
 
-RELATIONS: Relations = {
-    ("flows", "flow_runs"): "FROM flow_runs WHERE flow_runs.flow_id = flows.id",
-    ("flows", "task_runs"): (
-        "FROM task_runs JOIN flow_runs ON flow_runs.id = task_runs.flow_run_id WHERE flow_runs.flow_id = flows.id"
+_FLOW = "JOIN flows ON flows.id = flow_runs.flow_id"
+_DEPLOYMENT = "JOIN deployments ON deployments.id = flow_runs.deployment_id"
+_TASK_RUNS = "JOIN task_runs ON task_runs.flow_run_id = flow_runs.id"
+_POOL_OF_DEPLOYMENT = "JOIN work_queues ON work_queues.id = deployments.work_queue_id JOIN work_pools ON work_pools.id = work_queues.work_pool_id"
+
+
+def _through_flow_run(key: str) -> Related:
+    joins = {"flow_runs": "", "flows": _FLOW, "deployments": _DEPLOYMENT}
+    return Related(base="flow_runs", on=f"flow_runs.id = {key}", joins=joins, key=key)
+
+
+def _direct(base: str, on: str, key: str | None = None) -> Related:
+    return Related(base=base, on=on, joins={base: ""}, key=key)
+
+
+RELATIONS: Mapping[str, Sequence[Related]] = {
+    "flows": (
+        Related(
+            base="deployments",
+            on="deployments.flow_id = flows.id",
+            joins={"deployments": "", "work_pools": _POOL_OF_DEPLOYMENT},
+        ),
+        Related(base="flow_runs", on="flow_runs.flow_id = flows.id", joins={"flow_runs": "", "task_runs": _TASK_RUNS}),
     ),
-    ("flows", "deployments"): "FROM deployments WHERE deployments.flow_id = flows.id",
-    ("flows", "work_pools"): (
-        "FROM work_pools JOIN work_queues ON work_queues.work_pool_id = work_pools.id "
-        "JOIN deployments ON deployments.work_queue_id = work_queues.id WHERE deployments.flow_id = flows.id"
+    "flow_runs": (
+        _direct("deployments", "deployments.id = flow_runs.deployment_id", "flow_runs.deployment_id"),
+        Related(
+            base="work_queues",
+            on="work_queues.id = flow_runs.work_queue_id",
+            joins={"work_pools": "JOIN work_pools ON work_pools.id = work_queues.work_pool_id"},
+        ),
+        _direct("work_queues", "work_queues.id = flow_runs.work_queue_id", "flow_runs.work_queue_id"),
+        _direct("flows", "flows.id = flow_runs.flow_id", "flow_runs.flow_id"),
+        _direct("task_runs", "task_runs.flow_run_id = flow_runs.id"),
     ),
-    ("flows", "work_queues"): (
-        "FROM work_queues JOIN deployments ON deployments.work_queue_id = work_queues.id WHERE deployments.flow_id = flows.id"
+    "task_runs": (_through_flow_run("task_runs.flow_run_id"),),
+    "deployments": (
+        _direct("flows", "flows.id = deployments.flow_id", "deployments.flow_id"),
+        Related(
+            base="flow_runs",
+            on="flow_runs.deployment_id = deployments.id",
+            joins={"flow_runs": "", "task_runs": _TASK_RUNS},
+        ),
+        Related(
+            base="work_queues",
+            on="work_queues.id = deployments.work_queue_id",
+            joins={"work_queues": "", "work_pools": "JOIN work_pools ON work_pools.id = work_queues.work_pool_id"},
+            key="deployments.work_queue_id",
+        ),
     ),
-    ("flow_runs", "flows"): "FROM flows WHERE flows.id = flow_runs.flow_id",
-    ("flow_runs", "task_runs"): "FROM task_runs WHERE task_runs.flow_run_id = flow_runs.id",
-    ("flow_runs", "deployments"): "FROM deployments WHERE deployments.id = flow_runs.deployment_id",
-    ("flow_runs", "work_queues"): "FROM work_queues WHERE work_queues.id = flow_runs.work_queue_id",
-    ("flow_runs", "work_pools"): (
-        "FROM work_pools JOIN work_queues ON work_queues.work_pool_id = work_pools.id "
-        "WHERE work_queues.id = flow_runs.work_queue_id"
+    "artifacts": (
+        _through_flow_run("artifacts.flow_run_id"),
+        _direct("task_runs", "task_runs.id = artifacts.task_run_id", "artifacts.task_run_id"),
     ),
-    ("task_runs", "flows"): (
-        "FROM flows JOIN flow_runs ON flow_runs.flow_id = flows.id WHERE flow_runs.id = task_runs.flow_run_id"
+    "artifact_collections": (
+        _through_flow_run("latest.flow_run_id"),
+        _direct("task_runs", "task_runs.id = latest.task_run_id", "latest.task_run_id"),
     ),
-    ("task_runs", "flow_runs"): "FROM flow_runs WHERE flow_runs.id = task_runs.flow_run_id",
-    ("task_runs", "deployments"): (
-        "FROM deployments JOIN flow_runs ON flow_runs.deployment_id = deployments.id WHERE flow_runs.id = task_runs.flow_run_id"
+    "block_documents": (
+        _direct("block_types", "block_types.id = block_documents.block_type_id", "block_documents.block_type_id"),
+        _direct(
+            "block_schemas", "block_schemas.id = block_documents.block_schema_id", "block_documents.block_schema_id"
+        ),
     ),
-    ("deployments", "flows"): "FROM flows WHERE flows.id = deployments.flow_id",
-    ("deployments", "flow_runs"): "FROM flow_runs WHERE flow_runs.deployment_id = deployments.id",
-    ("deployments", "task_runs"): (
-        "FROM task_runs JOIN flow_runs ON flow_runs.id = task_runs.flow_run_id WHERE flow_runs.deployment_id = deployments.id"
+    "block_types": (
+        _direct("block_schemas", "block_schemas.block_type_id = block_types.id"),
+        _direct("block_documents", "block_documents.block_type_id = block_types.id"),
     ),
-    ("deployments", "work_queues"): "FROM work_queues WHERE work_queues.id = deployments.work_queue_id",
-    ("deployments", "work_pools"): (
-        "FROM work_pools JOIN work_queues ON work_queues.work_pool_id = work_pools.id "
-        "WHERE work_queues.id = deployments.work_queue_id"
-    ),
-    ("artifacts", "flow_runs"): "FROM flow_runs WHERE flow_runs.id = artifacts.flow_run_id",
-    ("artifacts", "task_runs"): "FROM task_runs WHERE task_runs.id = artifacts.task_run_id",
-    ("artifacts", "flows"): (
-        "FROM flows JOIN flow_runs ON flow_runs.flow_id = flows.id WHERE flow_runs.id = artifacts.flow_run_id"
-    ),
-    ("artifacts", "deployments"): (
-        "FROM deployments JOIN flow_runs ON flow_runs.deployment_id = deployments.id WHERE flow_runs.id = artifacts.flow_run_id"
-    ),
-    ("artifact_collections", "flow_runs"): "FROM flow_runs WHERE flow_runs.id = latest.flow_run_id",
-    ("artifact_collections", "task_runs"): "FROM task_runs WHERE task_runs.id = latest.task_run_id",
-    ("artifact_collections", "flows"): (
-        "FROM flows JOIN flow_runs ON flow_runs.flow_id = flows.id WHERE flow_runs.id = latest.flow_run_id"
-    ),
-    ("artifact_collections", "deployments"): (
-        "FROM deployments JOIN flow_runs ON flow_runs.deployment_id = deployments.id WHERE flow_runs.id = latest.flow_run_id"
-    ),
-    ("block_documents", "block_types"): "FROM block_types WHERE block_types.id = block_documents.block_type_id",
-    ("block_documents", "block_schemas"): "FROM block_schemas WHERE block_schemas.id = block_documents.block_schema_id",
-    ("block_types", "block_schemas"): "FROM block_schemas WHERE block_schemas.block_type_id = block_types.id",
-    ("block_types", "block_documents"): "FROM block_documents WHERE block_documents.block_type_id = block_types.id",
 }
-"""(queried, filtered) → how the second is found from the first."""
+"""Queried table → the ways from it to the tables that may filter it."""
 
 
 def worker_status_clause(status: list[str], now_us: int) -> Clause:

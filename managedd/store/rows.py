@@ -190,7 +190,7 @@ def _json_default(value: Any) -> Any:
 
 
 def _encoded(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    stored = table.stored_columns()
+    stored = table.stored
     return {name: encode(stored[name], value) for name, value in values.items() if name in stored}
 
 

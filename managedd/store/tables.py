@@ -78,20 +78,38 @@ class Table:
     finish: Callable[[Tx, list[dict[str, Any]]], None] | None = None
     """Completes a page of rows in place: what needs a second look, one query a page."""
 
+    stored: Mapping[str, Column] = field(init=False)
+    """What may be written, by name."""
+    _by_name: Mapping[str, Column] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {column.name: column for column in self.columns})
+        object.__setattr__(self, "stored", {column.name: column for column in self.columns if column.stored})
+
     def column(self, name: str) -> Column:
         """The column called `name`. Raises KeyError."""
-        return self._by_name()[name]
-
-    def _by_name(self) -> dict[str, Column]:
-        return {column.name: column for column in self.columns}
+        return self._by_name[name]
 
     def has(self, name: str) -> bool:
         """Whether there is a column called `name`."""
-        return name in self._by_name()
+        return name in self._by_name
 
-    def stored_columns(self) -> dict[str, Column]:
-        """What may be written, by name."""
-        return {column.name: column for column in self.columns if column.stored}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Related:
+    """How the rows of a queried table lead to those of others, and by that filter them.
+
+    Filters on several of `joins` have to be met together, by one row of `base`.
+    """
+
+    base: str
+    """The table that is reached first."""
+    on: str
+    """How it hangs on the queried table."""
+    joins: Mapping[str, str]
+    """Table that may be filtered → the JOIN that leads to it from `base`, which needs none."""
+    key: str | None = None
+    """The column of the queried table that holds the id of `base`, where there is one."""
 
 
 def columns(table: str, spec: str) -> tuple[Column, ...]:

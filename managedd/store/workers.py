@@ -9,7 +9,7 @@ import orjson
 from managedd import ids
 from managedd.errors import not_found
 from managedd.store import rows
-from managedd.store.filtering import compile_filter
+from managedd.store.filtering import combine, compile_filter
 from managedd.store.resources import WORKER, worker_status_clause
 
 if TYPE_CHECKING:
@@ -60,14 +60,20 @@ def find(
     offset: int,
 ) -> list[Wire]:
     """The pool's workers that `model` admits, last heard of first."""
-    clauses = [] if model is None else [compile_filter(model, WORKER), _status_clause(tx, model.status)]
-    given = [clause for clause in clauses if clause is not None]
-    operator = " OR " if model is not None and model.operator == "or_" else " AND "
     sql, params = "workers.work_pool_id = ?", [pool_id]
-    if given:
-        sql += f" AND ({operator.join(f'({clause[0]})' for clause in given)})"
-        params += [param for clause in given for param in clause[1]]
+    admitted = None if model is None else _admitted(tx, model)
+    if admitted is not None:
+        sql, params = f"{sql} AND ({admitted[0]})", [*params, *admitted[1]]
     return rows.find(tx, WORKER, [], "LAST_HEARTBEAT_TIME_DESC", limit, offset, extra=(sql, params))
+
+
+def _admitted(tx: Tx, model: WorkerFilter) -> Clause | None:
+    clauses: list[Clause | None] = []
+    if model.last_heartbeat_time is not None:
+        clauses.append(compile_filter(model.model_copy(update={"status": None}), WORKER))
+    if model.status is not None:
+        clauses.append(_status_clause(tx, model.status))
+    return combine(clauses, model)
 
 
 def _status_clause(tx: Tx, status: WorkerFilterStatus | None) -> Clause | None:
