@@ -22,16 +22,17 @@ from managedd.api.context import Services
 from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
+from managedd.drivers.docker import DockerDriver
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
 from managedd.engine.janitor import Janitor
 from managedd.engine.jobs import Jobs
 from managedd.engine.log_writer import LogWriter
+from managedd.engine.means import Means
 from managedd.engine.reconciler import Reconciler
-from managedd.engine.runner import Means
 from managedd.engine.scheduler import Scheduler
-from managedd.engine_room import EngineRoom
+from managedd.engine_room import EngineRoom, docker_settings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door
 from managedd.notify import notify, watchdog_seconds
@@ -44,13 +45,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from anyio.abc import TaskGroup
+    from anyio.abc import TaskGroup, TaskStatus
 
     from managedd.config import Settings
 
 log = get_log("daemon")
 
 SOCKET_NAME = "managedd.sock"
+CLOSE_SECONDS = 5.0
+"""How long open sockets, and the engine's connections, may take to close."""
 RESTART_SECONDS = (1.0, 30.0)
 """A loop that fails is started again after the first, later at most the second."""
 
@@ -58,9 +61,14 @@ RESTART_SECONDS = (1.0, 30.0)
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises ManagedError(CONFIG) when it can't start."""
     observe.configure(settings.log.level, settings.log.format)
-    async with AsyncExitStack() as stack:
-        daemon = await _build(settings, stack)
-        await daemon.run()
+    # From the first moment on: whoever is told to stop while it starts still stops in order.
+    told = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_listen_for_signals, told, name="signals")
+        async with AsyncExitStack() as stack:
+            daemon = await _build(settings, stack)
+            await daemon.run(told)
+        tasks.cancel_scope.cancel()
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
@@ -121,7 +129,8 @@ class Daemon:
         self._clients = Door(Api(services, operations, Listener.CLIENTS).application(), settings.server)
         self._operator = Door(Api(services, operations, Listener.SOCKET).application(), settings.server)
         runs_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
-        self._room = EngineRoom(settings, services, identity, runs_door)
+        driver = DockerDriver(identity.instance_id, docker_settings(settings), url=settings.docker.host)
+        self._room = EngineRoom(settings, services, driver, runs_door)
         self._log_writer = LogWriter(services.db, services.logs, services.clock)
         self._jobs = Jobs(services.db, settings, identity, self._room.api_url)
         self._means = Means(
@@ -132,7 +141,7 @@ class Daemon:
             log_writer=self._log_writer,
             settings=settings.runs,
             instance_id=identity.instance_id,
-            spec=self._jobs.spec,
+            job=self._jobs.job,
         )
         self._fleet = Fleet(self._means)
         self._reconciler = Reconciler(
@@ -145,7 +154,7 @@ class Daemon:
             "engine": self._room.describe,
         }
 
-    async def run(self) -> None:
+    async def run(self, told: anyio.Event) -> None:
         """Serves until told to stop."""
         doors = (self._clients, self._operator, self._room.door)
         for door in doors:
@@ -153,12 +162,15 @@ class Daemon:
         try:
             await self._listen()
             async with anyio.create_task_group() as tasks:
-                await self._live(tasks)
+                await self._live(tasks, told)
         finally:
             with anyio.CancelScope(shield=True):
-                for door in doors:
-                    await door.close()
-                await self._room.close()
+                # Side by side: each gives its open requests their time.
+                async with anyio.create_task_group() as closing:
+                    for door in doors:
+                        closing.start_soon(door.close)
+                with anyio.move_on_after(CLOSE_SECONDS):
+                    await self._room.close()
 
     async def _listen(self) -> None:
         server = self._settings.server
@@ -167,7 +179,7 @@ class Daemon:
         self._services.facts["url"] = f"http://{'127.0.0.1' if host in {'', '0.0.0.0'} else host}:{port}/api"  # noqa: S104
         log.info("daemon.listening", host=host, port=port)
 
-    async def _live(self, tasks: TaskGroup) -> None:
+    async def _live(self, tasks: TaskGroup, told: anyio.Event) -> None:
         writer = _start(tasks, "log writer", self._log_writer.run)
         fleet = anyio.CancelScope()
         await tasks.start(self._run_fleet, fleet)
@@ -180,11 +192,11 @@ class Daemon:
         self._services.ready = True
         notify(READY=1, STATUS=f"serving {self._services.facts['url']}")
         log.info("daemon.ready", url=self._services.facts["url"])
-        await _until_told()
+        await told.wait()
         await self._stop((loops, *api), fleet, writer)
         tasks.cancel_scope.cancel()
 
-    async def _run_fleet(self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _run_fleet(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
         with scope:
             await self._fleet.run(task_status=task_status)
 
@@ -208,6 +220,7 @@ class Daemon:
             poll_seconds=settings.runs.poll_seconds,
             key_hash=self._identity.run_key_hash,
             start=self._fleet.start,
+            may_claim=self._room.answers,
         )
 
     def _scheduler(self) -> Scheduler:
@@ -228,19 +241,22 @@ class Daemon:
         for scope in loops:
             scope.cancel()
         fleet.cancel()
-        with anyio.move_on_after(5):
-            await self._log_writer.flush()
-        writer.cancel()
+        # Whoever comes now is turned away with 503 by those who are still inside; nobody new comes in.
         for door in (self._clients, self._room.door, self._operator):
             await door.shut()
-        with anyio.move_on_after(5):
+        with anyio.move_on_after(CLOSE_SECONDS):
             await self._services.sockets.close_all()
+        # The last to go: what the sockets and the runners had handed in is written first.
+        writer.cancel()
 
 
-async def _until_told() -> None:
+async def _listen_for_signals(told: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+    """The event is set by the first signal; a second one ends the process as it ends any other."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for received in signals:
             log.info("daemon.signalled", signal=signal.Signals(received).name)
+            told.set()
             return
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from managedd.drivers.docker import DockerDriver
+from managedd.bus import Topic
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
     from managedd.api.context import Services
     from managedd.config import Settings
-    from managedd.engine.identity import Identity
     from managedd.listeners import Door
     from managedd.model.drivers import Driver, DriverInfo
 
 log = get_log("engine_room")
 
 LOOK_SECONDS = 5.0
-RETRY_SECONDS = (1.0, 30.0)
+RETRY_SECONDS = (1.0, 10.0)
+ASK_SECONDS = 60.0
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 class EngineRoom:
     """Keeps the driver open and the runs' listener where runs look for it."""
 
-    def __init__(self, settings: Settings, services: Services, identity: Identity, door: Door) -> None:
+    def __init__(self, settings: Settings, services: Services, driver: Driver, door: Door) -> None:
         self._settings = settings
         self._services = services
         self.door = door
-        self.driver: Driver = DockerDriver(identity.instance_id, docker_settings(settings), url=settings.docker.host)
+        self.driver = driver
         self._info: DriverInfo | None = None
         self._problem: str | None = "the container engine was not asked yet"
         self._api_url: str | None = settings.runs.api_url
@@ -57,22 +57,14 @@ class EngineRoom:
             raise ManagedError(ErrorCode.UNAVAILABLE, "the runs' listener has no address yet", retry_after_seconds=1.0)
         return self._api_url
 
+    def answers(self) -> bool:
+        """Whether the engine answered when it was last asked, and runs can reach us: only then are runs claimed."""
+        return self._problem is None
+
     async def open(self) -> None:
-        """The engine answers and the runs' listener listens; waits for an engine that is not there yet, and says so."""
+        """The engine answered and the runs' listener listens; asked again until then."""
         pause = RETRY_SECONDS[0]
-        while True:
-            try:
-                self._info = await self.driver.open()
-                await self._listen()
-                self._problem = None
-                log.info(
-                    "engine.opened", driver=self.driver.name, version=self._info.version, runs_api_url=self._api_url
-                )
-                return
-            except ManagedError as error:
-                if error.message != self._problem:
-                    log.error("engine.unavailable", driver=self.driver.name, reason=error.message)
-                self._problem = error.message
+        while not await self.look():
             await anyio.sleep(pause)
             pause = min(RETRY_SECONDS[1], pause * 2)
 
@@ -80,13 +72,29 @@ class EngineRoom:
         """The listener follows the engine's network until cancelled: an engine that comes back may have a new gateway."""
         while True:
             await anyio.sleep(LOOK_SECONDS)
-            try:
+            await self.look()
+
+    async def look(self) -> bool:
+        """Whether the engine answers; when it does so (again), the runs' listener is where its runs look for it."""
+        try:
+            with anyio.fail_after(ASK_SECONDS):
+                if self._info is None:
+                    # Once only: what runs here now hangs on the driver's connections.
+                    self._info = await self.driver.open()
                 await self._listen()
-                self._problem = None
-            except ManagedError as error:
-                if self._problem is None:
-                    log.warning("engine.unavailable", reason=error.message)
-                self._problem = error.message
+        except (ManagedError, TimeoutError) as error:
+            problem = error.message if isinstance(error, ManagedError) else "the container engine does not answer"
+            if problem != self._problem:
+                report = log.error if self._info is None else log.warning
+                report("engine.unavailable", driver=self.driver.name, reason=problem)
+            self._problem = problem
+            return False
+        if self._problem is not None:
+            self._problem = None
+            log.info("engine.opened", driver=self.driver.name, version=self._info.version, runs_api_url=self._api_url)
+            # Whoever waited for it goes now.
+            self._services.bus.publish([Topic.SLOTS])
+        return True
 
     async def _listen(self) -> None:
         runs = self._settings.runs

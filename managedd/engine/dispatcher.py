@@ -1,17 +1,21 @@
 """The dispatcher: due runs → PENDING + an execution, in one transaction; then a runner for each.
 
 PENDING is the lock: the rules give it to one proposer, and the execution is inserted in the same transaction, so that a crash leaves
-either both or neither. Commits wake it; the poll is the safety net.
+either both or neither. Commits wake it; the poll is the safety net. It looks on a reader first and writes only where there is something
+to claim, so that looking costs nobody the writer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from managedd import failpoints
 from managedd.bus import Bus, Topic
-from managedd.errors import ManagedError
+from managedd.errors import ErrorCode, ManagedError
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType, scheduled_details
 from managedd.observe import get_log
@@ -20,7 +24,7 @@ from managedd.orchestration.verdicts import Status
 from managedd.store import executions, flow_runs, queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from managedd.clock import Clock
     from managedd.model.executions import Execution
@@ -29,13 +33,42 @@ if TYPE_CHECKING:
 
 log = get_log("dispatcher")
 
-BATCH = 64
+BATCH: Final = 64
 """At most so many runs are claimed in one transaction."""
-SECOND_US = 1_000_000
+SECOND_US: Final = 1_000_000
+SET_ASIDE_SECONDS: Final = 60.0
+"""How long a run that can't even be claimed is left alone, so that the others go on."""
+
+
+class _Unclaimable(Exception):
+    """A candidate whose rows break the claim; whatever was claimed with it is undone and tried again without it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
+class _Slots:
+    """What may still be claimed within one transaction."""
+
+    def __init__(self, plan_slots: Mapping[str, int | None]) -> None:
+        self._plan_slots = plan_slots
+        self._claimed: Counter[str] = Counter()
+
+    def free(self, head: QueueHead) -> bool:
+        limits = (
+            (self._plan_slots.get(head.plan), head.workspace_taken, head.workspace_id),
+            (head.pool_limit, head.pool_taken, head.work_pool_id),
+            (head.queue_limit, head.queue_taken, head.work_queue_id),
+        )
+        return all(limit is None or taken + self._claimed[owner] < limit for limit, taken, owner in limits)
+
+    def take(self, head: QueueHead) -> None:
+        self._claimed.update((head.workspace_id, head.work_pool_id, head.work_queue_id))
 
 
 class Dispatcher:
-    """Claims due runs while their limits have slots."""
+    """Claims due runs while their limits have slots and the container engine answers."""
 
     def __init__(
         self,
@@ -48,6 +81,7 @@ class Dispatcher:
         poll_seconds: float,
         key_hash: Callable[[str], str],
         start: Callable[[Execution], None],
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
         self._db = db
         self._bus = bus
@@ -57,6 +91,9 @@ class Dispatcher:
         self._poll_seconds = poll_seconds
         self._key_hash = key_hash
         self._start = start
+        self._may_claim = may_claim
+        self._set_aside: dict[str, float] = {}
+        """Runs that can't be claimed, and until when they are left alone."""
 
     async def run(self) -> None:
         """Claims until cancelled. A failing store is waited for, never died of."""
@@ -73,7 +110,15 @@ class Dispatcher:
 
     async def tick(self) -> bool:
         """What is due and has slots is claimed and started; True: there may be more."""
-        claimed = await self._db.write(self._claim)
+        if not await self._db.read(self._something_to_do):
+            return False
+        try:
+            claimed = await self._db.write(self._claim)
+        except _Unclaimable as culprit:
+            log.exception("run.set_aside", flow_run_id=culprit.run_id, seconds=SET_ASIDE_SECONDS)
+            self._set_aside[culprit.run_id] = self._clock.monotonic() + SET_ASIDE_SECONDS
+            return True
+        failpoints.reach("claim.committed")
         for execution in claimed:
             log.info(
                 "run.claimed", flow_run_id=execution.flow_run_id, execution_id=execution.id, attempt=execution.attempt
@@ -90,42 +135,54 @@ class Dispatcher:
             return self._poll_seconds
         return min(self._poll_seconds, max(0.0, (due - self._clock.now_us()) / SECOND_US))
 
+    def _something_to_do(self, tx: Tx) -> bool:
+        if queue.cancelling_without_execution(tx, 1):
+            return True
+        slots = _Slots(self._plan_slots)
+        return self._may_claim() and any(slots.free(head) for head in queue.heads(tx))
+
     def _claim(self, tx: Tx) -> list[Execution]:
         for workspace, run_id in queue.cancelling_without_execution(tx, BATCH):
             message = "The flow run was cancelled before it had a container."
             propose(tx.scoped(workspace), run_id, ProposedState(type=StateType.CANCELLED, message=message))
         claimed: list[Execution] = []
-        taken_workspace: dict[str, int] = {}
-        taken_pool: dict[str, int] = {}
-        for head in queue.heads(tx):
-            in_workspace = taken_workspace.get(head.workspace_id, 0)
-            in_pool = taken_pool.get(head.work_pool_id, 0)
-            room = min(self._room(head, in_workspace, in_pool), BATCH - len(claimed))
-            if room <= 0:
-                continue
-            done = self._claim_from(tx.scoped(head.workspace_id), head, room)
-            claimed += done
-            taken_workspace[head.workspace_id] = in_workspace + len(done)
-            taken_pool[head.work_pool_id] = in_pool + len(done)
+        if not self._may_claim():
+            return claimed
+        slots = _Slots(self._plan_slots)
+        for workspace, heads in groupby(queue.heads(tx), key=lambda head: head.workspace_id):
+            for head, candidate in self._in_order(tx, heads):
+                if len(claimed) >= BATCH:
+                    break
+                if not slots.free(head):
+                    continue
+                execution = self._claim_run(tx.scoped(workspace), head, candidate)
+                if execution is not None:
+                    slots.take(head)
+                    claimed.append(execution)
+        failpoints.reach("claim.uncommitted")
         return claimed
 
-    def _room(self, head: QueueHead, in_workspace: int, in_pool: int) -> int:
-        limits = (
-            (self._plan_slots.get(head.plan), head.workspace_taken + in_workspace),
-            (head.pool_limit, head.pool_taken + in_pool),
-            (head.queue_limit, head.queue_taken),
-        )
-        return min((limit - taken for limit, taken in limits if limit is not None), default=BATCH)
-
-    def _claim_from(self, tx: Tx, head: QueueHead, room: int) -> list[Execution]:
-        claimed = []
-        for candidate in queue.candidates(tx, head.work_queue_id, room):
-            execution = self._claim_run(tx, head, candidate)
-            if execution is not None:
-                claimed.append(execution)
-        return claimed
+    def _in_order(self, tx: Tx, heads: Iterable[QueueHead]) -> list[tuple[QueueHead, Candidate]]:
+        """What may go in one workspace: by priority, then in due order over all queues of that priority."""
+        now = self._clock.monotonic()
+        self._set_aside = {run_id: until for run_id, until in self._set_aside.items() if until > now}
+        found = [
+            (head, candidate)
+            for head in heads
+            for candidate in queue.candidates(tx, head.work_queue_id, BATCH + len(self._set_aside))
+            if candidate.id not in self._set_aside
+        ]
+        return sorted(found, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id))
 
     def _claim_run(self, tx: Tx, head: QueueHead, candidate: Candidate) -> Execution | None:
+        try:
+            return self._claimed(tx, head, candidate)
+        except Exception as error:
+            if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
+                raise
+            raise _Unclaimable(candidate.id) from error
+
+    def _claimed(self, tx: Tx, head: QueueHead, candidate: Candidate) -> Execution | None:
         if candidate.orphaned:
             message = "The deployment of this run was deleted before the run could start."
             propose(tx, candidate.id, ProposedState(type=StateType.CRASHED, message=message), force=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from managedd.engine.judgement import ended_by_itself
 from managedd.model.executions import END_RULES, EVIDENCE, EndCause, Execution
 from managedd.model.flow_runs import ProposedState
-from managedd.model.states import State, StateType
+from managedd.model.states import StateType
 
 if TYPE_CHECKING:
+    from managedd.engine.judgement import View
     from managedd.model.drivers import ExitStatus
 
 NEAR_LIMIT = 0.95
@@ -72,13 +74,21 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
     return Ending(cause=cause, message=message, state=ProposedState(type=rule.type, name=rule.name, message=message))
 
 
-def cause_of_exit(execution: Execution, state: State | None, status: ExitStatus) -> EndCause:
+def cause_of_exit(view: View, status: ExitStatus) -> EndCause:
     """Why the container ended. Exit code 0 is never taken as success: only the run's own state is."""
+    execution, state = view.execution, view.state
+    if state is None:
+        return EndCause.CANCEL
+    asked = execution.stop_requested_at
+    if state.is_terminal and (asked is None or asked > state.timestamp_us):
+        # It had its end before anybody asked it to stop: nothing relabels that.
+        return EndCause.CANCEL if state.type is StateType.CANCELLED else EndCause.COMPLETED
+    if state.type is StateType.CANCELLING:
+        return EndCause.CANCEL
     if execution.stop_reason is not None:
         return execution.stop_reason
-    if state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
-        return EndCause.CANCEL
-    if _ended_by_itself(state):
+    # A process that waits for its next try and ends with 0 has given the run back, to be started anew (SIGTERM behavior "reschedule").
+    if ended_by_itself(view) or (state.type is StateType.SCHEDULED and status.exit_code == 0):
         return EndCause.COMPLETED
     if status.host_restarted:
         return EndCause.HOST_RESTART
@@ -89,15 +99,6 @@ def cause_of_exit(execution: Execution, state: State | None, status: ExitStatus)
     if status.install_failed:
         return EndCause.PACKAGES
     return EndCause.ENGINE_EXIT
-
-
-def _ended_by_itself(state: State | None) -> bool:
-    """Terminal, suspended (the process ends, the run waits), or scheduled anew by a resume that was quicker than the process."""
-    if state is None or state.is_terminal:
-        return True
-    if state.type is StateType.PAUSED:
-        return bool(state.details.get("pause_reschedule"))
-    return state.type is StateType.SCHEDULED and state.name != "AwaitingRetry"
 
 
 def _out_of_memory(execution: Execution, status: ExitStatus) -> bool:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from managedd.engine.runner import ExecutionRunner, Means
+from managedd.engine.lookout import Lookout
+from managedd.engine.runner import ExecutionRunner
 from managedd.observe import get_log
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
+    from managedd.engine.means import Means
     from managedd.model.executions import Execution
 
 log = get_log("fleet")
@@ -22,12 +24,14 @@ class Fleet:
 
     def __init__(self, means: Means) -> None:
         self._means = means
+        self._lookout = Lookout(means.db, means.bus)
         self._runners: dict[str, ExecutionRunner] = {}
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs runners until cancelled."""
         async with anyio.create_task_group() as tasks:
+            await tasks.start(self._lookout.run, name="lookout")
             self._tasks = tasks
             task_status.started()
             try:
@@ -39,7 +43,7 @@ class Fleet:
         """The execution has a runner; one that has one already keeps it."""
         if self._tasks is None or execution.id in self._runners:
             return
-        runner = ExecutionRunner(execution, self._means)
+        runner = ExecutionRunner(execution, self._means, self._lookout)
         self._runners[execution.id] = runner
         self._tasks.start_soon(self._own, execution.id, runner, name=f"runner {execution.id}")
 

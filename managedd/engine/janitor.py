@@ -49,6 +49,8 @@ class Janitor:
         await self._events()
         await self._runs()
         await self._orphaned_logs()
+        await self._unowned_logs()
+        await self._cursors()
         await self._db.checkpoint()
         await self._log_db.checkpoint()
 
@@ -61,12 +63,12 @@ class Janitor:
             return
         moment = self._clock.now_us() - int(self._settings.runs_days * DAY_US)
         while ended := await self._db.read(lambda tx: retention.ended_runs_before(tx, moment)):
-            await self._delete([run_id for _, run_id in ended])
+            for run_id in ended:
+                await self._delete(run_id)
 
-    async def _delete(self, run_ids: list[str]) -> None:
-        await self._db.write(lambda tx: retention.delete_runs(tx, run_ids))
-        for run_id in run_ids:
-            await self._logs_of(run_id)
+    async def _delete(self, run_id: str) -> None:
+        await self._repeat(self._db, lambda tx: retention.delete_some_of_run(tx, run_id))
+        await self._logs_of(run_id)
 
     async def _logs_of(self, run_id: str) -> None:
         await self._repeat(self._log_db, lambda tx: logs.delete_of_run(tx, run_id, retention.STEP))
@@ -78,6 +80,21 @@ class Janitor:
             if not await self._exists(run_id):
                 await self._logs_of(run_id)
             run_id = await self._next_run(run_id)
+
+    async def _unowned_logs(self) -> None:
+        """Lines that clients wrote outside any run have no run to go with."""
+        if self._settings.runs_days is None:
+            return
+        moment = self._clock.now_us() - int(self._settings.runs_days * DAY_US)
+        await self._repeat(self._log_db, lambda tx: logs.delete_unowned_before(tx, moment, retention.STEP))
+
+    async def _cursors(self) -> None:
+        """What a crash left behind of executions that ended."""
+        after = ""
+        while found := await self._log_db.read(lambda tx, after=after: retention.cursors_after(tx, after)):  # type: ignore[misc]
+            ended = await self._db.read(lambda tx, found=found: retention.ended_of(tx, found))  # type: ignore[misc]
+            await self._log_db.write(lambda tx, ended=ended: _drop_cursors(tx, ended))  # type: ignore[misc]
+            after = found[-1]
 
     async def _next_run(self, after: str) -> str | None:
         return await self._log_db.read(lambda tx: logs.next_run(tx, after))
@@ -92,3 +109,8 @@ class Janitor:
             if await db.write(step) < retention.STEP:
                 return
             await anyio.sleep(PAUSE_SECONDS)
+
+
+def _drop_cursors(tx: Tx, execution_ids: list[str]) -> None:
+    for execution_id in execution_ids:
+        logs.drop_cursor(tx, execution_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from managedd.engine import run_env
+from managedd.engine.means import Job
 from managedd.engine.run_env import RunFacts
 from managedd.errors import invalid
 from managedd.model.drivers import PullPolicy, RunSpec
@@ -22,7 +23,7 @@ from managedd.store import block_values, executions, job_facts
 from managedd.store.variable_values import VariableValues
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from managedd.config import Settings
     from managedd.engine.identity import Identity
@@ -42,13 +43,14 @@ class Jobs:
         self._identity = identity
         self._api_url = api_url
 
-    async def spec(self, execution: Execution) -> RunSpec:
-        """What to run; the execution's row has the limits that it will be held to.
+    async def job(self, execution: Execution) -> Job:
+        """What to run, and what to say of it; the execution's row has the limits that it will be held to.
 
         Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
         """
         facts, job = await self._db.read(lambda tx: self._load(tx, execution))
-        spec = self._spec(execution, facts, job, await self._api_url())
+        env, dropped = strip_reserved(job.env)
+        spec = self._spec(execution, facts, job, env, await self._api_url())
         limits = {
             "image": spec.image,
             "memory_limit_bytes": spec.memory_bytes,
@@ -58,12 +60,14 @@ class Jobs:
             ),
         }
         await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
-        return spec
+        return Job(spec=spec, notes=_notes(dropped))
 
     def _load(self, tx: Tx, execution: Execution) -> tuple[JobFacts, ManagedJob]:
         facts = job_facts.load(tx, execution.flow_run_id)
         if facts is None:
             raise invalid("the flow run was deleted")
+        if facts.work_pool_name is None:
+            raise invalid("the work pool or the work queue of the run was deleted")
         scoped = tx.scoped(facts.workspace_id)
         values = merge(facts.template, facts.deployment_variables, facts.run_variables)
         configuration = render(facts.template.get("job_configuration") or {}, values)
@@ -74,7 +78,9 @@ class Jobs:
                 resolved[reference] = found
         return facts, managed_job(substitute(configuration, resolved), default_image=self._runs.image)
 
-    def _spec(self, execution: Execution, facts: JobFacts, job: ManagedJob, api_url: str) -> RunSpec:
+    def _spec(
+        self, execution: Execution, facts: JobFacts, job: ManagedJob, env: Mapping[str, str], api_url: str
+    ) -> RunSpec:
         runs = self._runs
         names = RunFacts(
             account_id=facts.account_id,
@@ -87,7 +93,6 @@ class Jobs:
             deployment_name=facts.deployment_name,
             work_pool_name=facts.work_pool_name,
         )
-        user, _ = strip_reserved(job.env)
         key = self._identity.run_key(execution.id)
         return RunSpec(
             execution_id=execution.id,
@@ -95,7 +100,7 @@ class Jobs:
             instance_id=self._identity.instance_id,
             image=job.image,
             pull_policy=PullPolicy(runs.pull_policy),
-            env=run_env.environment(names, api_url, key, operator=runs.env, user=user),
+            env=run_env.environment(names, api_url, key, operator=runs.env, user=env),
             packages=job.pip_packages,
             labels=run_env.labels(names),
             memory_bytes=job.memory_bytes or runs.memory_limit_bytes,
@@ -103,6 +108,13 @@ class Jobs:
             pids=runs.pids_limit,
             install_timeout_seconds=runs.install_timeout_seconds,
         )
+
+
+def _notes(dropped: Collection[str]) -> tuple[str, ...]:
+    if not dropped:
+        return ()
+    names = ", ".join(sorted(dropped))
+    return (f"Not taken from the job variables' env, because the run's own values are needed: {names}",)
 
 
 def _resolve(tx: Tx, reference: Any) -> Any | None:

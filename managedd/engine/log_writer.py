@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from managedd.errors import ManagedError
+from managedd import failpoints
+from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.logs import LogCursor, LogRecord, RawLine, parse_record
 from managedd.observe import get_log
 from managedd.store import lineage, logs
@@ -28,6 +29,10 @@ log = get_log("log_writer")
 BATCH_LINES = 500
 BATCH_SECONDS = 0.1
 BUFFER_LINES = 2_000
+BUFFER_CHARS = 8 * 1024 * 1024
+"""A record may be as long as a megabyte: lines alone are no bound."""
+LAST_SECONDS = 5.0
+"""How long the last batch may take when the daemon stops: lines of containers are read again by the next one."""
 RAW_LEVEL = 20
 """INFO: what a raw line of output counts as."""
 OUR_NAME = "managedd"
@@ -44,6 +49,23 @@ class _Line:
     cursor: LogCursor | None = None
 
 
+class _Flush:
+    """Somebody waits until everything before it is committed."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._written = False
+
+    def settle(self, *, written: bool) -> None:
+        self._written = written
+        self._done.set()
+
+    async def wait(self) -> None:
+        await self._done.wait()
+        if not self._written:
+            raise _stopped()
+
+
 class LogWriter:
     """Writes what runs print and what the daemon says of them."""
 
@@ -51,16 +73,31 @@ class LogWriter:
         self._db = db
         self._log_db = log_db
         self._clock = clock
-        self._send, self._receive = anyio.create_memory_object_stream[_Line | anyio.Event](BUFFER_LINES)
+        self._send, self._receive = anyio.create_memory_object_stream[_Line | _Flush](BUFFER_LINES)
+        self._batch: list[_Line | _Flush] = []
+        """What was taken from the stream and is not committed yet: it outlives a cancelled or failed turn of the loop."""
+        self._room = _Room(BUFFER_CHARS)
 
     async def run(self) -> None:
-        """Writes until cancelled; what had been handed in by then is written first."""
+        """Writes until cancelled; what had been handed in by then is written first. Whoever hands in more is refused."""
         try:
             while True:
-                await self._write(await self._batch())
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                await self._write(self._rest())
+                await self._fill()
+                await self._write()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_SECONDS):
+                self._take_rest()
+                await self._write()
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        self._take_rest()
+        for item in self._batch:
+            if isinstance(item, _Flush):
+                item.settle(written=False)
+        self._receive.close()
+        self._send.close()
 
     async def say(self, execution: Execution, message: str, *, level: int = RAW_LEVEL) -> None:
         """The run's log has a line of ours."""
@@ -71,13 +108,24 @@ class LogWriter:
             timestamp_us=self._clock.now_us(),
             flow_run_id=execution.flow_run_id,
         )
-        await self._send.send(_Line(workspace_id=execution.workspace_id, record=record))
+        await self._hand_in(_Line(workspace_id=execution.workspace_id, record=record))
 
     async def flush(self) -> None:
-        """Everything handed in before is committed."""
-        done = anyio.Event()
-        await self._send.send(done)
-        await done.wait()
+        """Everything handed in before is committed. Raises ManagedError(UNAVAILABLE) when the writer has stopped before that."""
+        flush = _Flush()
+        try:
+            await self._send.send(flush)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise _stopped() from None
+        await flush.wait()
+
+    async def forget(self, execution: Execution) -> None:
+        """Nothing is kept of how far the execution's output was read; what is missed here, the janitor finds."""
+        await self.flush()
+        try:
+            await self._log_db.write(lambda tx: logs.drop_cursor(tx, execution.id))
+        except ManagedError as error:
+            log.warning("cursor.left", execution_id=execution.id, reason=error.message)
 
     async def cursor(self, execution: Execution) -> LogCursor:
         """How far the execution's output is stored."""
@@ -88,7 +136,7 @@ class LogWriter:
         own = _Descendants(self._db, execution)
         async for line in lines:
             record = await self._record(execution, line, own)
-            await self._send.send(
+            await self._hand_in(
                 _Line(
                     workspace_id=execution.workspace_id,
                     record=record,
@@ -119,34 +167,83 @@ class LogWriter:
             flow_run_id=execution.flow_run_id,
         )
 
-    async def _batch(self) -> list[_Line | anyio.Event]:
-        batch: list[_Line | anyio.Event] = [await self._receive.receive()]
-        with anyio.move_on_after(BATCH_SECONDS):
-            while len(batch) < BATCH_LINES and not isinstance(batch[-1], anyio.Event):
-                batch.append(await self._receive.receive())
-        return batch
+    async def _hand_in(self, line: _Line) -> None:
+        await self._room.take(len(line.record.message))
+        try:
+            await self._send.send(line)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise _stopped() from None
+        except BaseException:
+            self._room.give_back(len(line.record.message))
+            raise
 
-    def _rest(self) -> list[_Line | anyio.Event]:
-        rest: list[_Line | anyio.Event] = []
+    async def _fill(self) -> None:
+        if not self._batch:
+            self._batch.append(await self._receive.receive())
+        with anyio.move_on_after(BATCH_SECONDS):
+            # Somebody waits behind a flush.
+            while len(self._batch) < BATCH_LINES and not isinstance(self._batch[-1], _Flush):
+                self._batch.append(await self._receive.receive())
+
+    def _take_rest(self) -> None:
         while True:
             try:
-                rest.append(self._receive.receive_nowait())
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                return rest
+                self._batch.append(self._receive.receive_nowait())
+            except (anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
+                return
 
-    async def _write(self, batch: list[_Line | anyio.Event]) -> None:
-        lines = [item for item in batch if isinstance(item, _Line)]
+    async def _write(self) -> None:
+        """The batch is committed; a store that is busy or full is waited for, and only a line that nothing can store is dropped."""
+        lines = [item for item in self._batch if isinstance(item, _Line)]
+        if not await self._commit(lines):
+            for line in lines:
+                if not await self._commit([line]):
+                    log.error("log_line.dropped", flow_run_id=line.record.flow_run_id, execution_id=line.execution_id)
+                # At once: whoever is cancelled here must not write it again.
+                self._batch.remove(line)
+        failpoints.reach("logs.committed")
+        for item in self._batch:
+            if isinstance(item, _Flush):
+                item.settle(written=True)
+        self._room.give_back(sum(len(line.record.message) for line in lines))
+        self._batch = []
+
+    async def _commit(self, lines: list[_Line]) -> bool:
         while lines:
             try:
                 with anyio.CancelScope(shield=True):
                     await self._log_db.write(lambda tx: _append(tx, lines))
                 break
-            except ManagedError as error:
+            except Exception as error:
+                if not isinstance(error, ManagedError) or error.code is not ErrorCode.UNAVAILABLE:
+                    log.warning("logs.refused", lines=len(lines), reason=str(error))
+                    return False
                 log.warning("logs.postponed", lines=len(lines), reason=error.message)
                 await anyio.sleep(error.retry_after_seconds or 1.0)
-        for item in batch:
-            if isinstance(item, anyio.Event):
-                item.set()
+        return True
+
+
+def _stopped() -> ManagedError:
+    return unavailable("the log writer has stopped")
+
+
+class _Room:
+    """So many characters may be on their way; one line always may."""
+
+    def __init__(self, chars: int) -> None:
+        self._limit = chars
+        self._taken = 0
+        self._freed = anyio.Event()
+
+    async def take(self, chars: int) -> None:
+        while self._taken and self._taken + chars > self._limit:
+            await self._freed.wait()
+        self._taken += chars
+
+    def give_back(self, chars: int) -> None:
+        self._taken -= chars
+        self._freed.set()
+        self._freed = anyio.Event()
 
 
 def _append(tx: Tx, lines: list[_Line]) -> None:
@@ -158,6 +255,7 @@ def _append(tx: Tx, lines: list[_Line]) -> None:
             cursors[line.execution_id] = line.cursor
     for workspace, records in by_workspace.items():
         logs.append(tx.scoped(workspace), records)
+    failpoints.reach("logs.uncommitted")
     for execution_id, cursor in cursors.items():
         logs.set_cursor(tx, execution_id, cursor)
 

@@ -86,10 +86,11 @@ class Reconciler:
     async def once(self) -> list[Action]:
         """Rows and engine agree. The engine is asked first: a row is then never older than what was found."""
         found = await self._driver.list_owned(self._instance_id)
+        # Before and after: a runner that ended while the rows were read has left an old row, one that began has a new one.
+        before = self._fleet.running()
         rows = await self._db.read(executions.open_ones)
-        actions = plan(
-            rows, found, self._fleet.running(), now_us=self._clock.now_us(), daemon_started_us=self._started_us
-        )
+        running = before | self._fleet.running()
+        actions = plan(rows, found, running, now_us=self._clock.now_us(), daemon_started_us=self._started_us)
         for action in actions:
             await self._do(action)
         return actions

@@ -1,65 +1,47 @@
 """ExecutionRunner: owns one execution from its claim to its end. One supervised task each; no failure leaves it.
 
 Two signals, never mixed: being cancelled means *detach* (the daemon stops, the run lives on and is adopted later); a row's
-`stop_requested_at` or the run's own state means *stop*.
+`stop_requested_at` or the run's own state means *stop*. A detach may come at any await: what was done by then is found again by the
+execution's row and its container's name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail
-from managedd.engine.supervision import Supervision
+from managedd import failpoints
+from managedd.engine.evidence import Ending, ending
+from managedd.engine.settling import Settled, settle
+from managedd.engine.supervision import ERROR_LEVEL, Interruption, Supervision
 from managedd.errors import ErrorCode, ManagedError
-from managedd.model.drivers import Driver, ExitStatus, Handle, ImageError, RunSpec
-from managedd.model.executions import EndCause, Execution, Phase
+from managedd.model.drivers import Handle, ImageError, Liveness
+from managedd.model.executions import ENDED, EndCause, Execution, Phase
+from managedd.model.states import StateType
 from managedd.observe import get_log
-from managedd.orchestration.transition import propose
 from managedd.store import executions, flow_runs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from managedd.bus import Bus
-    from managedd.clock import Clock
-    from managedd.config import RunsSection
-    from managedd.engine.log_writer import LogWriter
-    from managedd.store.database import Database, Tx
+    from managedd.engine.lookout import Lookout
+    from managedd.engine.means import Job, Means
+    from managedd.model.drivers import ExitStatus
+    from managedd.store.database import Tx
 
 log = get_log("runner")
 
-SECOND_US = 1_000_000
-DRAIN_BEFORE_STATE_SECONDS = 2.0
-"""How long the end of a run waits for its last lines, so that a crash is told within 5 s."""
-DRAIN_BEFORE_REMOVAL_SECONDS = 60.0
-ERROR_LEVEL = 40
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What every runner works with."""
-
-    db: Database
-    bus: Bus
-    clock: Clock
-    driver: Driver
-    log_writer: LogWriter
-    settings: RunsSection
-    instance_id: str
-    spec: Callable[[Execution], Awaitable[RunSpec]]
-    """What to run. Raises ManagedError(INVALID) when the job variables can't be used."""
+INFO_LEVEL: Final = 20
 
 
 class ExecutionRunner:
     """Brings one execution to FINALIZED or LOST, whatever phase it is found in."""
 
-    def __init__(self, execution: Execution, means: Means) -> None:
+    def __init__(self, execution: Execution, means: Means, lookout: Lookout) -> None:
         self._execution = execution
         self._means = means
-        self._supervision = Supervision(execution, means)
+        self._supervision = Supervision(execution, means, lookout)
 
     @property
     def supervision(self) -> Supervision:
@@ -84,186 +66,228 @@ class ExecutionRunner:
                 return
 
     async def _live(self) -> None:
-        if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
-            ended = await self._supervision.unless_stopped(self._bring_up)
+        if not await self._reload():
+            return
+        phase = self._execution.phase
+        if phase in {Phase.CLAIMED, Phase.CREATED}:
+            work = self._bring_up if phase is Phase.CLAIMED else self._take_up
+            ended = await self._supervision.unless_stopped(work)
             if ended is not None:
                 await self._finish(ended, None)
-                await self._clean_up()
-                return
         if self._execution.phase is Phase.RUNNING:
             status = await self._supervision.until_end(self._handle())
+            failpoints.reach("exit.seen")
             await self._finish(None, status)
-        if self._execution.phase in {Phase.EXITED, Phase.LOST}:
-            await self._clean_up()
+        await self._clean_up()
+
+    async def _reload(self) -> bool:
+        """The execution is as its row has it now; False when it has ended for good."""
+        found = await self._means.db.read(lambda tx: executions.get(tx, self._execution.id))
+        if found is None or found.phase in ENDED:
+            return False
+        self._keep(found)
+        return True
+
+    def _keep(self, execution: Execution) -> None:
+        self._execution = self._supervision.execution = execution
 
     def _handle(self) -> Handle:
         stored = self._execution.handle
         assert stored is not None
         return Handle(driver=self._execution.driver, version=stored["version"], data=stored["data"])
 
-    async def _bring_up(self) -> Ending | None:
+    # --- bringing up -----------------------------------------------------------------------------------------------------
+
+    async def _bring_up(self, interruption: Interruption) -> Ending | None:
         """The container runs; or why it never will."""
+        made = await interruption.breakable(self._prepare)
+        if isinstance(made, Ending):
+            return made
+        try:
+            # Never broken off half-way by a stop: what the engine has made must be on record.
+            handle = await self._means.insist(lambda: self._means.driver.create(made.spec), _breakably(interruption))
+        except ManagedError as error:
+            return self._refused(error)
+        failpoints.reach("create.done")
+        changes = {"handle": {"version": handle.version, "data": dict(handle.data)}}
+        if self._execution.phase is Phase.CLAIMED:
+            await self._advance(Phase.CREATED, {**changes, "created_at": self._means.clock.now_us()})
+        else:
+            await self._note(changes)
+        failpoints.reach("created.committed")
+        interruption.check()
+        await self._say(f"Starting the run's container from image {made.spec.image}")
+        return await self._start(handle, interruption)
+
+    async def _take_up(self, interruption: Interruption) -> Ending | None:
+        """As `_bring_up`, for a container that was on record already: it may have been started, and it may be gone.
+
+        What runs is not asked for its job variables again: they may have changed, or be gone, since.
+        """
+        handle = self._handle()
+        recover = self._means.driver.recover
+        try:
+            liveness = await interruption.breakable(lambda: self._means.insist(lambda: recover(handle)))
+        except ManagedError as error:
+            return self._refused(error)
+        if liveness is Liveness.CREATED:
+            return await self._start(handle, interruption)
+        if liveness is Liveness.GONE and await self._has_not_begun():
+            return await self._bring_up(interruption)
+        await self._started()
+        return None
+
+    async def _has_not_begun(self) -> bool:
+        state = await self._means.db.read(lambda tx: flow_runs.current(tx, self._execution.flow_run_id))
+        return state is None or state.type is StateType.PENDING
+
+    async def _prepare(self) -> Job | Ending:
         means = self._means
         try:
-            spec = await means.spec(self._execution)
+            job = await means.job(self._execution)
         except ManagedError as error:
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
             return ending(EndCause.SPEC, self._execution, detail=error.message)
-        await self._note({})
+        await self._note({"image": job.spec.image})
+        for note in job.notes:
+            await self._say(note)
         try:
-            await means.driver.prepare(spec, self._say)
+            await means.insist(lambda: means.driver.prepare(job.spec, self._progress), seconds=None)
         except ImageError as error:
             return ending(EndCause.IMAGE, self._execution, detail=str(error))
-        try:
-            await self._create_and_start(spec)
         except ManagedError as error:
-            if error.code is not ErrorCode.DRIVER:
-                raise
-            return ending(EndCause.DRIVER, self._execution, detail=error.message)
+            return self._refused(error)
+        return job
+
+    async def _start(self, handle: Handle, interruption: Interruption) -> Ending | None:
+        try:
+            await self._means.insist(lambda: self._means.driver.start(handle), _breakably(interruption))
+        except ManagedError as error:
+            return self._refused(error)
+        failpoints.reach("start.done")
+        await self._started()
         return None
 
-    async def _create_and_start(self, spec: RunSpec) -> None:
-        means = self._means
-        # Between the engine's effect and our row nothing may be cancelled by a stop; a crash is healed by the name (409 = adopt).
-        with anyio.CancelScope(shield=True), anyio.move_on_after(120):
-            handle = await means.driver.create(spec)
-            saved = {"version": handle.version, "data": dict(handle.data)}
-            if self._execution.phase is Phase.CLAIMED:
-                await self._advance(
-                    (Phase.CLAIMED,), Phase.CREATED, {"handle": saved, "created_at": means.clock.now_us()}
-                )
-            else:
-                await self._note({"handle": saved})
-        await self._say(f"Starting the run's container from image {spec.image}")
-        with anyio.CancelScope(shield=True), anyio.move_on_after(120):
-            await means.driver.start(handle)
-            await self._advance((Phase.CREATED,), Phase.RUNNING, {"started_at": means.clock.now_us()})
+    async def _started(self) -> None:
+        await self._advance(Phase.RUNNING, {"started_at": self._means.clock.now_us()})
+
+    def _refused(self, error: ManagedError) -> Ending:
+        if error.code is not ErrorCode.DRIVER:
+            raise error
+        return ending(EndCause.DRIVER, self._execution, detail=error.message)
+
+    async def _progress(self, message: str) -> None:
+        self._supervision.progress_us = self._means.clock.now_us()
+        await self._say(message)
+
+    # --- the end ---------------------------------------------------------------------------------------------------------
 
     async def _finish(self, ended: Ending | None, status: ExitStatus | None) -> None:
-        """The execution is EXITED (or LOST) with its evidence, and the run has an end state: one transaction, never interrupted."""
-        with anyio.CancelScope(shield=True):
-            settled, execution = await self._means.db.write(lambda tx: self._settle(tx, ended, status))
-        self._execution = execution
+        """The execution is EXITED (or LOST) with its evidence, and the run has an end state."""
+
+        def body(tx: Tx) -> Settled | None:
+            return settle(
+                tx,
+                self._execution.id,
+                ended=ended,
+                status=status,
+                seen_peak_bytes=self._supervision.peak_memory_bytes,
+                pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
+            )
+
+        settled = await self._means.write(body)
+        if settled is None:
+            raise ManagedError(ErrorCode.UNAVAILABLE, "somebody else has ended the execution", retry_after_seconds=0.1)
+        failpoints.reach("settle.committed")
+        self._keep(settled.execution)
         log.info(
             "execution.exited",
-            execution_id=execution.id,
-            flow_run_id=execution.flow_run_id,
-            cause=settled.cause.value,
+            execution_id=settled.execution.id,
+            flow_run_id=settled.execution.flow_run_id,
+            cause=settled.cause,
             code=None if status is None else status.exit_code,
         )
         if settled.message is not None:
             await self._say(settled.message, level=ERROR_LEVEL)
-            await self._means.log_writer.flush()
-
-    def _settle(self, tx: Tx, ended: Ending | None, status: ExitStatus | None) -> tuple[Ending, Execution]:
-        execution = executions.get(tx, self._execution.id) or self._execution
-        state = flow_runs.current(tx, execution.flow_run_id)
-        changes: dict[str, Any] = {"exited_at": tx.now}
-        if status is not None:
-            changes |= _evidence(execution, status, self._supervision.peak_memory_bytes)
-            ended = self._ending(execution, cause_of_exit(execution, state, status), status)
-        assert ended is not None
-        settled = ended
-        changes |= {"end_cause": settled.cause, "end_message": execution.end_message or settled.message}
-        if settled.state is not None and state is not None and not state.is_terminal:
-            propose(tx.scoped(execution.workspace_id), execution.flow_run_id, settled.state)
-        else:
-            # The run has an end already, with a cause of its own or with ours told before the first signal.
-            settled = replace(settled, message=None)
-        lost = status is not None and status.gone and settled.cause is not EndCause.COMPLETED
-        sources = (Phase.CREATED, Phase.RUNNING) if execution.phase is not Phase.CLAIMED else (Phase.CLAIMED,)
-        advanced = executions.advance(tx, execution.id, sources, Phase.LOST if lost else Phase.EXITED, changes)
-        return settled, advanced or execution
-
-    def _ending(self, execution: Execution, cause: EndCause, status: ExitStatus) -> Ending:
-        started = status.started_at_us or execution.started_at
-        elapsed = None if started is None else (self._means.clock.now_us() - started) / SECOND_US
-        peak = status.peak_memory_bytes or self._supervision.peak_memory_bytes
-        detail = (
-            "it was asked to stop and its container was ended"
-            if cause is EndCause.CANCEL
-            else exit_detail(cause, status)
-        )
-        return ending(
-            cause, execution, detail=detail, elapsed_seconds=elapsed, exit_code=status.exit_code, peak_memory_bytes=peak,
-            pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
-        )  # fmt: skip
 
     async def _clean_up(self) -> None:
         """Every line is stored, nothing is left in the engine, the execution is FINALIZED."""
-        if self._execution.handle is not None:
-            handle = self._handle()
-            with anyio.move_on_after(DRAIN_BEFORE_REMOVAL_SECONDS):
-                await self._supervision.drain(handle)
-            await self._supervision.remove(handle)
-        elif self._execution.phase is Phase.EXITED:
-            await self._remove_by_name()
+        handle = await self._what_is_left()
+        if handle is not None:
+            await self._empty(handle)
+        failpoints.reach("remove.done")
         if self._execution.phase is Phase.EXITED:
-            with anyio.CancelScope(shield=True):
-                await self._advance((Phase.EXITED,), Phase.FINALIZED, {"finalized_at": self._means.clock.now_us()})
+            await self._advance(Phase.FINALIZED, {"finalized_at": self._means.clock.now_us()})
+        # Not before: a crash in between would read the whole output once more.
+        await self._means.log_writer.forget(self._execution)
 
-    async def _remove_by_name(self) -> None:
-        """A stop may have come between the engine's create and our note of it."""
-        owned = await self._means.driver.list_owned(self._means.instance_id)
-        for found in owned:
-            if found.execution_id == self._execution.id:
-                await self._supervision.remove(found.handle)
+    async def _what_is_left(self) -> Handle | None:
+        if self._execution.handle is not None:
+            return self._handle()
+        # A stop or a crash may have come between the engine's create and our note of it.
+        owned = await self._means.insist(lambda: self._means.driver.list_owned(self._means.instance_id))
+        return next((found.handle for found in owned if found.execution_id == self._execution.id), None)
+
+    async def _empty(self, handle: Handle) -> None:
+        driver = self._means.driver
+        try:
+            liveness = await self._means.insist(lambda: driver.recover(handle))
+            if liveness is Liveness.RUNNING:
+                # It was started after all: a start that was said to have failed.
+                await self._supervision.stop(handle, EndCause.DRIVER)
+            if liveness is not Liveness.CREATED and not await self._supervision.read_log(handle):
+                await self._say("The rest of the container's output could not be read", level=ERROR_LEVEL)
+            await self._means.insist(lambda: driver.remove(handle))
+        except ManagedError as error:
+            if error.code is not ErrorCode.DRIVER:
+                raise
+            # The reconciler tries again later.
+            log.warning("execution.remove_failed", execution_id=self._execution.id, reason=error.message)
 
     async def _fail(self, message: str) -> None:
         """The run ends because we can't go on; its container, if any, is stopped and removed."""
         ended = ending(EndCause.DRIVER, self._execution, detail=message)
         try:
+            if not await self._reload():
+                return
             if self._execution.handle is not None:
-                await self._supervision.stop(self._handle())
-            await self._finish(ended, None)
+                await self._supervision.stop(self._handle(), EndCause.DRIVER)
+            if self._execution.phase is not Phase.EXITED:
+                await self._finish(ended, None)
             await self._clean_up()
         except Exception:
             # The reconciler meets the row again; nothing is lost but time.
             log.exception("execution.abandoned", execution_id=self._execution.id)
 
-    async def _say(self, message: str, level: int = 20) -> None:
+    # --- the row ---------------------------------------------------------------------------------------------------------
+
+    async def _say(self, message: str, level: int = INFO_LEVEL) -> None:
         await self._means.log_writer.say(self._execution, message, level=level)
 
-    async def _advance(self, sources: tuple[Phase, ...], to: Phase, changes: Mapping[str, Any]) -> None:
-        advanced = await self._means.db.write(
-            lambda tx: executions.advance(tx, self._execution.id, sources, to, changes)
+    async def _advance(self, to: Phase, changes: Mapping[str, Any]) -> None:
+        source = self._execution.phase
+        advanced = await self._means.write(
+            lambda tx: executions.advance(tx, self._execution.id, (source,), to, changes)
         )
         if advanced is None:
-            raise ManagedError(
-                ErrorCode.INTERNAL, f"execution {self._execution.id} is not in {sources[0].value} any more"
-            )
-        self._execution = advanced
-        self._supervision.execution = advanced
+            raise ManagedError(ErrorCode.INTERNAL, f"execution {self._execution.id} is not {source.value} any more")
+        self._keep(advanced)
         log.info("execution.advanced", phase=to.value, execution_id=advanced.id, flow_run_id=advanced.flow_run_id)
 
     async def _note(self, changes: Mapping[str, Any]) -> None:
         def body(tx: Tx) -> Execution | None:
-            if changes:
-                executions.note(tx, self._execution.id, changes)
+            executions.note(tx, self._execution.id, changes)
             return executions.get(tx, self._execution.id)
 
-        noted: Execution | None = await self._means.db.write(body)
-        self._execution = noted or self._execution
-        self._supervision.execution = self._execution
+        noted = await self._means.write(body)
+        self._keep(noted or self._execution)
 
 
-def _evidence(execution: Execution, status: ExitStatus, seen_peak: int | None) -> dict[str, Any]:
-    peaks = [peak for peak in (status.peak_memory_bytes, seen_peak) if peak is not None]
-    changes: dict[str, Any] = {
-        "exit_code": status.exit_code,
-        "oom_killed": status.oom_killed,
-        "peak_memory_bytes": max(peaks, default=None),
-        "evidence": {
-            "error": status.error,
-            "gone": status.gone,
-            "host_restarted": status.host_restarted,
-            "install_failed": status.install_failed,
-            "finished_at_us": status.finished_at_us,
-        },
-    }
-    if status.started_at_us is not None:
-        changes["started_at"] = status.started_at_us
-    if status.installed_at_us is not None and execution.installed_at is None:
-        changes["installed_at"] = status.installed_at_us
-    return changes
+def _breakably(interruption: Interruption) -> Callable[[float], Awaitable[object]]:
+    """Sleeping, from which a stop wakes."""
+
+    async def pausing(seconds: float) -> None:
+        await interruption.breakable(lambda: anyio.sleep(seconds))
+
+    return pausing

@@ -2,120 +2,154 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from managedd.bus import Topic
 from managedd.engine.evidence import Ending, ending
-from managedd.errors import ManagedError
+from managedd.engine.judgement import SECOND_US, judge
+from managedd.engine.settling import end_first, look
+from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Execution
-from managedd.model.states import State, StateType
 from managedd.observe import get_log
-from managedd.orchestration.transition import propose
-from managedd.store import executions, flow_runs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from managedd.engine.runner import Means
+    from managedd.engine.lookout import Lookout
+    from managedd.engine.means import Means
     from managedd.model.drivers import ExitStatus, Handle, Usage
-    from managedd.store.database import Tx
+
+T = TypeVar("T")
 
 log = get_log("supervision")
 
-SECOND_US = 1_000_000
-LOOK_SECONDS = 30.0
+LOOK_SECONDS: Final = 30.0
 """The safety net under the wake-ups."""
-MEASURE_SECONDS = 5.0
-DRAIN_SECONDS = 2.0
-STOP_TRIES = 5
+MEASURE_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 2.0
+"""How long the end of a run waits for its last lines, so that a crash is told within 5 s."""
+STOP_TRIES: Final = 5
+READ_TRIES: Final = 5
+AGAIN_SECONDS: Final = (0.2, 5.0)
+ERROR_LEVEL: Final = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """Stop now, and for what cause."""
+class Unwanted(Exception):
+    """The execution has to stop; the work that was under way was broken off."""
 
-    cause: EndCause
+    def __init__(self, cause: EndCause) -> None:
+        super().__init__(cause.value)
+        self.cause = cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """What the rows say now."""
+class Interruption:
+    """The wish to stop, as the work that brings a container up sees it.
 
-    execution: Execution | None
-    state: State | None
-    now_us: int
+    Work says itself where it may be broken off: between an engine's effect and our row for it, it may not.
+    """
+
+    def __init__(self) -> None:
+        self._cause: EndCause | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    def wish(self, cause: EndCause) -> None:
+        """The work is broken off, now or where it next may be."""
+        self._cause = cause
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def check(self) -> None:
+        """Raises Unwanted when somebody wishes so."""
+        if self._cause is not None:
+            raise Unwanted(self._cause)
+
+    async def breakable(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` came to. Raises Unwanted when it was broken off."""
+        self.check()
+        try:
+            with anyio.CancelScope() as self._scope:
+                result = await work()
+        finally:
+            self._scope = None
+        self.check()
+        return result
 
 
 class Supervision:
     """The children of one runner."""
 
-    def __init__(self, execution: Execution, means: Means) -> None:
+    def __init__(self, execution: Execution, means: Means, lookout: Lookout) -> None:
         self.execution = execution
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
+        self.progress_us = 0
+        """When its image last made progress."""
         self._means = means
+        self._lookout = lookout
 
-    async def unless_stopped(self, work: Callable[[], Awaitable[Ending | None]]) -> Ending | None:
+    async def unless_stopped(self, work: Callable[[Interruption], Awaitable[Ending | None]]) -> Ending | None:
         """What `work` came to; or, when the run is no longer wanted or waited too long, why it was broken off."""
+        interruption = Interruption()
         ended: Ending | None = None
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
-                nonlocal ended
-                wish = await self._wish(before_start=True)
-                ended = self._broken_off(wish)
-                tasks.cancel_scope.cancel()
+                interruption.wish(await self._wish(before_start=True))
 
             tasks.start_soon(watch, name=f"watch {self.execution.id}")
-            result = await work()
-            ended = ended or result
+            try:
+                ended = await work(interruption)
+            except Unwanted as unwanted:
+                ended = self._broken_off(unwanted.cause)
+            except Exception as error:
+                failure = error  # past the task group, which would wrap it
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         return ended
 
     async def until_end(self, handle: Handle) -> ExitStatus:
         """How the container ended; its lines are stored as far as a short wait allows, its limits were held."""
         drained = anyio.Event()
+
+        async def follow() -> None:
+            if await self.read_log(handle):
+                drained.set()
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read_log, handle, drained, name=f"log {self.execution.id}")
+            tasks.start_soon(follow, name=f"log {self.execution.id}")
             tasks.start_soon(self._watch, handle, name=f"watch {self.execution.id}")
             tasks.start_soon(self._measure, handle, name=f"measure {self.execution.id}")
-            status = await self._means.driver.wait(handle)
+            status = await self._wait(handle)
             with anyio.move_on_after(DRAIN_SECONDS):
                 await drained.wait()
             tasks.cancel_scope.cancel()
         return status
 
-    async def drain(self, handle: Handle) -> None:
-        """Every line of the ended container is stored."""
-        await self._read_log(handle, anyio.Event())
-
-    async def stop(self, handle: Handle) -> None:
-        """The container has ended; after a few failures this is said aloud and tried on, more and more slowly."""
+    async def stop(self, handle: Handle, cause: EndCause) -> None:
+        """The container has ended. One that can't be killed is said aloud and tried on, more and more slowly; its run ends meanwhile."""
         grace = self._means.settings.stop_grace_seconds
-        for attempt in range(1, 1_000):
+        attempt = 0
+        while True:
             try:
                 await self._means.driver.stop(handle, grace_seconds=grace)
                 return
             except ManagedError as error:
+                attempt += 1
                 report = log.error if attempt >= STOP_TRIES else log.warning
                 report("execution.stop_failed", execution_id=self.execution.id, attempt=attempt, reason=error.message)
-                await anyio.sleep(min(60.0, 0.5 * 2 ** min(attempt, 8)))
+                if attempt == STOP_TRIES:
+                    await self._end_first(cause, f"its container could not be killed ({error.message})")
+            await anyio.sleep(min(60.0, 0.25 * 2 ** min(attempt, 8)))
 
-    async def remove(self, handle: Handle) -> None:
-        """Nothing of it is left in the engine, or that is said aloud; the reconciler tries again later."""
-        try:
-            await self._means.driver.remove(handle)
-        except ManagedError as error:
-            log.warning("execution.remove_failed", execution_id=self.execution.id, reason=error.message)
+    async def read_log(self, handle: Handle) -> bool:
+        """Every line of the container is stored, to its end; False when the engine won't give the rest.
 
-    # --- the log -----------------------------------------------------------------------------------------------------
-
-    async def _read_log(self, handle: Handle, drained: anyio.Event) -> None:
-        writer = self._means.log_writer
-        pause = 0.2
+        A store that is busy is waited for: what it has not taken is not given up. A log that can't be read never ends a run.
+        """
+        writer, failures, pause = self._means.log_writer, 0, AGAIN_SECONDS[0]
         while True:
             try:
                 await writer.flush()
@@ -123,102 +157,82 @@ class Supervision:
                 async with self._means.driver.logs(handle, after) as lines:
                     await writer.follow(self.execution, lines)
                 await writer.flush()
-                drained.set()
-                return
+                return True
             except Exception as error:
-                # A log that can't be read now never ends a run; the engine keeps the lines.
+                of_the_store = isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE
+                failures += not of_the_store
                 log.warning(
-                    "execution.log_interrupted", execution_id=self.execution.id, reason=str(error), exc_info=error
+                    "execution.log_interrupted", execution_id=self.execution.id, reason=str(error), failures=failures
                 )
-                await anyio.sleep(pause)
-                pause = min(5.0, pause * 2)
+                if failures >= READ_TRIES and await self._means.engine_answers():
+                    return False
+            await anyio.sleep(pause)
+            pause = min(AGAIN_SECONDS[1], pause * 2)
+
+    async def _wait(self, handle: Handle) -> ExitStatus:
+        pause = AGAIN_SECONDS[0]
+        while True:
+            try:
+                return await self._means.driver.wait(handle)
+            except Exception as error:
+                # That we can't look says nothing about the container.
+                log.warning("execution.wait_interrupted", execution_id=self.execution.id, reason=str(error))
+            await anyio.sleep(pause)
+            pause = min(AGAIN_SECONDS[1], pause * 2)
 
     # --- limits and wishes ---------------------------------------------------------------------------------------------
 
     async def _watch(self, handle: Handle) -> None:
-        wish = await self._wish(before_start=False)
-        if wish.cause in {EndCause.TIME, EndCause.PENDING_DEADLINE}:
+        cause = await self._wish(before_start=False)
+        if cause not in {EndCause.CANCEL, EndCause.COMPLETED}:
             # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
-            await self._end_first(wish.cause)
-        log.info("execution.stopping", execution_id=self.execution.id, cause=wish.cause.value)
-        await self.stop(handle)
+            await self._end_first(cause, "the flow's process did not report that it runs")
+        log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
+        await self.stop(handle, cause)
 
-    async def _wish(self, *, before_start: bool) -> Wish:
-        """Returns when the container has to go."""
-        with self._means.bus.subscribe(Topic.RUNS, Topic.EXECUTIONS) as woken:
+    async def _wish(self, *, before_start: bool) -> EndCause:
+        """Returns when the container has to go, with the cause."""
+        with self._lookout.watching(self.execution.id) as woken:
             while True:
-                view = await self._view()
-                cause, at_us = self._judge(view, before_start=before_start)
-                if cause is not None and at_us <= view.now_us:
-                    return Wish(cause=cause)
-                left = LOOK_SECONDS if cause is None else (at_us - view.now_us) / SECOND_US
-                await woken.wait(min(LOOK_SECONDS, max(0.01, left)))
+                try:
+                    view = await self._means.db.read(lambda tx: look(tx, self.execution.id))
+                except ManagedError as error:
+                    await anyio.sleep(error.retry_after_seconds or 1.0)
+                    continue
+                if view is None:
+                    return EndCause.CANCEL
+                verdict = judge(view, self._means.settings, before_start=before_start, progress_us=self.progress_us)
+                if verdict is None:
+                    await woken.wait(LOOK_SECONDS)
+                elif verdict.at_us <= view.now_us:
+                    return verdict.cause
+                else:
+                    left = (verdict.at_us - view.now_us) / SECOND_US
+                    await woken.wait(min(LOOK_SECONDS, max(0.01, left)))
 
-    async def _view(self) -> _View:
-        def body(tx: Tx) -> _View:
-            found = executions.get(tx, self.execution.id)
-            return _View(execution=found, state=flow_runs.current(tx, self.execution.flow_run_id), now_us=tx.now)
-
-        while True:
-            try:
-                return await self._means.db.read(body)
-            except ManagedError as error:
-                await anyio.sleep(error.retry_after_seconds or 1.0)
-
-    def _judge(self, view: _View, *, before_start: bool) -> tuple[EndCause | None, int]:
-        """The nearest reason to stop, and when it holds (microseconds)."""
-        settings, execution, state = self._means.settings, view.execution, view.state
-        if execution is None or state is None:
-            return EndCause.CANCEL, 0
-        if execution.stop_requested_at is not None:
-            return execution.stop_reason or EndCause.CANCEL, 0
-        grace_us = 0 if before_start else int(settings.cancel_grace_seconds * SECOND_US)
-        if state.type is StateType.CANCELLING:
-            return EndCause.CANCEL, state.timestamp_us + grace_us
-        if state.is_terminal:
-            # It has its end; the process gets as long to leave as a cancelled one.
-            cause = EndCause.CANCEL if state.type is StateType.CANCELLED else EndCause.COMPLETED
-            return cause, state.timestamp_us + grace_us
-        deadlines: list[tuple[int, EndCause]] = []
-        if state.type is StateType.PENDING:
-            since = max(execution.claimed_at, state.timestamp_us)
-            deadlines.append((since + int(settings.pending_deadline_seconds * SECOND_US), EndCause.PENDING_DEADLINE))
-        if execution.started_at is not None and execution.time_limit_seconds is not None:
-            deadlines.append((execution.started_at + execution.time_limit_seconds * SECOND_US, EndCause.TIME))
-        if not deadlines:
-            return None, 0
-        at_us, cause = min(deadlines)
-        return cause, at_us
-
-    def _broken_off(self, wish: Wish) -> Ending:
+    def _broken_off(self, cause: EndCause) -> Ending:
         detail = {
             EndCause.CANCEL: "before its container had started",
             EndCause.PENDING_DEADLINE: "its image or its container was not ready in time",
-        }.get(wish.cause, "")
-        return self._ending(wish.cause, detail)
+        }.get(cause, "")
+        return self._ending(cause, detail)
 
     def _ending(self, cause: EndCause, detail: str) -> Ending:
         since = self.execution.started_at or self.execution.claimed_at
-        elapsed = (self._means.clock.now_us() - since) / SECOND_US
         return ending(
-            cause, self.execution, detail=detail, elapsed_seconds=elapsed, peak_memory_bytes=self.peak_memory_bytes,
+            cause,
+            self.execution,
+            detail=detail,
+            elapsed_seconds=(self._means.clock.now_us() - since) / SECOND_US,
+            peak_memory_bytes=self.peak_memory_bytes,
             pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
-        )  # fmt: skip
+        )
 
-    async def _end_first(self, cause: EndCause) -> None:
-        """The run has its end state and the wish to stop is on record, before any signal."""
-        ended = self._ending(cause, "the flow's process did not report that it runs")
-
-        def body(tx: Tx) -> None:
-            executions.request_stop(tx, self.execution.id, cause)
-            if ended.state is not None:
-                propose(tx.scoped(self.execution.workspace_id), self.execution.flow_run_id, ended.state)
-            executions.note(tx, self.execution.id, {"end_message": ended.message})
-
-        with anyio.CancelScope(shield=True):
-            await self._means.db.write(body)
-        if ended.message is not None:
-            await self._means.log_writer.say(self.execution, ended.message, level=40)
+    async def _end_first(self, cause: EndCause, detail: str) -> None:
+        ended = self._ending(cause, detail)
+        told = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
+        if told and ended.message is not None:
+            await self._means.log_writer.say(self.execution, ended.message, level=ERROR_LEVEL)
 
     async def _measure(self, handle: Handle) -> None:
         while True:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from managedd import ids
 from managedd.bus import Topic
 from managedd.model.flow_runs import FlowRunFacts, ProposedState, RunFacts, TaskRunFacts
-from managedd.model.states import State
+from managedd.model.states import TERMINAL, State, StateType
 from managedd.orchestration import events, rules
 from managedd.orchestration.columns import run_columns, task_run_columns
 from managedd.orchestration.verdicts import Decision, Effect, Status
-from managedd.store import flow_runs, rows, task_run_facts
+from managedd.store import executions, flow_runs, rows, task_run_facts
 from managedd.store.resources import FLOW_RUN, FLOW_RUN_STATE, TASK_RUN, TASK_RUN_STATE
 
 if TYPE_CHECKING:
@@ -67,7 +67,26 @@ def propose(
 ) -> Outcome:
     """The flow run is in the state that the rules allow. Raises ManagedError(NOT_FOUND)."""
     facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
-    return _settle(tx, facts, rules.decide(facts, proposed, force=force))
+    decision = None if force else _final(tx, facts, proposed)
+    return _settle(tx, facts, decision or rules.decide(facts, proposed, force=force))
+
+
+def _final(tx: Tx, facts: FlowRunFacts, proposed: ProposedState) -> Decision | None:
+    """The refusal of whoever speaks for a process that we have ended: the end that we gave its run is the last word.
+
+    Prefect's rules let one terminal state follow another, and a crashed run run again. A process that is told to go may well say both on
+    its way out. Only a new start (SCHEDULED), or force, leads out of such an end.
+    """
+    if facts.current is None or not facts.current.is_terminal or proposed.type is StateType.SCHEDULED:
+        return None
+    ended = executions.ended_by_us(tx, facts.run_id)
+    if ended is None:
+        return None
+    # Terminal states are rejected, so that the client takes the run's real end for its own; whoever wants to go on must stop.
+    status = Status.REJECT if proposed.type in TERMINAL else Status.ABORT
+    kind = "reject_details" if status is Status.REJECT else "abort_details"
+    reason = f"This run has ended as {facts.current.type.value}: {ended}"
+    return Decision(status=status, state=None, details={"type": kind, "reason": reason})
 
 
 def propose_late(tx: Tx, run_id: str) -> Outcome:

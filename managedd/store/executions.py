@@ -82,6 +82,39 @@ def open_ones(tx: Tx) -> list[Execution]:
     return [_load(row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What tells whether anything has changed for the execution's runner."""
+
+    phase: str
+    stop_requested_at: int | None
+    state_id: str | None
+    """The run's state; None: the run is gone."""
+
+
+def marks(tx: Tx) -> dict[str, Mark]:
+    """The mark of every execution that has not ended, by its id."""
+    found = tx.all(
+        "SELECT e.id, e.phase, e.stop_requested_at, r.state_id FROM executions AS e LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id "
+        "WHERE e.phase NOT IN ('FINALIZED', 'LOST')"
+    )
+    return {row[0]: Mark(phase=row[1], stop_requested_at=row[2], state_id=row[3]) for row in found}
+
+
+def ended_by_us(tx: Tx, flow_run_id: str) -> str | None:
+    """Why this daemon ended the run's last execution, in words; None when the run ended by itself, or has no execution."""
+    row = tx.one(
+        "SELECT stop_reason, end_cause, end_message FROM executions WHERE flow_run_id = ? ORDER BY attempt DESC LIMIT 1",
+        (flow_run_id,),
+    )
+    if row is None:
+        return None
+    cause = row["end_cause"] or row["stop_reason"]
+    if cause is None or cause == EndCause.COMPLETED.value:
+        return None
+    return row["end_message"] or f"it was ended ({cause})"
+
+
 def live_of_run(tx: Tx, flow_run_id: str) -> Execution | None:
     """The run's execution that has not ended, or None."""
     row = tx.one(

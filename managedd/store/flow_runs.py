@@ -169,3 +169,12 @@ def current(tx: Tx, run_id: str) -> State | None:
         (run_id,),
     )
     return None if row is None else loaded_state(row)
+
+
+def retries_in_process(tx: Tx, run_id: str) -> bool:
+    """Whether the run waits in its own process for its next try; a run that a user retries gets a new one."""
+    found = tx.scalar(
+        "SELECT json_extract(empirical_policy, '$.retry_type') FROM flow_runs WHERE id = ? AND state_name = 'AwaitingRetry'",
+        (run_id,),
+    )
+    return bool(found == "in_process")

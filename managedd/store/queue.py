@@ -42,34 +42,39 @@ class Candidate:
     """Its deployment is gone."""
 
 
-_DUE = """
-r.state_type = 'SCHEDULED'
-AND (r.next_scheduled_start_time <= :now OR r.state_name = 'AwaitingConcurrencySlot')
-AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))
+_LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
+# Deployments none of whose runs may go now, counted once for all runs that wait.
+_FULL = f"""
+full AS MATERIALIZED (
+    SELECT d.id, d.concurrency_limit AS slots FROM deployments AS d
+    WHERE d.concurrency_limit IS NOT NULL AND d.concurrency_limit <=
+        (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
+)
 """
-# A run that waits for a slot is due when there is one; one whose deployment allows none is never due.
-_FREE = f"""
-(r.deployment_id IS NULL OR d.id IS NULL OR d.concurrency_limit IS NULL
- OR d.concurrency_limit > (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
- OR (d.concurrency_limit > 0 AND r.state_name <> 'AwaitingConcurrencySlot'))
+# What is due in queue q. A run that finds its deployment full is told so once: then it waits for the slot.
+_DUE = f"""
+r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time <= :now
+AND r.state_name <> 'AwaitingConcurrencySlot'
+AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full WHERE slots <= 0)) AND NOT {_LIVE}
 """
+# What waits for a slot of its deployment is due when there is one.
+_WAITING = f"""
+r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = 'AwaitingConcurrencySlot'
+AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full)) AND NOT {_LIVE}
+"""
+_DUE_RUNS = "flow_runs AS r INDEXED BY flow_runs_queue"
+_WAITING_RUNS = "flow_runs AS r INDEXED BY flow_runs_waiting"
 
 
 def heads(tx: Tx) -> list[QueueHead]:
-    """Every queue with a due run, most urgent first: by priority within its pool, across workspaces by who holds the fewest slots."""
+    """Every queue with a run that may go, first those of the workspaces that hold the fewest slots."""
     found = tx.all(
         f"""
-        WITH due AS (
-            SELECT DISTINCT q.id AS queue_id
-            FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id
-            JOIN flow_runs AS r ON r.work_queue_id = q.id AND r.state_type = 'SCHEDULED'
-            LEFT JOIN deployments AS d ON d.id = r.deployment_id
-            WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused AND {_DUE} AND {_FREE}
-        ),
-        taken AS (
+        WITH {_FULL},
+        taken AS MATERIALIZED (
             SELECT q.id AS queue_id, q.work_pool_id AS pool_id, q.workspace_id AS workspace_id, count(*) AS runs
-            FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id
-            JOIN work_pools AS p ON p.id = q.work_pool_id
+            FROM flow_runs AS r INDEXED BY flow_runs_occupying
+            JOIN work_queues AS q ON q.id = r.work_queue_id JOIN work_pools AS p ON p.id = q.work_pool_id
             WHERE p.type = '{MANAGED}' AND r.state_type IN {OCCUPYING_SQL}
             GROUP BY q.id
         )
@@ -79,10 +84,10 @@ def heads(tx: Tx) -> list[QueueHead]:
                coalesce((SELECT sum(runs) FROM taken WHERE pool_id = p.id), 0) AS pool_taken,
                q.concurrency_limit AS queue_limit,
                coalesce((SELECT runs FROM taken WHERE queue_id = q.id), 0) AS queue_taken
-        FROM due JOIN work_queues AS q ON q.id = due.queue_id
-        JOIN work_pools AS p ON p.id = q.work_pool_id
-        JOIN workspaces AS w ON w.id = q.workspace_id
-        ORDER BY workspace_taken, q.priority, q.id
+        FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id JOIN workspaces AS w ON w.id = q.workspace_id
+        WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused
+          AND (EXISTS (SELECT 1 FROM {_DUE_RUNS} WHERE {_DUE}) OR EXISTS (SELECT 1 FROM {_WAITING_RUNS} WHERE {_WAITING}))
+        ORDER BY workspace_taken, q.workspace_id, q.priority, q.id
         """,
         {"now": tx.now},
     )
@@ -90,15 +95,17 @@ def heads(tx: Tx) -> list[QueueHead]:
 
 
 def candidates(tx: Tx, work_queue_id: str, limit: int) -> list[Candidate]:
-    """The queue's runs that may go now, in due order."""
+    """The queue's runs that may go now, in the order in which they were due: a slot waited for does not cost the turn."""
     found = tx.all(
         f"""
-        SELECT r.id, coalesce(r.next_scheduled_start_time, r.created) AS due_at,
-               r.state_name = 'AwaitingConcurrencySlot' AS awaited_slot,
-               r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned
-        FROM flow_runs AS r LEFT JOIN deployments AS d ON d.id = r.deployment_id
-        WHERE r.work_queue_id = :queue AND {_DUE} AND {_FREE}
-        ORDER BY r.next_scheduled_start_time, r.id LIMIT :limit
+        WITH {_FULL}, q AS (SELECT :queue AS id),
+        due AS (SELECT r.id, r.deployment_id, r.next_scheduled_start_time AS due_at, 0 AS awaited_slot FROM q CROSS JOIN {_DUE_RUNS}
+                WHERE {_DUE} ORDER BY r.next_scheduled_start_time LIMIT :limit),
+        waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
+                    WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
+        SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned
+        FROM (SELECT * FROM due UNION ALL SELECT * FROM waiting) AS c LEFT JOIN deployments AS d ON d.id = c.deployment_id
+        ORDER BY c.due_at, c.id LIMIT :limit
         """,
         {"queue": work_queue_id, "now": tx.now, "limit": limit},
     )
@@ -108,10 +115,13 @@ def candidates(tx: Tx, work_queue_id: str, limit: int) -> list[Candidate]:
 def next_due(tx: Tx) -> int | None:
     """When the next run of a managed pool becomes due, microseconds, or None."""
     due: int | None = tx.scalar(
-        "SELECT min(r.next_scheduled_start_time) FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id "
-        "JOIN flow_runs AS r ON r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' "
-        f"WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused AND r.next_scheduled_start_time > ?",
-        (tx.now,),
+        f"""
+        SELECT min((SELECT min(r.next_scheduled_start_time) FROM {_DUE_RUNS}
+                    WHERE r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time > :now))
+        FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id
+        WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused
+        """,
+        {"now": tx.now},
     )
     return due
 
@@ -119,19 +129,10 @@ def next_due(tx: Tx) -> int | None:
 def cancelling_without_execution(tx: Tx, limit: int) -> list[tuple[str, str]]:
     """(workspace, run) of managed runs that are CANCELLING while nothing of them exists."""
     found = tx.all(
-        "SELECT r.workspace_id, r.id FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id "
+        f"SELECT r.workspace_id, r.id FROM flow_runs AS r INDEXED BY flow_runs_occupying JOIN work_queues AS q ON q.id = r.work_queue_id "
         "JOIN work_pools AS p ON p.id = q.work_pool_id "
-        f"WHERE r.state_type = 'CANCELLING' AND p.type = '{MANAGED}' AND NOT EXISTS "
-        "(SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST')) LIMIT ?",
+        # The list is the index's own condition: SQLite does not see that one type is in it.
+        f"WHERE r.state_type IN {OCCUPYING_SQL} AND r.state_type = 'CANCELLING' AND p.type = '{MANAGED}' AND NOT {_LIVE} LIMIT ?",
         (limit,),
     )
     return [(row[0], row[1]) for row in found]
-
-
-def pool_of_run(tx: Tx, run_id: str) -> str | None:
-    """The id of the run's work pool, or None."""
-    found: str | None = tx.scalar(
-        "SELECT q.work_pool_id FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id WHERE r.id = ?",
-        (run_id,),
-    )
-    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 if TYPE_CHECKING:
     from managedd.store.database import Tx
 
@@ -11,23 +13,31 @@ STEP = 500
 """Rows per transaction."""
 
 
-def ended_runs_before(tx: Tx, moment_us: int) -> list[tuple[str, str]]:
-    """(workspace, run) of runs that ended before the moment and have nothing left in an engine; at most a step."""
+def ended_runs_before(tx: Tx, moment_us: int) -> list[str]:
+    """Runs that ended before the moment and have nothing left in an engine; at most a step."""
     rows = tx.all(
-        "SELECT workspace_id, id FROM flow_runs WHERE end_time < ? AND state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
-        "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = flow_runs.id AND e.phase NOT IN ('FINALIZED', 'LOST')) "
+        "SELECT r.id FROM workspaces AS w CROSS JOIN flow_runs AS r INDEXED BY flow_runs_ended "
+        "WHERE r.workspace_id = w.id AND r.end_time < ? AND r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
+        "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST')) "
         "LIMIT ?",
         (moment_us, STEP),
     )
-    return [(row[0], row[1]) for row in rows]
+    return [row[0] for row in rows]
 
 
-def delete_runs(tx: Tx, run_ids: list[str]) -> None:
-    """The runs are gone with their states, inputs, task runs and artifacts; their executions stay, because compute time is counted
-    from them."""
-    for run_id in run_ids:
+def delete_some_of_run(tx: Tx, run_id: str) -> int:
+    """At most a step of the run's task runs is gone, or, when it has none left, the run with its states, inputs and artifacts.
+
+    Returns how many rows of the kind went; fewer than a step: the run itself is gone too. Its executions stay, because compute time
+    is counted from them.
+    """
+    gone = tx.execute(
+        "DELETE FROM task_runs WHERE id IN (SELECT id FROM task_runs WHERE flow_run_id = ? LIMIT ?)", (run_id, STEP)
+    ).rowcount
+    if gone < STEP:
         tx.execute("DELETE FROM artifacts WHERE flow_run_id = ?", (run_id,))
         tx.execute("DELETE FROM flow_runs WHERE id = ?", (run_id,))
+    return gone
 
 
 def delete_expired_leases(tx: Tx) -> int:
@@ -38,3 +48,23 @@ def delete_expired_leases(tx: Tx) -> int:
 def exists_run(tx: Tx, run_id: str) -> bool:
     """Whether there is such a run, in any workspace."""
     return tx.one("SELECT 1 FROM flow_runs WHERE id = ?", (run_id,)) is not None
+
+
+def cursors_after(tx: Tx, after: str) -> list[str]:
+    """The next executions, by id, of which it is known how far their output was read. For the log store."""
+    return [
+        row[0]
+        for row in tx.all(
+            "SELECT execution_id FROM log_cursors WHERE execution_id > ? ORDER BY execution_id LIMIT ?", (after, STEP)
+        )
+    ]
+
+
+def ended_of(tx: Tx, execution_ids: list[str]) -> list[str]:
+    """Those of the executions that have ended for good, or are gone."""
+    rows = tx.all(
+        "SELECT value FROM json_each(?) WHERE NOT EXISTS "
+        "(SELECT 1 FROM executions AS e WHERE e.id = value AND e.phase NOT IN ('FINALIZED', 'LOST'))",
+        (orjson.dumps(execution_ids).decode(),),
+    )
+    return [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""Fixtures over a real store and a manual clock."""
+"""Fixtures of the engine's tests."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from managedd.bus import Bus
-from managedd.store.database import Database
-from managedd.store.workspaces import ensure_default
-from tests.support.clock import ManualClock
+from tests.engine.world import World, open_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-from tests.engine.house import House
 
 
 @pytest.fixture
@@ -25,11 +19,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def house(anyio_backend: str, tmp_path: Path) -> AsyncIterator[House]:
-    bus, clock = Bus(), ManualClock()
-    db = await Database.open(tmp_path / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state")
-    try:
-        await db.write(lambda tx: ensure_default(tx, plan="pro"))
-        yield House(db=db, bus=bus, clock=clock)
-    finally:
-        await db.close()
+async def world(anyio_backend: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A store, a fake engine, and nothing that runs yet."""
+    async with open_world(tmp_path) as made:
+        yield made

@@ -173,25 +173,33 @@ CREATE TABLE flow_runs (
 ) STRICT;
 CREATE UNIQUE INDEX flow_runs_idempotency ON flow_runs(flow_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX flow_runs_expected ON flow_runs(workspace_id, expected_start_time);
-CREATE INDEX flow_runs_started ON flow_runs(workspace_id, start_time);
 CREATE INDEX flow_runs_began ON flow_runs(workspace_id, coalesce(start_time, expected_start_time));
 CREATE INDEX flow_runs_ended ON flow_runs(workspace_id, end_time);
 CREATE INDEX flow_runs_name ON flow_runs(workspace_id, name);
-CREATE INDEX flow_runs_deployment ON flow_runs(deployment_id, state_type, expected_start_time);
-CREATE INDEX flow_runs_flow ON flow_runs(flow_id, created);
+CREATE INDEX flow_runs_deployment ON flow_runs(deployment_id, expected_start_time);
+CREATE INDEX flow_runs_flow ON flow_runs(flow_id, expected_start_time);
 CREATE INDEX flow_runs_parent ON flow_runs(parent_task_run_id) WHERE parent_task_run_id IS NOT NULL;
 -- The queue: what waits, in due order, per work queue. Partial, so that history never slows it.
-CREATE INDEX flow_runs_queue ON flow_runs(work_queue_id, next_scheduled_start_time) WHERE state_type = 'SCHEDULED';
+CREATE INDEX flow_runs_queue ON flow_runs(work_queue_id, next_scheduled_start_time, state_name, deployment_id) WHERE state_type = 'SCHEDULED';
+-- What waits for a slot of its deployment, in the order in which it was due first.
+CREATE INDEX flow_runs_waiting ON flow_runs(work_queue_id, expected_start_time, deployment_id)
+    WHERE state_type = 'SCHEDULED' AND state_name = 'AwaitingConcurrencySlot';
 -- Slots are derived from the runs that hold them.
 CREATE INDEX flow_runs_occupying ON flow_runs(work_queue_id, deployment_id)
     WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING');
+CREATE INDEX flow_runs_holding ON flow_runs(deployment_id) WHERE state_type IN ('PENDING', 'RUNNING', 'CANCELLING');
 -- What is due and was not begun, over all queues: the scheduler marks it Late.
 CREATE INDEX flow_runs_due ON flow_runs(next_scheduled_start_time) WHERE state_type = 'SCHEDULED' AND state_name = 'Scheduled';
 -- How far ahead each schedule is planned.
 CREATE INDEX flow_runs_schedule ON flow_runs(schedule_id, next_scheduled_start_time)
     WHERE state_type = 'SCHEDULED' AND schedule_id IS NOT NULL;
-CREATE INDEX flow_runs_active ON flow_runs(state_type, state_timestamp)
+-- What a deployment is going to run.
+CREATE INDEX flow_runs_scheduled ON flow_runs(deployment_id, next_scheduled_start_time) WHERE state_type = 'SCHEDULED';
+-- What has not ended, by state. Runs that have ended are too many of a kind for an index to help.
+CREATE INDEX flow_runs_live ON flow_runs(workspace_id, state_type, expected_start_time)
     WHERE state_type IN ('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED');
+CREATE INDEX flow_runs_paused ON flow_runs(id) WHERE state_type = 'PAUSED';
+CREATE INDEX flow_runs_cancelling ON flow_runs(state_timestamp) WHERE state_type = 'CANCELLING';
 
 CREATE TABLE flow_run_states (
     id            TEXT PRIMARY KEY,
@@ -248,7 +256,7 @@ CREATE TABLE task_runs (
 ) STRICT;
 CREATE UNIQUE INDEX task_runs_key ON task_runs(flow_run_id, task_key, dynamic_key) WHERE flow_run_id IS NOT NULL;
 CREATE INDEX task_runs_expected ON task_runs(workspace_id, expected_start_time);
-CREATE INDEX task_runs_started ON task_runs(workspace_id, start_time);
+CREATE INDEX task_runs_ended ON task_runs(workspace_id, end_time);
 
 CREATE TABLE task_run_states (
     id            TEXT PRIMARY KEY,
@@ -460,3 +468,36 @@ CREATE UNIQUE INDEX executions_live ON executions(flow_run_id) WHERE phase NOT I
 CREATE INDEX executions_open ON executions(phase) WHERE phase NOT IN ('FINALIZED', 'LOST');
 CREATE UNIQUE INDEX executions_key ON executions(key_hash) WHERE key_hash IS NOT NULL;
 CREATE INDEX executions_workspace ON executions(workspace_id, claimed_at);
+
+-- What SQLite can't know before there are rows: how many there are going to be, and how many of them share a key. Without it a page is
+-- looked for in the whole workspace where a deployment, a name or an id would lead to it.
+ANALYZE sqlite_schema;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('flow_runs', 'sqlite_autoindex_flow_runs_1', '1000000 1'),
+    ('flow_runs', 'flow_runs_idempotency', '1000000 10000 1'),
+    ('flow_runs', 'flow_runs_expected', '1000000 500000 2'),
+    ('flow_runs', 'flow_runs_began', '1000000 500000 2'),
+    ('flow_runs', 'flow_runs_ended', '1000000 500000 2'),
+    ('flow_runs', 'flow_runs_name', '1000000 500000 20'),
+    ('flow_runs', 'flow_runs_deployment', '1000000 2000 2'),
+    ('flow_runs', 'flow_runs_flow', '1000000 10000 2'),
+    ('flow_runs', 'flow_runs_parent', '100000 1'),
+    ('flow_runs', 'flow_runs_queue', '2000 500 2 2 1'),
+    ('flow_runs', 'flow_runs_waiting', '100 50 2 1'),
+    ('flow_runs', 'flow_runs_occupying', '100 50 5'),
+    ('flow_runs', 'flow_runs_holding', '100 5'),
+    ('flow_runs', 'flow_runs_due', '2000 2'),
+    ('flow_runs', 'flow_runs_schedule', '2000 10 1'),
+    ('flow_runs', 'flow_runs_scheduled', '2000 20 2'),
+    ('flow_runs', 'flow_runs_live', '2000 1000 200 2'),
+    ('flow_runs', 'flow_runs_paused', '10 1'),
+    ('flow_runs', 'flow_runs_cancelling', '10 1'),
+    ('flow_run_states', 'sqlite_autoindex_flow_run_states_1', '4000000 1'),
+    ('flow_run_states', 'flow_run_states_run', '4000000 4 1'),
+    ('task_runs', 'sqlite_autoindex_task_runs_1', '10000000 1'),
+    ('task_runs', 'task_runs_key', '10000000 20 10 1'),
+    ('task_runs', 'task_runs_expected', '10000000 5000000 2'),
+    ('task_runs', 'task_runs_ended', '10000000 5000000 2'),
+    ('task_run_states', 'sqlite_autoindex_task_run_states_1', '40000000 1'),
+    ('task_run_states', 'task_run_states_run', '40000000 4 1');
+ANALYZE sqlite_schema;

@@ -1,0 +1,147 @@
+"""Settling: one transaction in which an execution gets its end and its evidence, and its run the state that goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from managedd import failpoints
+from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail
+from managedd.engine.judgement import SECOND_US, View
+from managedd.model.executions import ENDED, LIVE, EndCause, Execution, Phase
+from managedd.model.states import StateType
+from managedd.observe import get_log
+from managedd.orchestration.transition import propose
+from managedd.orchestration.verdicts import Status
+from managedd.store import executions, flow_runs
+
+if TYPE_CHECKING:
+    from managedd.model.drivers import ExitStatus
+    from managedd.store.database import Tx
+
+log = get_log("settling")
+
+ASKED_TO_STOP = "it was asked to stop and its container was ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How it came out; `message` is what the run's log shall say of it, when nothing was said yet."""
+
+    execution: Execution
+    cause: EndCause | None
+    message: str | None
+
+
+def look(tx: Tx, execution_id: str) -> View | None:
+    """What the rows say now; None when there is no such execution."""
+    execution = executions.get(tx, execution_id)
+    if execution is None:
+        return None
+    run_id = execution.flow_run_id
+    return View(
+        execution=execution,
+        state=flow_runs.current(tx, run_id),
+        retries_in_process=flow_runs.retries_in_process(tx, run_id),
+        now_us=tx.now,
+    )
+
+
+def settle(
+    tx: Tx,
+    execution_id: str,
+    *,
+    ended: Ending | None,
+    status: ExitStatus | None,
+    seen_peak_bytes: int | None,
+    pending_deadline_seconds: float,
+) -> Settled | None:
+    """The execution is EXITED (or LOST), and its run has an end state; None when it is gone or had ended for good.
+
+    `ended` is why it never ran, `status` how its container ended: one of them is given.
+    """
+    view = look(tx, execution_id)
+    if view is None or view.execution.phase in ENDED:
+        return None
+    execution = view.execution
+    if execution.phase not in LIVE:
+        # Written before, by a commit of which the answer was lost.
+        return Settled(execution=execution, cause=execution.end_cause, message=None)
+    changes: dict[str, Any] = {"exited_at": tx.now}
+    if status is not None:
+        peak_bytes = max(filter(None, (status.peak_memory_bytes, seen_peak_bytes)), default=None)
+        changes |= _evidence(execution, status, peak_bytes)
+        ended = _ending_of(view, status, peak_bytes, pending_deadline_seconds)
+    assert ended is not None
+    ended = _as_the_run_has_it(view, ended)
+    lost = status is not None and status.gone and ended.cause is not EndCause.COMPLETED
+    changes |= {"end_cause": ended.cause, "end_message": execution.end_message or ended.message}
+    advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.LOST if lost else Phase.EXITED, changes)
+    assert advanced is not None
+    told = _tell(tx, view, ended)
+    failpoints.reach("settle.uncommitted")
+    return Settled(execution=advanced, cause=ended.cause, message=ended.message if told else None)
+
+
+def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
+    """The run has its end state and the wish to stop is on record, before any signal; False when the run has an end of its own."""
+    view = look(tx, execution_id)
+    if ended.state is None or view is None or view.state is None or view.state.is_terminal:
+        return False
+    executions.request_stop(tx, execution_id, ended.cause)
+    executions.note(tx, execution_id, {"end_message": ended.message})
+    return _tell(tx, view, _as_the_run_has_it(view, ended))
+
+
+def _tell(tx: Tx, view: View, ended: Ending) -> bool:
+    """The run has the state of the ending, unless it has an end already."""
+    if ended.state is None or view.state is None or view.state.is_terminal:
+        return False
+    execution = view.execution
+    outcome = propose(tx.scoped(execution.workspace_id), execution.flow_run_id, ended.state)
+    if outcome.status is not Status.ACCEPT:
+        log.error("execution.end_refused", execution_id=execution.id, cause=ended.cause.value, **outcome.details)
+    return outcome.status is Status.ACCEPT
+
+
+def _as_the_run_has_it(view: View, ended: Ending) -> Ending:
+    """A run that is gone or being cancelled ends as cancelled, whatever else befell its container."""
+    state = view.state
+    unwanted = state is None or state.type is StateType.CANCELLING
+    if unwanted and ended.cause is not EndCause.CANCEL:
+        return ending(EndCause.CANCEL, view.execution, detail=ASKED_TO_STOP)
+    return ended
+
+
+def _ending_of(view: View, status: ExitStatus, peak_bytes: int | None, pending_deadline_seconds: float) -> Ending:
+    execution, cause = view.execution, cause_of_exit(view, status)
+    started = execution.started_at
+    return ending(
+        cause,
+        execution,
+        detail=ASKED_TO_STOP if cause is EndCause.CANCEL else exit_detail(cause, status),
+        elapsed_seconds=None if started is None else (view.now_us - started) / SECOND_US,
+        exit_code=status.exit_code,
+        peak_memory_bytes=peak_bytes,
+        pending_deadline_seconds=pending_deadline_seconds,
+    )
+
+
+def _evidence(execution: Execution, status: ExitStatus, peak_bytes: int | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {
+        "exit_code": status.exit_code,
+        "oom_killed": status.oom_killed,
+        "peak_memory_bytes": peak_bytes,
+        "evidence": {
+            "error": status.error,
+            "gone": status.gone,
+            "host_restarted": status.host_restarted,
+            "install_failed": status.install_failed,
+            # The engine's own clock, which may be another host's: the columns are all of ours.
+            "started_at_us": status.started_at_us,
+            "finished_at_us": status.finished_at_us,
+        },
+    }
+    if status.installed_at_us is not None and execution.installed_at is None:
+        changes["installed_at"] = status.installed_at_us
+    return changes
