@@ -39,6 +39,7 @@ class GitServer:
             git = server
 
         self._http = ThreadingHTTPServer((host, 0), Handler)
+        self._http.daemon_threads = True
         scheme = "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -96,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
     """Smart HTTP: git's own CGI program does the work."""
 
     git: GitServer
-    protocol_version = "HTTP/1.0"
+    # Not 1.0: git's library sends what it was given only after a first 401, over the same connection.
+    protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the tests' standard error."""
@@ -113,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed(repository):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         if path.endswith("/git-upload-pack"):
@@ -136,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
         for name, value in headers.items():
             self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 

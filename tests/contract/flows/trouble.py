@@ -25,8 +25,9 @@ def deaf() -> None:
     """Nobody here listens: the process that hears of a cancellation is stopped, and signals are ignored."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    os.kill(os.getppid(), signal.SIGSTOP)
     print("deaf now")
+    time.sleep(2)  # that process also passes on what is printed
+    os.kill(os.getppid(), signal.SIGSTOP)
     while True:
         time.sleep(1)
 
@@ -35,7 +36,7 @@ def deaf() -> None:
 def in_c() -> None:
     """One call that does not come back to the interpreter."""
     print("counting")
-    time.sleep(1)
+    time.sleep(2)
     sum(range(10**15))
 
 

@@ -33,3 +33,21 @@ def with_package() -> None:
     import humanize
 
     print("humanized:", humanize.intcomma(1234567))
+
+
+@flow
+def fails_first() -> None:
+    """Succeeds when somebody retries it."""
+    from prefect.context import get_run_context
+
+    if get_run_context().flow_run.run_count < 2:
+        raise RuntimeError("the first try fails")
+    get_run_logger().info("the second try is fine")
+
+
+@flow
+def counted(number: int) -> None:
+    """Leaves one artifact each time that it is executed."""
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(str(number), key="counted")
