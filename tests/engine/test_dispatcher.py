@@ -20,26 +20,16 @@ from managedd.orchestration.transition import propose
 from managedd.store import executions, queue, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import create
-from tests.engine.world import SECOND_US, World, open_world
-from tests.support.clock import ManualClock
+from tests.engine.world import SECOND_US
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from managedd.model.executions import Execution
     from managedd.store.database import Tx
+    from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
 
 SCHEDULED, PENDING, RUNNING = StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING
-
-
-@pytest.fixture
-async def still(anyio_backend: str, tmp_path: Path) -> AsyncIterator[World]:
-    """A world in which no time passes by itself."""
-    async with open_world(tmp_path, ManualClock()) as made:
-        yield made
 
 
 class Desk:

@@ -1,0 +1,81 @@
+"""When a run has to stop: the pure judgement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from managedd.engine.judgement import LEAVE_SECONDS, View, judge
+from managedd.model.executions import EndCause
+from managedd.model.states import State, StateType
+from tests.engine.test_reconciler import row
+from tests.engine.world import SECOND_US, quick_settings
+
+AT = 100 * SECOND_US
+SETTINGS = quick_settings(cancel_grace_seconds=30, pending_deadline_seconds=900)
+
+
+def view(
+    type_: StateType | None, *, retries: bool = False, details: dict[str, Any] | None = None, **changes: Any
+) -> View:
+    state = (
+        None if type_ is None else State(type=type_, name=type_.value, id="s", timestamp_us=AT, details=details or {})
+    )
+    execution = replace(row("e"), claimed_at=AT - SECOND_US, **changes)
+    return View(execution=execution, state=state, retries_in_process=retries, now_us=AT)
+
+
+@pytest.mark.parametrize("before_start", [False, True])
+@pytest.mark.parametrize(
+    ("seen", "cause", "seconds"),
+    [
+        (view(None), EndCause.CANCEL, -100),
+        (view(StateType.RUNNING, stop_requested_at=AT, stop_reason=EndCause.DRAIN), EndCause.DRAIN, -100),
+        (view(StateType.CANCELLING), EndCause.CANCEL, 30),
+        (view(StateType.CANCELLED), EndCause.CANCEL, 30),
+        (view(StateType.COMPLETED), EndCause.COMPLETED, LEAVE_SECONDS),
+        (view(StateType.FAILED), EndCause.COMPLETED, LEAVE_SECONDS),
+        (view(StateType.PAUSED, details={"pause_reschedule": True}), EndCause.COMPLETED, LEAVE_SECONDS),
+        (view(StateType.SCHEDULED), EndCause.COMPLETED, LEAVE_SECONDS),
+        # Whichever comes first.
+        (view(StateType.COMPLETED, started_at=AT, time_limit_seconds=5), EndCause.TIME, None),
+    ],
+)
+def test_what_has_to_go(seen: View, cause: EndCause, seconds: float | None, before_start: bool) -> None:
+    verdict = judge(seen, SETTINGS, before_start=before_start)
+    assert verdict is not None
+    if seconds is None:
+        assert (verdict.cause, verdict.at_us) == (
+            (EndCause.COMPLETED, AT) if before_start else (cause, AT + 5 * SECOND_US)
+        )
+        return
+    assert verdict.cause is cause
+    # Before the start nobody has to be given time to leave.
+    assert verdict.at_us == (AT + seconds * SECOND_US if not before_start or seconds < 0 else AT)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        view(StateType.RUNNING),
+        view(StateType.PAUSED, details={"pause_reschedule": False}),
+        view(StateType.SCHEDULED, retries=True),
+    ],
+)
+def test_what_may_go_on(seen: View) -> None:
+    assert judge(seen, SETTINGS, before_start=False) is None
+    limited = replace(seen, execution=replace(seen.execution, started_at=AT + SECOND_US, time_limit_seconds=60))
+    verdict = judge(limited, SETTINGS, before_start=False)
+    assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.TIME, AT + 61 * SECOND_US)
+
+
+@pytest.mark.parametrize("step", ["claimed_at", "created_at", "started_at", "progress"])
+def test_the_pending_deadline_counts_from_the_last_progress(step: str) -> None:
+    last = AT + 7 * SECOND_US
+    seen = view(StateType.PENDING)
+    if step != "progress":
+        seen = replace(seen, execution=replace(seen.execution, **{step: last}))
+    verdict = judge(seen, SETTINGS, before_start=True, progress_us=last if step == "progress" else 0)
+    assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.PENDING_DEADLINE, last + 900 * SECOND_US)

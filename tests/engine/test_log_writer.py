@@ -1,0 +1,279 @@
+"""The log writer: batches, cursors, hostile records, and a store that refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from managedd import ids
+from managedd.engine import log_writer as module
+from managedd.engine.log_writer import BATCH_LINES, BUFFER_LINES, LogWriter
+from managedd.errors import ManagedError, unavailable
+from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
+from managedd.store import logs, rows
+from managedd.store.resources import FLOW_RUN, TASK_RUN
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+def lines(count: int, first: int = 0, text: Callable[[int], str] = "line {}".format) -> list[RawLine]:
+    return [
+        RawLine(stream=Stream.STDOUT, cursor=LogCursor(1000 + number, 1), text=text(number))
+        for number in range(first, first + count)
+    ]
+
+
+async def stream(given: list[RawLine]) -> AsyncIterator[RawLine]:
+    for line in given:
+        yield line
+
+
+def record(message: str, **fields: Any) -> str:
+    whole = {"name": "flow", "level": 30, "message": message, "created_us": 5, "flow_run_id": None, "task_run_id": None}
+    return RECORD_MARK + json.dumps({**whole, **fields})
+
+
+class Store:
+    """A log store that refuses as it is told to, and remembers its commits."""
+
+    def __init__(self, world: World) -> None:
+        self._db = world.logs
+        self.commits = 0
+        self.refuse: list[Exception] = []
+        self.gate: anyio.Event | None = None
+
+    async def write(self, body: Any) -> Any:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refuse:
+            raise self.refuse.pop(0)
+        self.commits += 1
+        return await self._db.write(body)
+
+    async def read(self, body: Any) -> Any:
+        return await self._db.read(body)
+
+
+class Desk:
+    """A writer that runs."""
+
+    def __init__(self, world: World) -> None:
+        self.store = Store(world)
+        self.writer = LogWriter(world.db, self.store, world.clock)  # type: ignore[arg-type]
+        self.scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        with self.scope:
+            await self.writer.run()
+
+
+async def test_lines_are_batched_with_their_cursor(world: World) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(lines(1200)))
+        await desk.writer.flush()
+        assert await world.printed(execution.flow_run_id) == [f"line {number}" for number in range(1200)]
+        assert await desk.writer.cursor(execution) == LogCursor(1000 + 1199, 1)
+        assert 1200 / BATCH_LINES <= desk.store.commits < 20
+        await desk.writer.forget(execution)
+        assert await desk.writer.cursor(execution) == LogCursor()
+        desk.scope.cancel()
+
+
+async def test_a_line_is_not_kept_waiting_for_company(world: World) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.say(execution, "alone")
+
+        async def stored() -> bool:
+            return await world.log_lines(execution.flow_run_id) == ["alone"]
+
+        await world.until(stored, 2)
+        desk.scope.cancel()
+
+
+async def test_lines_and_cursor_are_one_commit(world: World) -> None:
+    """Whenever anybody looks, the cursor is that of the last line that is there."""
+    execution = await world.claimed()
+    desk = Desk(world)
+    seen = set()
+
+    def look(tx: Any) -> tuple[int, int]:
+        count = tx.scalar("SELECT count(*) FROM logs WHERE flow_run_id = ?", (execution.flow_run_id,))
+        return count, logs.cursor(tx, execution.id).timestamp_ns
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        tasks.start_soon(desk.writer.follow, execution, stream(lines(6000)))
+        while True:
+            count, cursor = await world.logs.read(look)
+            seen.add(count)
+            assert cursor == (999 + count if count else 0)
+            if count == 6000:
+                break
+        desk.scope.cancel()
+    assert len(seen) > 2
+
+
+async def test_a_store_that_is_full_loses_nothing_and_holds_the_stream_back(
+    world: World,
+) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    desk.store.gate = anyio.Event()
+    desk.store.refuse = [unavailable("the disk is full", 0.01) for _ in range(3)]
+    taken = 0
+
+    async def counted() -> AsyncIterator[RawLine]:
+        nonlocal taken
+        for line in lines(10_000):
+            taken += 1
+            yield line
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        tasks.start_soon(desk.writer.follow, execution, counted())
+        await anyio.sleep(0.3)
+        assert taken <= BUFFER_LINES + BATCH_LINES + 2
+        desk.store.gate.set()
+
+        async def stored() -> bool:
+            return len(await world.printed(execution.flow_run_id)) == 10_000
+
+        await world.until(stored, 10)
+        desk.scope.cancel()
+    assert await world.printed(execution.flow_run_id) == [f"line {number}" for number in range(10_000)]
+
+
+async def test_long_records_are_held_back_by_their_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUFFER_CHARS", 1_000_000)
+    execution = await world.claimed()
+    desk = Desk(world)
+    desk.store.gate = anyio.Event()
+    taken = 0
+
+    async def counted() -> AsyncIterator[RawLine]:
+        nonlocal taken
+        for line in lines(40, text=lambda number: f"{number} " + "x" * 200_000):
+            taken += 1
+            yield line
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        tasks.start_soon(desk.writer.follow, execution, counted())
+        await anyio.sleep(0.3)
+        assert taken <= 7
+        desk.store.gate.set()
+
+        async def stored() -> bool:
+            return len(await world.printed(execution.flow_run_id)) == 40
+
+        await world.until(stored, 10)
+        desk.scope.cancel()
+
+
+async def test_one_line_that_nothing_can_store_costs_no_other(world: World) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    given = lines(5, text=lambda number: "broken \ud800" if number == 2 else f"line {number}")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(given))
+        await desk.writer.flush()
+        desk.scope.cancel()
+    assert await world.printed(execution.flow_run_id) == ["line 0", "line 1", "line 3", "line 4"]
+    assert await desk.writer.cursor(execution) == given[-1].cursor
+
+
+async def test_what_was_handed_in_when_it_stops_is_written_and_later_is_refused(world: World) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        for number in range(700):
+            await desk.writer.say(execution, f"said {number}")
+        desk.scope.cancel()
+    assert await world.log_lines(execution.flow_run_id) == [f"said {number}" for number in range(700)]
+    for late in (desk.writer.flush, lambda: desk.writer.say(execution, "late")):
+        with anyio.fail_after(1), pytest.raises(ManagedError, match="has stopped"):
+            await late()
+
+
+async def test_nobody_waits_for_ever_for_a_writer_that_could_not_write(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_SECONDS", 0.1)
+    execution = await world.claimed()
+    desk = Desk(world)
+    desk.store.refuse = [unavailable("the disk is full", 0.02) for _ in range(1000)]
+    refused = anyio.Event()
+
+    async def wait() -> None:
+        with pytest.raises(ManagedError, match="has stopped"):
+            await desk.writer.flush()
+        refused.set()
+
+    with anyio.fail_after(3):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(desk.run)
+            await desk.writer.say(execution, "lost with the disk")
+            tasks.start_soon(wait)
+            await anyio.sleep(0.1)
+            desk.scope.cancel()
+    assert refused.is_set()
+
+
+async def test_records_of_the_run_and_its_descendants_only(world: World) -> None:
+    execution = await world.claimed()
+    stranger = await world.run()
+
+    def child_of(tx: Any, parent: str) -> str:
+        task = {"name": "t", "flow_run_id": parent, "task_key": "k", "dynamic_key": ids.new_id()}
+        made = rows.insert(tx, TASK_RUN, task)
+        return rows.insert(tx, FLOW_RUN, {"name": "c", "flow_id": world.flow_id, "parent_task_run_id": made})
+
+    child = await world.write(lambda tx: child_of(tx, execution.flow_run_id))
+    grandchild = await world.write(lambda tx: child_of(tx, child))
+    task_run = ids.new_id()
+    given = [
+        record("own"),
+        record("of a task", flow_run_id=execution.flow_run_id, task_run_id=task_run),
+        record("of a child", flow_run_id=child.upper()),
+        record("of a grandchild", flow_run_id=grandchild),
+        record("of a stranger", flow_run_id=stranger),
+        record("of nobody", flow_run_id=ids.new_id()),
+        record("no level", level="high"),
+        RECORD_MARK + "{",
+        "plain",
+    ]
+    raw = [
+        RawLine(stream=Stream.STDERR, cursor=LogCursor(1_000 * (number + 1), 1), text=text)
+        for number, text in enumerate(given)
+    ]
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(raw))
+        await desk.writer.flush()
+        desk.scope.cancel()
+    assert await world.log_lines(execution.flow_run_id, "flow") == ["own", "of a task"]
+    assert await world.log_lines(child) == ["of a child"]
+    assert await world.log_lines(grandchild) == ["of a grandchild"]
+    assert await world.log_lines(stranger) == []
+    assert await world.log_lines(execution.flow_run_id, "stderr") == given[4:]
+    found = await world.logs.read(
+        lambda tx: [tuple(row) for row in tx.all("SELECT level, timestamp, task_run_id FROM logs ORDER BY id LIMIT 2")]
+    )
+    assert found == [(30, 5, None), (30, 5, task_run)]
