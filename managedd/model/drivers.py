@@ -34,9 +34,9 @@ class RunSpec:
     """This daemon's identity: it never touches another daemon's containers."""
     image: str
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret: holds the run's key. Never logged."""
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = field(default=(), repr=False)
     """Requirement specifiers to install before the engine starts; may hold URL credentials: never logged."""
     command: tuple[str, ...] = ("prefect", "flow-run", "execute")
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ def ended_runs_before(tx: Tx, moment_us: int) -> list[str]:
     """Runs that ended before the moment and have nothing left in an engine; at most a step."""
     rows = tx.all(
         "SELECT r.id FROM workspaces AS w CROSS JOIN flow_runs AS r INDEXED BY flow_runs_ended "
-        "WHERE r.workspace_id = w.id AND r.end_time < ? AND r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
+        "WHERE r.workspace_id = w.id AND r.workspace_id IS NOT NULL AND r.end_time < ? AND r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
         "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST')) "
         "LIMIT ?",
         (moment_us, STEP),

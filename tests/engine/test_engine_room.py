@@ -1,0 +1,169 @@
+"""The engine room: an engine that goes away and comes back, with another gateway."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from aiohttp import ClientSession, web
+
+from managedd import engine_room as module
+from managedd.api.context import Services
+from managedd.config import Settings
+from managedd.drivers.fake import FakeDriver, FakeRun
+from managedd.engine_room import EngineRoom
+from managedd.errors import ErrorCode, ManagedError
+from managedd.listeners import Door
+from managedd.model.executions import Phase
+from managedd.model.states import StateType
+from managedd.store import meta
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+class Gateways(FakeDriver):
+    """An engine whose network has a gateway of its own, which may change."""
+
+    gateway: str | None = "127.0.0.1"
+    opened = 0
+
+    async def open(self) -> Any:
+        info = await super().open()
+        self.opened += 1
+        return info
+
+    async def bind_host(self) -> str | None:
+        self._answer("bind_host", "")
+        return self.gateway
+
+    async def api_host(self) -> str | None:
+        return self.gateway
+
+
+async def _pong(request: web.Request) -> web.Response:
+    return web.Response(text="pong")
+
+
+@contextlib.asynccontextmanager
+async def a_room(world: World, driver: FakeDriver, **runs: Any) -> AsyncIterator[EngineRoom]:
+    settings = Settings.model_validate({"runs": {"listen_port": 0, **runs}})
+    services = Services(settings=settings, db=world.db, logs=world.logs, bus=world.bus, clock=world.clock)
+    application = web.Application()
+    application.router.add_get("/api/ping", _pong)
+    door = Door(application, settings.server)
+    await door.open()
+    try:
+        yield EngineRoom(settings, services, driver, door)
+    finally:
+        await door.close()
+
+
+async def ping(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        async with ClientSession() as session, session.get(f"{url}/ping") as answer:
+            return await answer.text() == "pong"
+    return False
+
+
+async def test_the_listener_follows_the_gateway_and_keeps_its_port(world: World) -> None:
+    driver = Gateways(world.engine)
+    async with a_room(world, driver) as room:
+        assert not room.answers()
+        with pytest.raises(ManagedError) as error:
+            await room.api_url()
+        assert error.value.code is ErrorCode.UNAVAILABLE
+        assert await room.look() and room.answers()
+        first = await room.api_url()
+        assert first.startswith("http://127.0.0.1:") and await ping(first)
+
+        world.engine.down = True
+        assert not await room.look() and not room.answers()
+        assert "does not answer" in room.describe()["problem"]
+        # Runs that live on still reach us.
+        assert await ping(first)
+
+        world.engine.down = False
+        driver.gateway = "127.0.0.2"
+        assert await room.look() and room.answers()
+        second = await room.api_url()
+        assert second == first.replace("127.0.0.1", "127.0.0.2")
+        assert await ping(second) and not await ping(first)
+        assert driver.opened == 1 and room.describe()["problem"] is None
+
+
+async def test_the_port_outlives_the_daemon(world: World) -> None:
+    urls = []
+    for _ in range(2):
+        async with a_room(world, Gateways(world.engine)) as room:
+            await room.open()
+            urls.append(await room.api_url())
+    assert urls[0] == urls[1]
+
+
+async def test_a_port_that_is_taken_is_given_up_for_a_free_one(world: World) -> None:
+    async with a_room(world, Gateways(world.engine)) as first:
+        await first.open()
+        async with a_room(world, Gateways(world.engine)) as second:
+            await second.open()
+            assert await ping(await first.api_url()) and await ping(await second.api_url())
+            assert await first.api_url() != await second.api_url()
+            kept = await world.db.read(lambda tx: meta.get(tx, "runs_port"))
+            assert (await second.api_url()).endswith(f":{kept}/api")
+
+
+async def test_an_engine_elsewhere_needs_an_address(world: World) -> None:
+    driver = Gateways(world.engine)
+    driver.gateway = None
+    async with a_room(world, driver) as room:
+        assert not await room.look()
+        assert "runs.listen_host" in room.describe()["problem"]
+    async with a_room(world, driver, api_url="http://managedd.example:4201/api") as room:
+        assert await room.look()
+        assert await room.api_url() == "http://managedd.example:4201/api"
+
+
+async def test_an_engine_that_hangs_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.1)
+
+    class Hangs(Gateways):
+        async def bind_host(self) -> str | None:
+            await anyio.sleep_forever()
+
+    async with a_room(world, Hangs(world.engine)) as room:
+        with anyio.fail_after(3):
+            assert not await room.look()
+        assert not room.answers()
+
+
+async def test_runs_wait_for_the_engine_and_go_when_it_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    world.engine._plan = FakeRun(run_for_seconds=None)
+    driver = Gateways(world.engine)
+    async with a_room(world, driver) as room, world.daemon(driver=driver, may_claim=room.answers) as daemon:
+        await room.open()
+        daemon.dispatch()
+        daemon.loops.start_soon(room.keep)
+        first = await world.run()
+        await world.until_phase(first, Phase.RUNNING)
+
+        world.engine.down = True
+
+        async def known() -> bool:
+            return not room.answers()
+
+        await world.until(known)
+        second = await world.run()
+        await anyio.sleep(0.3)
+        assert (await world.state(second)).type is StateType.SCHEDULED and await world.executions(second) == []
+        assert (await world.execution(first)).phase is Phase.RUNNING
+
+        world.engine.down = False
+        await world.until_phase(second, Phase.RUNNING, 3)
+        assert await world.history(second) == ["Scheduled", "Pending"]

@@ -1,0 +1,163 @@
+"""The janitor: what is over its time goes, whatever is needed stays, and nobody waits long for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd import ids
+from managedd.config import RetentionSection
+from managedd.engine.janitor import DAY_US, Janitor
+from managedd.model.executions import Phase
+from managedd.model.logs import LogCursor, LogRecord
+from managedd.model.states import StateType
+from managedd.store import executions, flow_runs, logs, retention, rows
+from managedd.store.resources import TASK_RUN
+
+if TYPE_CHECKING:
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+def janitor(world: World, **settings: Any) -> Janitor:
+    return Janitor(world.db, world.logs, world.clock, RetentionSection(**settings))
+
+
+async def count(world: World, table: str, *, of: str = "state") -> int:
+    db = world.db if of == "state" else world.logs
+    return int(await db.read(lambda tx: tx.scalar(f"SELECT count(*) FROM {table}")))
+
+
+async def say(world: World, run_id: str | None, lines: int = 3) -> None:
+    now_us = world.clock.now_us()
+    records = [
+        LogRecord(name="x", level=20, message=str(number), timestamp_us=now_us, flow_run_id=run_id)
+        for number in range(lines)
+    ]
+    await world.logs.write(lambda tx: logs.append(tx, records), workspace=world.workspace)
+
+
+async def ended(world: World, type_: StateType = StateType.COMPLETED) -> str:
+    """A run that has ended, with log lines, task runs and a finished execution."""
+    execution = await world.claimed()
+    run_id = execution.flow_run_id
+
+    def body(tx: Any) -> None:
+        for number in range(3):
+            rows.insert(tx, TASK_RUN, {"name": "t", "flow_run_id": run_id, "task_key": "k", "dynamic_key": str(number)})
+        executions.advance(tx, execution.id, (Phase.CLAIMED,), Phase.EXITED)
+        executions.advance(tx, execution.id, (Phase.EXITED,), Phase.FINALIZED)
+
+    await world.write(body)
+    await world.propose(run_id, type_)
+    await say(world, run_id)
+    return run_id
+
+
+@pytest.mark.parametrize("type_", [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED])
+async def test_an_old_run_goes_with_all_that_is_its_own(still: World, type_: StateType) -> None:
+    await ended(still, type_)
+    still.clock.advance(5 * 86_400)  # type: ignore[attr-defined]
+    kept = await ended(still)
+    still.clock.advance(5 * 86_400 + 1)  # type: ignore[attr-defined]
+    await janitor(still, runs_days=10).once()
+    left = await still.read(lambda tx: [row[0] for row in tx.all("SELECT id FROM flow_runs")])
+    assert left == [kept]
+    assert await count(still, "task_runs") == 3
+    assert await count(still, "logs", of="logs") == 3
+    assert await count(still, "flow_run_states") == len(await still.history(kept))
+    # Compute time is counted from them.
+    assert await count(still, "executions") == 2
+    assert await still.db.integrity() == [] and await still.logs.integrity() == []
+
+
+async def test_what_has_not_ended_stays_however_old(still: World) -> None:
+    waiting, claimed = await still.run(), await still.claimed()
+    open_ = await still.claimed()
+    await still.propose(open_.flow_run_id, StateType.COMPLETED)
+    still.clock.advance(1000 * 86_400)  # type: ignore[attr-defined]
+    await janitor(still, runs_days=1).once()
+    left = await still.read(lambda tx: {row[0] for row in tx.all("SELECT id FROM flow_runs")})
+    assert left == {waiting, claimed.flow_run_id, open_.flow_run_id}
+
+
+async def test_nothing_goes_when_runs_are_kept_for_ever(still: World) -> None:
+    await ended(still)
+    await say(still, None)
+    still.clock.advance(10_000 * 86_400)  # type: ignore[attr-defined]
+    await janitor(still, runs_days=None).once()
+    assert (await count(still, "flow_runs"), await count(still, "logs", of="logs")) == (1, 6)
+
+
+async def test_a_run_with_many_task_runs_goes_in_steps(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    await ended(still)
+    for _ in range(4):
+        await ended(still)
+    still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]
+    await janitor(still, runs_days=1).once()
+    assert await count(still, "flow_runs") == await count(still, "task_runs") == 0
+    assert await count(still, "logs", of="logs") == 0
+
+
+async def test_events_go_by_their_own_time(still: World) -> None:
+    await still.run()
+    before = await count(still, "events")
+    assert before
+    still.clock.advance(7 * 86_400 + 1)  # type: ignore[attr-defined]
+    new = await still.run()
+    await janitor(still, events_days=7).once()
+    assert await count(still, "events") == len(await still.history(new))
+
+
+async def test_what_a_crash_left_between_the_two_files_goes(still: World) -> None:
+    """Lines of a run that is gone, and cursors of executions that ended; those of a live one stay."""
+    gone, live = await ended(still), await still.claimed()
+    await still.write(lambda tx: flow_runs.delete(tx, gone))
+    await say(still, live.flow_run_id)
+
+    def cursors(tx: Any) -> None:
+        logs.set_cursor(tx, live.id, LogCursor(1, 1))
+        for _ in range(3):
+            logs.set_cursor(tx, ids.new_id(), LogCursor(1, 1))
+
+    await still.logs.write(cursors)
+    await janitor(still).once()
+    assert await still.log_lines(gone) == [] and len(await still.log_lines(live.flow_run_id)) == 3
+    left = await still.logs.read(lambda tx: [row[0] for row in tx.all("SELECT execution_id FROM log_cursors")])
+    assert left == [live.id]
+
+
+async def test_lines_outside_any_run_go_by_age(still: World) -> None:
+    await say(still, None, 700)
+    still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]
+    await say(still, None, 2)
+    await janitor(still, runs_days=1).once()
+    assert await count(still, "logs", of="logs") == 2
+
+
+async def test_expired_leases_go(still: World) -> None:
+    now = still.clock.now_us()
+    await still.write(
+        lambda tx: tx.executemany(
+            "INSERT INTO concurrency_leases (id, workspace_id, expires_at, created) VALUES (?, ?, ?, 0)",
+            [("old", still.workspace, now - 1), ("held", still.workspace, now + DAY_US)],
+        )
+    )
+    await janitor(still).once()
+    assert await still.read(lambda tx: tx.scalar("SELECT group_concat(id) FROM concurrency_leases")) == "held"
+
+
+async def test_old_runs_are_found_by_index(still: World) -> None:
+    asked: list[str] = []
+
+    class Ear:
+        def all(self, sql: str, params: Any = ()) -> list[Any]:
+            asked.append(sql)
+            return []
+
+    retention.ended_runs_before(Ear(), 5)  # type: ignore[arg-type]
+    plan = await still.read(lambda tx: [row["detail"] for row in tx.all(f"EXPLAIN QUERY PLAN {asked[0]}", (5, 10))])
+    assert any("flow_runs_ended (workspace_id=? AND end_time<?)" in step for step in plan), plan
