@@ -7,7 +7,6 @@ close the listeners → close the store.
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 from contextlib import AsyncExitStack
@@ -37,7 +36,7 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
-from managedd.store import meta, workspaces
+from managedd.store import meta, run_key, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -107,15 +106,7 @@ def _prepare(data_dir: Path) -> Path:
 async def _identity(db: Database, data_dir: Path) -> Identity:
     """The instance's id lives in the store, the secret from which run keys are made in a file only we may read."""
     instance_id = await db.write(lambda tx: meta.keep(tx, "instance_id", secrets.token_hex(8)))
-    path = data_dir / "run-key.secret"
-    try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        secret = secrets.token_bytes(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
-    return Identity(instance_id=instance_id, secret=secret)
+    return Identity(instance_id=instance_id, secret=run_key.load_or_make(data_dir))
 
 
 class Daemon:
