@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from managedd.ids import DEFAULT_WORKSPACE_ID
+from managedd.orchestration.managed_job import strip_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,10 @@ def api_environment(facts: RunFacts, api_url: str, key: str) -> dict[str, str]:
 def environment(
     facts: RunFacts, api_url: str, key: str, *, operator: Mapping[str, str], user: Mapping[str, str]
 ) -> dict[str, str]:
-    """The whole environment; later wins: our defaults, the operator's, the user's, then what may not be replaced."""
+    """The whole environment; later wins: our defaults, the operator's, the user's, then what may not be replaced.
+
+    The run's own names are taken from nobody: one in another case of letters, or one that holds several settings, would win over ours.
+    """
     defaults = {"DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     named = {
         "PREFECT__FLOW_RUN_ID": facts.flow_run_id,
@@ -55,7 +59,8 @@ def environment(
         "PREFECT__WORKER_NAME": "managedd",
     }
     ours = {name: value for name, value in named.items() if value is not None}
-    return {**defaults, **operator, **user, **ours, **api_environment(facts, api_url, key)}
+    given = {**defaults, **strip_reserved(operator)[0], **strip_reserved(user)[0]}
+    return {**given, **ours, **api_environment(facts, api_url, key)}
 
 
 def labels(facts: RunFacts) -> dict[str, str]:

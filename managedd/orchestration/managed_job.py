@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from managedd.errors import invalid
+from managedd.model import env_names, images
+from managedd.model.env_names import is_reserved, is_variable_name
+from managedd.model.images import is_image_reference
 
 DEFAULT_IMAGE = "prefecthq/prefect:3-latest"
 MIN_MEMORY_BYTES = 32 * 1024**2
@@ -28,22 +31,6 @@ _MEMORY_UNITS = {
     "k": 10**3, "K": 10**3, "KB": 10**3, "kB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9, "T": 10**12, "TB": 10**12,
     "Ki": 2**10, "KiB": 2**10, "Mi": 2**20, "MiB": 2**20, "Gi": 2**30, "GiB": 2**30, "Ti": 2**40, "TiB": 2**40,
 }  # fmt: skip
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,254}")
-_RESERVED = frozenset({
-    "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLOUD_API_URL", "PREFECT_CLIENT_CUSTOM_HEADERS",
-})  # fmt: skip
-_RESERVED_PREFIXES = ("PREFECT__", "MANAGEDD_")
-
-# The grammar of image references: github.com/distribution/reference
-_DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"(?P<name>(?:{_DOMAIN}/)?{_PATH_PART}(?:/{_PATH_PART})*)"
-    r"(?::(?P<tag>[\w][\w.-]{0,127}))?"
-    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,128})?",
-    re.ASCII,
-)
 
 # Requirements: the part of PEP 508 and of pip's URLs that names a package and nothing else
 _PACKAGE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -151,12 +138,8 @@ def _timeout(value: Any) -> int:
 
 def check_image(value: Any) -> str:
     """The image reference, when it is one; else an INVALID error says what is allowed."""
-    found = _IMAGE.fullmatch(value) if isinstance(value, str) and len(value) <= 600 else None
-    if found is None or len(found["name"]) > 255:
-        raise invalid(
-            f"job_variables.image: {str(value)[:100]!r} is no image reference; allowed: [registry[:port]/]name[:tag][@digest] "
-            "with a name in lower case, for example 'prefecthq/prefect:3-latest'",
-        )
+    if not isinstance(value, str) or not is_image_reference(value):
+        raise invalid(f"job_variables.image: {str(value)[:100]!r} is no image reference; allowed: {images.ALLOWED}")
     return str(value)
 
 
@@ -206,10 +189,9 @@ def _env(value: Any) -> dict[str, str]:
         raise invalid(f"job_variables.env: {len(value)} variables; allowed: {MAX_ENV}")
     env: dict[str, str] = {}
     for name, content in value.items():
-        if not isinstance(name, str) or _ENV_NAME.fullmatch(name) is None:
+        if not isinstance(name, str) or not is_variable_name(name):
             raise invalid(
-                f"job_variables.env: {str(name)[:80]!r} is no name of a variable; allowed: letters, digits, '_', '.' and '-', not "
-                "beginning with a digit, up to 255",
+                f"job_variables.env: {str(name)[:80]!r} is no name of a variable; allowed: {env_names.ALLOWED}"
             )
         if content is None:
             continue  # takes the variable away, as in Prefect
@@ -232,9 +214,3 @@ def strip_reserved(env: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, .
     """
     dropped = tuple(name for name in env if is_reserved(name))
     return {name: value for name, value in env.items() if name not in dropped}, dropped
-
-
-def is_reserved(name: str) -> bool:
-    """Whether the environment variable `name` belongs to the run and not to its user."""
-    upper = name.upper()
-    return upper in _RESERVED or upper.startswith(_RESERVED_PREFIXES)
