@@ -15,7 +15,9 @@ import anyio
 
 from managedd import failpoints
 from managedd.bus import Bus, Topic
+from managedd.engine.evidence import end_state
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType, scheduled_details
 from managedd.observe import get_log
@@ -143,8 +145,7 @@ class Dispatcher:
 
     def _claim(self, tx: Tx) -> list[Execution]:
         for workspace, run_id in queue.cancelling_without_execution(tx, BATCH):
-            message = "The flow run was cancelled before it had a container."
-            propose(tx.scoped(workspace), run_id, ProposedState(type=StateType.CANCELLED, message=message))
+            propose(tx.scoped(workspace), run_id, end_state(EndCause.CANCEL_EARLY))
         claimed: list[Execution] = []
         if not self._may_claim():
             return claimed
@@ -184,8 +185,7 @@ class Dispatcher:
 
     def _claimed(self, tx: Tx, head: QueueHead, candidate: Candidate) -> Execution | None:
         if candidate.orphaned:
-            message = "The deployment of this run was deleted before the run could start."
-            propose(tx, candidate.id, ProposedState(type=StateType.CRASHED, message=message), force=True)
+            propose(tx, candidate.id, end_state(EndCause.ORPHANED), force=True)
             return None
         # Whoever waited for a slot is due now, not when it would have looked again.
         details = scheduled_details(tx.now) if candidate.awaited_slot else {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from managedd.engine.judgement import ended_by_itself
-from managedd.model.executions import END_RULES, EVIDENCE, EndCause, Execution
+from managedd.model.executions import END_RULES, EndCause, Execution
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 
@@ -57,7 +57,6 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
     """The ending of `cause` with its message filled in."""
     if cause is EndCause.COMPLETED:
         return Ending(cause=cause)
-    rule = END_RULES[cause]
     installing = execution.started_at is not None and execution.installed_at is None
     values = {
         "detail": detail,
@@ -70,8 +69,14 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
         "pending_deadline": human_seconds(pending_deadline_seconds),
         "exit_code": "unknown" if exit_code is None else str(exit_code),
     }
-    message = rule.template.format(**{name: values[name] for name in EVIDENCE})
-    return Ending(cause=cause, message=message, state=ProposedState(type=rule.type, name=rule.name, message=message))
+    state = end_state(cause, **values)
+    return Ending(cause=cause, message=state.message, state=state)
+
+
+def end_state(cause: EndCause, **evidence: str) -> ProposedState:
+    """The state that the table gives for `cause`; its template has to find what it names in `evidence`."""
+    rule = END_RULES[cause]
+    return ProposedState(type=rule.type, name=rule.name, message=rule.template.format(**evidence))
 
 
 def cause_of_exit(view: View, status: ExitStatus) -> EndCause:

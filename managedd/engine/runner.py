@@ -13,6 +13,7 @@ import anyio
 
 from managedd import failpoints
 from managedd.engine.evidence import Ending, ending
+from managedd.engine.offspring import any_below, end_below
 from managedd.engine.settling import Settled, settle
 from managedd.engine.supervision import ERROR_LEVEL, Interruption, Supervision
 from managedd.errors import ErrorCode, ManagedError
@@ -217,10 +218,17 @@ class ExecutionRunner:
         if handle is not None:
             await self._empty(handle)
         failpoints.reach("remove.done")
+        await self._end_below()
         if self._execution.phase is Phase.EXITED:
             await self._advance(Phase.FINALIZED, {"finalized_at": self._means.clock.now_us()})
         # Not before: a crash in between would read the whole output once more.
         await self._means.log_writer.forget(self._execution)
+
+    async def _end_below(self) -> None:
+        """Nothing of the process is said to go on: what a step left over, and what was reported while the process was ending."""
+        execution = self._execution
+        while await self._means.db.read(lambda tx: any_below(tx, execution.flow_run_id)):
+            await self._means.write(lambda tx: end_below(tx.scoped(execution.workspace_id), execution.flow_run_id))
 
     async def _what_is_left(self) -> Handle | None:
         if self._execution.handle is not None:

@@ -1,4 +1,4 @@
-"""What time itself does to runs: schedules become runs, runs become Late, pauses end, children of cancelled runs are cancelled.
+"""What time itself does to runs: schedules become runs, runs become Late, pauses end, children of runs that ended badly end with them.
 
 `fill` is woken when a deployment or a schedule changes; the rest sleeps until the next moment that the rows know of. Each method does
 all there is to do at the clock's present moment and may be called at any time and any number of times.
@@ -15,7 +15,9 @@ import anyio.to_thread
 
 from managedd.bus import Topic
 from managedd.clock import from_us
+from managedd.engine.evidence import end_state, human_seconds
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 from managedd.observe import get_log
@@ -46,7 +48,6 @@ CANCELLING_TIMEOUT_SECONDS = 300
 CHILDREN_LOOKBACK_SECONDS = 600
 """Children of a run may report to us some time after it was cancelled."""
 FIRST_LOOKBACK_SECONDS = 86_400
-PARENT_CANCELLED = "The parent flow run was cancelled."
 _MICROSECONDS = 1_000_000
 
 _log = get_log(__name__)
@@ -187,7 +188,7 @@ class Scheduler:
         """Nothing is overdue at the clock's present moment."""
         await self.mark_late()
         await self.expire_pauses()
-        await self.cancel_children()
+        await self.end_children()
         await self.end_cancelling()
 
     async def _next_look_seconds(self) -> float:
@@ -214,15 +215,16 @@ class Scheduler:
         """Runs whose pause ended without anyone resuming them have failed; how many."""
         return await self._sweep(lambda tx: overdue.paused_too_long(tx, limit=RUNS_PER_BATCH), _expire_pause)
 
-    async def cancel_children(self) -> int:
-        """What ran below a cancelled run is cancelled too, or is being cancelled if it runs in a place of its own; how many."""
+    async def end_children(self) -> int:
+        """What ran below a cancelled run is cancelled too, or is being cancelled if it runs in a place of its own; what ran in the process
+        of a crashed one has crashed; how many."""
         now_us = self._clock.now_us()
         since_us = self._children_since_us or now_us - FIRST_LOOKBACK_SECONDS * _MICROSECONDS
         done = await self._sweep(
-            lambda tx: overdue.orphaned_subflows(tx, since_us=since_us, limit=RUNS_PER_BATCH), _cancel_subflow
+            lambda tx: overdue.orphaned_subflows(tx, since_us=since_us, limit=RUNS_PER_BATCH), _end_subflow
         )
         done += await self._sweep(
-            lambda tx: overdue.orphaned_task_runs(tx, since_us=since_us, limit=RUNS_PER_BATCH), _cancel_task_run
+            lambda tx: overdue.orphaned_task_runs(tx, since_us=since_us, limit=RUNS_PER_BATCH), _end_task_run
         )
         self._children_since_us = now_us - CHILDREN_LOOKBACK_SECONDS * _MICROSECONDS
         return done
@@ -266,17 +268,24 @@ def _expire_pause(tx: Tx, run: Overdue) -> bool:
     return propose(tx, run.id, rules.pause_expired_state(facts.current), force=True).created
 
 
-def _cancel_subflow(tx: Tx, run: Overdue) -> bool:
-    # One with a deployment runs in a place of its own and is told to stop; another is part of its parent's process.
-    type_ = StateType.CANCELLED if run.deployment_id is None else StateType.CANCELLING
-    return propose(tx, run.id, ProposedState(type=type_, message=PARENT_CANCELLED)).created
+def _with_parent(run: Overdue) -> ProposedState:
+    if run.parent_type == StateType.CANCELLED.value:
+        return end_state(EndCause.PARENT_CANCELLED)
+    return end_state(EndCause.PARENT_ENDED, detail=run.parent_message or "the parent flow run has crashed")
 
 
-def _cancel_task_run(tx: Tx, run: Overdue) -> bool:
-    state = ProposedState(type=StateType.CANCELLED, message=PARENT_CANCELLED)
-    return propose_task(tx, run.id, state, force=True).created
+def _end_subflow(tx: Tx, run: Overdue) -> bool:
+    if run.in_process:
+        return propose(tx, run.id, _with_parent(run), force=True).created
+    # It runs in a place of its own, and is told to stop.
+    message = end_state(EndCause.PARENT_CANCELLED).message
+    return propose(tx, run.id, ProposedState(type=StateType.CANCELLING, message=message)).created
+
+
+def _end_task_run(tx: Tx, run: Overdue) -> bool:
+    return propose_task(tx, run.id, _with_parent(run), force=True).created
 
 
 def _end_cancelling(tx: Tx, run: Overdue) -> bool:
-    message = f"The run was still cancelling after {CANCELLING_TIMEOUT_SECONDS} s, and nothing is known to run for it."
-    return propose(tx, run.id, ProposedState(type=StateType.CANCELLED, message=message)).created
+    elapsed = human_seconds(CANCELLING_TIMEOUT_SECONDS)
+    return propose(tx, run.id, end_state(EndCause.CANCEL_STUCK, elapsed=elapsed)).created

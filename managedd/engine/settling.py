@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from managedd import failpoints
 from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail
 from managedd.engine.judgement import SECOND_US, View
+from managedd.engine.offspring import end_below
 from managedd.model.executions import ENDED, LIVE, EndCause, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
@@ -79,6 +80,8 @@ def settle(
     advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.LOST if lost else Phase.EXITED, changes)
     assert advanced is not None
     told = _tell(tx, view, ended)
+    # The process is gone, or never was; also where the run had an end of its own.
+    end_below(tx.scoped(execution.workspace_id), execution.flow_run_id)
     failpoints.reach("settle.uncommitted")
     return Settled(execution=advanced, cause=ended.cause, message=ended.message if told else None)
 
@@ -90,7 +93,10 @@ def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
         return False
     executions.request_stop(tx, execution_id, ended.cause)
     executions.note(tx, execution_id, {"end_message": ended.message})
-    return _tell(tx, view, _as_the_run_has_it(view, ended))
+    told = _tell(tx, view, _as_the_run_has_it(view, ended))
+    if told:
+        end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
+    return told
 
 
 def _tell(tx: Tx, view: View, ended: Ending) -> bool:
@@ -115,6 +121,7 @@ def _as_the_run_has_it(view: View, ended: Ending) -> Ending:
 
 def _ending_of(view: View, status: ExitStatus, peak_bytes: int | None, pending_deadline_seconds: float) -> Ending:
     execution, cause = view.execution, cause_of_exit(view, status)
+    execution = replace(execution, installed_at=execution.installed_at or status.installed_at_us)
     started = execution.started_at
     return ending(
         cause,

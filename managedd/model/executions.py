@@ -52,7 +52,7 @@ class EndRule:
     type: StateType
     name: str
     template: str
-    """`str.format` over the execution's evidence; every name it uses is in `EVIDENCE`."""
+    """`str.format` over the evidence."""
 
 
 class EndCause(StrEnum):
@@ -77,14 +77,28 @@ class EndCause(StrEnum):
     """The job variables could not be rendered into something to run."""
     DRIVER = "driver"
     """The container engine refused to create or start the container."""
+    ORPHANED = "orphaned"
+    """Its deployment was deleted before it had an execution."""
+    CANCEL_EARLY = "cancel_early"
+    """Cancelled before it had an execution."""
+    CANCEL_STUCK = "cancel_stuck"
+    """Cancelled, and nothing is known that could say that it ended."""
+    PARENT_CANCELLED = "parent_cancelled"
+    """A run or task run below one that was cancelled."""
+    PARENT_ENDED = "parent_ended"
+    """A run or task run in the process of one that ended otherwise."""
 
 
 def _crashed(template: str) -> EndRule:
     return EndRule(type=StateType.CRASHED, name="Crashed", template=template)
 
 
+def _cancelled(template: str) -> EndRule:
+    return EndRule(type=StateType.CANCELLED, name="Cancelled", template=template)
+
+
 END_RULES: Mapping[EndCause, EndRule] = {
-    EndCause.CANCEL: EndRule(type=StateType.CANCELLED, name="Cancelled", template="Flow run was cancelled: {detail}."),
+    EndCause.CANCEL: _cancelled("Flow run was cancelled: {detail}."),
     EndCause.MEMORY: _crashed(
         "Out of memory {while_doing}: the memory limit is {memory_limit}, the highest use seen was {peak_memory}. "
         "Raise the memory_limit job variable or use less memory."
@@ -106,13 +120,15 @@ END_RULES: Mapping[EndCause, EndRule] = {
     EndCause.DRAIN: _crashed("The run was stopped because this host is being drained."),
     EndCause.SPEC: _crashed("The run's job variables can't be used: {detail}"),
     EndCause.DRIVER: _crashed("The container engine could not run it: {detail}"),
+    EndCause.ORPHANED: _crashed("The deployment of this run was deleted before the run could start."),
+    EndCause.CANCEL_EARLY: _cancelled("The flow run was cancelled before it had a container."),
+    EndCause.CANCEL_STUCK: _cancelled(
+        "The run was still cancelling after {elapsed}, and nothing is known to run for it."
+    ),
+    EndCause.PARENT_CANCELLED: _cancelled("The parent flow run was cancelled."),
+    EndCause.PARENT_ENDED: _crashed("The process that it ran in has ended with the parent flow run: {detail}"),
 }
 """The one table: cause → end state. COMPLETED has no row because the run already has its end."""
-
-EVIDENCE = (
-    "detail", "while_doing", "memory_limit", "peak_memory", "elapsed", "time_limit", "image", "pending_deadline", "exit_code",
-)  # fmt: skip
-"""Every name a template may use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

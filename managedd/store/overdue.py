@@ -1,16 +1,18 @@
-"""Runs that time has overtaken, over all workspaces: what is late, paused for too long, or left over from a cancelled parent."""
+"""Runs that time has overtaken, over all workspaces: what is late, paused for too long, or left over from a parent that ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from managedd.store.offspring import DEFERRED, IN_PROCESS, WAITED_FOR
+from managedd.store.offspring import LIVE_SQL as _LIVE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from managedd.store.database import Row, Tx
 
-_LIVE = "('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED')"
 _MICROSECONDS_A_DAY = 86_400_000_000
 _EPOCH_DAY = 2_440_587.5
 """The Julian day of 1970-01-01."""
@@ -23,6 +25,11 @@ class Overdue:
     id: str
     workspace_id: str
     deployment_id: str | None = None
+    in_process: bool = True
+    """It runs in its parent's process."""
+    parent_type: str | None = None
+    """How its parent ended."""
+    parent_message: str | None = None
 
 
 def _loaded(found: Iterable[Row]) -> list[Overdue]:
@@ -70,32 +77,43 @@ def first_pause_end(tx: Tx) -> int | None:
     return None if moment is None else int(moment)
 
 
-# Few runs are cancelled in a short time, and each leads to its children by an index; CROSS JOIN keeps SQLite to that order.
-_CANCELLED = (
+# Few runs end so in a short time, and each leads to its children by an index; CROSS JOIN keeps SQLite to that order. The engine ends
+# the children of what it runs itself; this is the net under it, and for runs outside our containers. One that crashed and has an
+# execution yet may still be reporting the ends of its children itself.
+_ENDED = (
     "FROM workspaces AS w "
-    "CROSS JOIN flow_runs AS p ON p.workspace_id = w.id AND p.end_time >= ? AND p.state_type = 'CANCELLED' "
+    "CROSS JOIN flow_runs AS p ON p.workspace_id = w.id AND p.end_time >= ? AND (p.state_type = 'CANCELLED' OR (p.state_type = 'CRASHED' "
+    "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = p.id AND e.phase NOT IN ('FINALIZED', 'LOST')))) "
     "CROSS JOIN task_runs AS t ON t.flow_run_id = p.id "
 )
+_PARENT = (
+    "p.state_type AS parent_type, (SELECT message FROM flow_run_states AS s WHERE s.id = p.state_id) AS parent_message"
+)
+_IS_IN_PROCESS = IN_PROCESS.format(run="r")
 
 
 def orphaned_subflows(tx: Tx, *, since_us: int, limit: int) -> list[Overdue]:
-    """Runs that go on below a run that was cancelled since then. One with a deployment that is being cancelled is not among them."""
+    """Runs that go on below a run that was cancelled or crashed since then.
+
+    Of those in a place of their own, a crash says nothing, and one that is being cancelled is not asked again.
+    """
     return _loaded(
         tx.all(
-            f"SELECT r.id, r.workspace_id, r.deployment_id {_CANCELLED} "
+            f"SELECT r.id, r.workspace_id, r.deployment_id, {_IS_IN_PROCESS} AS in_process, {_PARENT} {_ENDED} "
             f"CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id AND r.state_type IN {_LIVE} "
-            "WHERE r.deployment_id IS NULL OR r.state_type <> 'CANCELLING' ORDER BY r.id LIMIT ?",
+            f"WHERE ({_IS_IN_PROCESS}) OR (p.state_type = 'CANCELLED' AND r.state_type <> 'CANCELLING') ORDER BY r.id LIMIT ?",
             (since_us, limit),
         )
     )
 
 
 def orphaned_task_runs(tx: Tx, *, since_us: int, limit: int) -> list[Overdue]:
-    """Task runs that go on in a flow run that was cancelled since then; not the ones that stand for a subflow that still goes on."""
+    """Task runs that go on in a flow run that was cancelled or crashed since then; not those of a subflow that goes on, nor those that
+    task workers run, unless they were cancelled with it."""
     return _loaded(
         tx.all(
-            f"SELECT t.id, t.workspace_id, NULL AS deployment_id {_CANCELLED} WHERE t.state_type IN {_LIVE} "
-            f"AND NOT EXISTS (SELECT 1 FROM flow_runs AS r WHERE r.parent_task_run_id = t.id AND r.state_type IN {_LIVE}) "
+            f"SELECT t.id, t.workspace_id, {_PARENT} {_ENDED} WHERE t.state_type IN {_LIVE} "
+            f"AND NOT {WAITED_FOR.format(task='t')} AND (p.state_type = 'CANCELLED' OR NOT {DEFERRED.format(task='t')}) "
             "ORDER BY t.id LIMIT ?",
             (since_us, limit),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from managedd.model.states import StateType
 from managedd.store import rows
 from managedd.store.resources import TASK_RUN
 
@@ -58,7 +59,8 @@ def apply(tx: Tx, change: Change) -> Applied:
     if found["workspace_id"] != tx.workspace:
         return Applied.REFUSED
     _insert_state(tx, found["id"], change.state)
-    if found["state_timestamp"] is not None and change.order <= (found["state_timestamp"], found["state_id"]):
+    later = found["state_timestamp"] is not None and change.order <= (found["state_timestamp"], found["state_id"])
+    if later and not (change.state.is_terminal and _was_guessed(tx, found)):
         return Applied.OLDER
     rows.patch(tx, TASK_RUN, found["id"], {**change.columns, **_shown(change)})
     return Applied.NEWEST
@@ -77,7 +79,14 @@ def _flow_run_exists(tx: Tx, flow_run_id: str) -> bool:
     return tx.one("SELECT 1 FROM flow_runs WHERE id = ? AND workspace_id = ?", (flow_run_id, tx.workspace)) is not None
 
 
-_FOUND = "SELECT id, workspace_id, state_id, state_timestamp FROM task_runs"
+def _was_guessed(tx: Tx, found: Row) -> bool:
+    """Whether the row's end is one that no event told: it was ended with its process, and its own word for it is still on its way."""
+    return found["state_type"] in {StateType.CRASHED.value, StateType.CANCELLED.value} and not tx.scalar(
+        "SELECT EXISTS (SELECT 1 FROM events WHERE workspace_id = ? AND id = ?)", (tx.workspace, found["state_id"])
+    )
+
+
+_FOUND = "SELECT id, workspace_id, state_id, state_type, state_timestamp FROM task_runs"
 
 
 def _find(tx: Tx, change: Change) -> Row | None:

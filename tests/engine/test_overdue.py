@@ -134,13 +134,13 @@ async def test_what_ran_below_a_cancelled_run_is_cancelled(house: House) -> None
         )
     )
     scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 0
+    assert await scheduler.end_children() == 0
     await house.propose(parent, StateType.CANCELLED)
-    assert await scheduler.cancel_children() == 2
+    assert await scheduler.end_children() == 2
     type_, _, message = await house.state(subflow)
     assert (type_, message) == ("CANCELLED", "The parent flow run was cancelled.")
     assert [await task_state(house, each) for each in (task_run, plain)] == ["CANCELLED", "CANCELLED"]
-    assert await scheduler.cancel_children() == 0
+    assert await scheduler.end_children() == 0
 
 
 async def test_a_subflow_in_a_place_of_its_own_is_told_to_stop(house: House) -> None:
@@ -148,16 +148,16 @@ async def test_a_subflow_in_a_place_of_its_own_is_told_to_stop(house: House) -> 
     parent, task_run, subflow = await parent_with_child(house, deployment_id=deployment_id, infrastructure_pid="c1")
     await house.propose(parent, StateType.CANCELLED)
     scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 1
+    assert await scheduler.end_children() == 1
     assert (await house.state(subflow))[0] == "CANCELLING"
-    assert await scheduler.cancel_children() == 0
+    assert await scheduler.end_children() == 0
     assert await task_state(house, task_run) == "CANCELLING"
 
 
 async def test_children_of_runs_that_ended_otherwise_go_on(house: House) -> None:
     parent, _, subflow = await parent_with_child(house)
     await house.propose(parent, StateType.FAILED)
-    assert await house.scheduler().cancel_children() == 0
+    assert await house.scheduler().end_children() == 0
     assert (await house.state(subflow))[0] == "RUNNING"
 
 
@@ -166,10 +166,10 @@ async def test_a_day_is_looked_back_once_and_then_minutes(house: House) -> None:
     await house.propose(parent, StateType.CANCELLED)
     house.clock.advance(20 * 3600)
     scheduler = house.scheduler()
-    assert await scheduler.cancel_children() == 1
+    assert await scheduler.end_children() == 1
     await house.propose(subflow, StateType.RUNNING)
-    assert await scheduler.cancel_children() == 0
-    assert await house.scheduler().cancel_children() == 1
+    assert await scheduler.end_children() == 0
+    assert await house.scheduler().end_children() == 1
 
 
 async def test_a_run_that_stays_cancelling_without_a_container_is_cancelled(house: House) -> None:
@@ -187,3 +187,20 @@ async def test_a_run_that_stays_cancelling_without_a_container_is_cancelled(hous
     assert await scheduler.end_cancelling() == 1
     assert (await house.state(served))[0] == "CANCELLED"
     assert (await house.state(ours))[0] == "CANCELLING"
+
+
+async def test_what_ran_in_the_process_of_a_crashed_run_has_crashed(house: House) -> None:
+    deployment_id = await house.deploy("child")
+    parent, task_run, subflow = await parent_with_child(house)
+    other, other_task, apart = await parent_with_child(house, deployment_id=deployment_id)
+    served, _, under_way = await parent_with_child(house)
+    await house.write(lambda tx: executions.insert(tx, flow_run_id=served, work_pool_id=None, driver="fake"))
+    for run_id in (parent, other, served):
+        await house.propose(run_id, StateType.CRASHED, message="Killed.")
+    assert await house.scheduler().end_children() == 1
+    type_, _, message = await house.state(subflow)
+    assert (type_, str(message).endswith("parent flow run: Killed.")) == ("CRASHED", True)
+    assert await task_state(house, task_run) == "CRASHED"
+    # One in a place of its own goes on; and so does, for us, what an execution still stands for.
+    assert [(await house.state(run_id))[0] for run_id in (apart, under_way)] == ["RUNNING", "RUNNING"]
+    assert await task_state(house, other_task) == "RUNNING"
