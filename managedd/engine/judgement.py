@@ -9,10 +9,11 @@ from managedd.model.executions import EndCause, Execution
 from managedd.model.states import State, StateType
 
 if TYPE_CHECKING:
+    from managedd.clock import Clock
     from managedd.config import RunsSection
 
 SECOND_US: Final = 1_000_000
-LEAVE_SECONDS: Final = 300.0
+LEAVE_SECONDS: Final = 60.0
 """How long a process may stay after its run has an end of its own, or was suspended: hooks and clean-up of the flow run then."""
 
 
@@ -30,28 +31,48 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The nearest reason to stop, and when it holds (microseconds)."""
+    """A reason to stop, and from when on it holds (microseconds)."""
 
     cause: EndCause
     at_us: int
 
 
-def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us: int = 0) -> Verdict | None:
-    """When the execution has to stop, by what is known now; None: nothing of the kind is in sight.
+class Countdown:
+    """Turns moments of the wall clock into waiting: how long each is away is asked once, and counted down on the monotonic clock.
 
-    `progress_us` is when its image last made progress. Before the start nobody has to be given time to leave.
+    So a wall clock that is set, forward or back, ends no run before its time and lets none go on beyond it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: dict[Verdict, float] = {}
+
+    def nearest(self, verdicts: list[Verdict], now_us: int) -> tuple[EndCause, float] | None:
+        """What comes first of `verdicts`, and in how many seconds; none left, or fewer: now."""
+        now = self._clock.monotonic()
+        self._due = {
+            verdict: self._due.get(verdict, now + (verdict.at_us - now_us) / SECOND_US) for verdict in verdicts
+        }
+        first = min(self._due.items(), key=lambda item: item[1], default=None)
+        return None if first is None else (first[0].cause, first[1] - now)
+
+
+def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us: int = 0) -> list[Verdict]:
+    """Why and when the execution has to stop, by what is known now; none: nothing of the kind is in sight.
+
+    `progress_us` is when its image or its installation last made progress. Before the start nobody has to be given time to leave.
     """
     execution, state = view.execution, view.state
     if state is None:
-        return Verdict(cause=EndCause.CANCEL, at_us=0)
+        return [Verdict(cause=EndCause.CANCEL, at_us=0)]
     if execution.stop_requested_at is not None:
-        return Verdict(cause=execution.stop_reason or EndCause.CANCEL, at_us=0)
+        return [Verdict(cause=execution.stop_reason or EndCause.CANCEL, at_us=0)]
 
     def after(seconds: float) -> int:
         return state.timestamp_us + (0 if before_start else int(seconds * SECOND_US))
 
     if state.type in {StateType.CANCELLING, StateType.CANCELLED}:
-        return Verdict(cause=EndCause.CANCEL, at_us=after(settings.cancel_grace_seconds))
+        return [Verdict(cause=EndCause.CANCEL, at_us=after(settings.cancel_grace_seconds))]
     found: list[Verdict] = []
     if ended_by_itself(view):
         found.append(Verdict(cause=EndCause.COMPLETED, at_us=after(LEAVE_SECONDS)))
@@ -64,7 +85,7 @@ def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us:
     if execution.started_at is not None and execution.time_limit_seconds is not None:
         at_us = execution.started_at + execution.time_limit_seconds * SECOND_US
         found.append(Verdict(cause=EndCause.TIME, at_us=at_us))
-    return min(found, key=lambda verdict: verdict.at_us, default=None)
+    return found
 
 
 def ended_by_itself(view: View) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 
 from managedd.engine.evidence import Ending, ending
-from managedd.engine.judgement import SECOND_US, judge
+from managedd.engine.judgement import SECOND_US, Countdown, judge
 from managedd.engine.settling import end_first, look
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Execution
@@ -87,6 +87,7 @@ class Supervision:
         """When its image last made progress."""
         self._means = means
         self._lookout = lookout
+        self._countdown = Countdown(means.clock)
 
     async def unless_stopped(self, work: Callable[[Interruption], Awaitable[Ending | None]]) -> Ending | None:
         """What `work` came to; or, when the run is no longer wanted or waited too long, why it was broken off."""
@@ -201,14 +202,11 @@ class Supervision:
                     continue
                 if view is None:
                     return EndCause.CANCEL
-                verdict = judge(view, self._means.settings, before_start=before_start, progress_us=self.progress_us)
-                if verdict is None:
-                    await woken.wait(LOOK_SECONDS)
-                elif verdict.at_us <= view.now_us:
-                    return verdict.cause
-                else:
-                    left = (verdict.at_us - view.now_us) / SECOND_US
-                    await woken.wait(min(LOOK_SECONDS, max(0.01, left)))
+                verdicts = judge(view, self._means.settings, before_start=before_start, progress_us=self.progress_us)
+                cause, left = self._countdown.nearest(verdicts, view.now_us) or (None, LOOK_SECONDS)
+                if cause is not None and left <= 0:
+                    return cause
+                await woken.wait(min(LOOK_SECONDS, max(0.01, left)))
 
     def _broken_off(self, cause: EndCause) -> Ending:
         detail = {

@@ -9,7 +9,7 @@ import orjson
 from managedd import ids
 from managedd.clock import iso
 from managedd.store import rows
-from managedd.store.queue import MANAGED
+from managedd.store.queue import LINGERING, MANAGED
 from managedd.store.resources import OCCUPYING_SQL, WORK_POOL
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str 
     )
     if run is None:
         return None
-    waits_for, reason = _obstacle(workspace, pool, queue, run, engine_problem)
+    lingering = tx.all(f"WITH {LINGERING} SELECT pool_id FROM lingering WHERE workspace_id = ?", (workspace["id"],))
+    waits_for, reason = _obstacle(workspace, pool, queue, {**dict(run), "lingering": lingering}, engine_problem)
     return {
         "id": run["id"],
         "name": run["name"],
@@ -131,7 +132,7 @@ def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str 
     }
 
 
-def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Row, engine_problem: str | None) -> tuple[str, str]:
+def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_problem: str | None) -> tuple[str, str]:
     """The first thing in the way, from the widest to the narrowest."""
     if not run["is_due"]:
         return "time", f"scheduled for {iso(run['due_at'])}"
@@ -142,17 +143,25 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Row, engine_problem
     managed = pool["type"] == MANAGED
     if managed and engine_problem is not None:
         return "engine", engine_problem
+    lingering = [row["pool_id"] == pool["id"] for row in run["lingering"]] if managed else []
     slots = [
-        ("work_pool_slots", f"work pool {pool['name']!r}", pool["active_slots"], pool["concurrency_limit"]),
-        ("work_queue_slots", f"work queue {queue['name']!r}", queue["slots_taken"], queue["slots"]),
-        ("deployment_slots", f"deployment {run['deployment']!r}", run["deployment_taken"], run["deployment_slots"]),
+        (
+            "work_pool_slots",
+            f"work pool {pool['name']!r}",
+            pool["active_slots"],
+            sum(lingering),
+            pool["concurrency_limit"],
+        ),
+        ("work_queue_slots", f"work queue {queue['name']!r}", queue["slots_taken"], 0, queue["slots"]),
+        ("deployment_slots", f"deployment {run['deployment']!r}", run["deployment_taken"], 0, run["deployment_slots"]),
     ]
     if managed:
         owner = f"plan {workspace['plan']!r} of workspace {workspace['handle']!r}"
-        slots.insert(0, ("workspace_slots", owner, workspace["slots_taken"], workspace["slots"]))
-    for waits_for, whose, taken, limit in slots:
-        if limit is not None and taken >= limit:
-            return waits_for, f"{whose}: {taken} of {limit} slots taken"
+        slots.insert(0, ("workspace_slots", owner, workspace["slots_taken"], len(lingering), workspace["slots"]))
+    for waits_for, whose, taken, also, limit in slots:
+        if limit is not None and taken + also >= limit:
+            leaving = f", and {also} by containers of runs that have ended or wait" if also else ""
+            return waits_for, f"{whose}: {taken} of {limit} slots taken{leaving}"
     if run["is_ending"]:
         return "attempt", "its last attempt is being finished"
     if not managed:

@@ -62,6 +62,16 @@ _WAITING = f"""
 r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = 'AwaitingConcurrencySlot'
 AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full)) AND NOT {_LIVE}
 """
+LINGERING = f"""
+lingering AS MATERIALIZED (
+    SELECT e.workspace_id AS workspace_id, e.work_pool_id AS pool_id
+    FROM executions AS e INDEXED BY executions_open LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id
+    WHERE e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'
+      AND (r.state_type IS NULL OR r.state_type NOT IN {OCCUPYING_SQL})
+)
+"""
+"""Containers whose run holds no slot: it has ended or was deleted and its process is leaving, or it waits in its process (a pause, the
+next try). What they use, nobody else can: they count for the workspace and the pool, whose limits are limits of containers."""
 _DUE_RUNS = "flow_runs AS r INDEXED BY flow_runs_queue"
 _WAITING_RUNS = "flow_runs AS r INDEXED BY flow_runs_waiting"
 
@@ -77,11 +87,14 @@ def heads(tx: Tx) -> list[QueueHead]:
             JOIN work_queues AS q ON q.id = r.work_queue_id JOIN work_pools AS p ON p.id = q.work_pool_id
             WHERE p.type = '{MANAGED}' AND r.state_type IN {OCCUPYING_SQL}
             GROUP BY q.id
-        )
+        ),
+        {LINGERING}
         SELECT q.workspace_id, w.plan, q.work_pool_id, q.id AS work_queue_id, q.priority,
-               coalesce((SELECT sum(runs) FROM taken WHERE workspace_id = q.workspace_id), 0) AS workspace_taken,
+               coalesce((SELECT sum(runs) FROM taken WHERE workspace_id = q.workspace_id), 0)
+                   + (SELECT count(*) FROM lingering WHERE workspace_id = q.workspace_id) AS workspace_taken,
                p.concurrency_limit AS pool_limit,
-               coalesce((SELECT sum(runs) FROM taken WHERE pool_id = p.id), 0) AS pool_taken,
+               coalesce((SELECT sum(runs) FROM taken WHERE pool_id = p.id), 0)
+                   + (SELECT count(*) FROM lingering WHERE pool_id = p.id) AS pool_taken,
                q.concurrency_limit AS queue_limit,
                coalesce((SELECT runs FROM taken WHERE queue_id = q.id), 0) AS queue_taken
         FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id JOIN workspaces AS w ON w.id = q.workspace_id

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from managedd.engine.judgement import LEAVE_SECONDS, View, judge
+from managedd.engine.judgement import LEAVE_SECONDS, Countdown, Verdict, View, judge
 from managedd.model.executions import EndCause
 from managedd.model.states import State, StateType
 from tests.engine.test_reconciler import row
 from tests.engine.world import SECOND_US, quick_settings
+from tests.support.clock import ManualClock
 
 AT = 100 * SECOND_US
 SETTINGS = quick_settings(cancel_grace_seconds=30, pending_deadline_seconds=900)
@@ -25,6 +26,11 @@ def view(
     )
     execution = replace(row("e"), claimed_at=AT - SECOND_US, **changes)
     return View(execution=execution, state=state, retries_in_process=retries, now_us=AT)
+
+
+def nearest(seen: View, *, before_start: bool = False, **more: int) -> Verdict | None:
+    found = judge(seen, SETTINGS, before_start=before_start, **more)
+    return min(found, key=lambda verdict: verdict.at_us, default=None)
 
 
 @pytest.mark.parametrize("before_start", [False, True])
@@ -44,7 +50,7 @@ def view(
     ],
 )
 def test_what_has_to_go(seen: View, cause: EndCause, seconds: float | None, before_start: bool) -> None:
-    verdict = judge(seen, SETTINGS, before_start=before_start)
+    verdict = nearest(seen, before_start=before_start)
     assert verdict is not None
     if seconds is None:
         assert (verdict.cause, verdict.at_us) == (
@@ -65,9 +71,9 @@ def test_what_has_to_go(seen: View, cause: EndCause, seconds: float | None, befo
     ],
 )
 def test_what_may_go_on(seen: View) -> None:
-    assert judge(seen, SETTINGS, before_start=False) is None
+    assert judge(seen, SETTINGS, before_start=False) == []
     limited = replace(seen, execution=replace(seen.execution, started_at=AT + SECOND_US, time_limit_seconds=60))
-    verdict = judge(limited, SETTINGS, before_start=False)
+    verdict = nearest(limited)
     assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.TIME, AT + 61 * SECOND_US)
 
 
@@ -77,5 +83,23 @@ def test_the_pending_deadline_counts_from_the_last_progress(step: str) -> None:
     seen = view(StateType.PENDING)
     if step != "progress":
         seen = replace(seen, execution=replace(seen.execution, **{step: last}))
-    verdict = judge(seen, SETTINGS, before_start=True, progress_us=last if step == "progress" else 0)
+    verdict = nearest(seen, before_start=True, progress_us=last if step == "progress" else 0)
     assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.PENDING_DEADLINE, last + 900 * SECOND_US)
+
+
+@pytest.mark.parametrize("set_by_seconds", [-7200, 3600, 86_400])
+def test_a_wall_clock_that_is_set_moves_no_limit(set_by_seconds: int) -> None:
+    """What had passed when it was first asked counts, and from then on only time that really passes."""
+    clock = ManualClock()
+    limit = Verdict(cause=EndCause.TIME, at_us=clock.now_us() + 60 * SECOND_US)
+    countdown = Countdown(clock)
+    assert countdown.nearest([limit], clock.now_us()) == (EndCause.TIME, 60)
+    clock.advance(20)
+    clock.set_wall(set_by_seconds)
+    assert countdown.nearest([limit], clock.now_us()) == (EndCause.TIME, 40)
+    # What came up after the jump is on the new wall clock, and is not confused with what came before.
+    leave = Verdict(cause=EndCause.COMPLETED, at_us=clock.now_us() + 10 * SECOND_US)
+    assert countdown.nearest([limit, leave], clock.now_us()) == (EndCause.COMPLETED, 10)
+    clock.advance(40)
+    assert countdown.nearest([limit], clock.now_us()) == (EndCause.TIME, 0)
+    assert countdown.nearest([], clock.now_us()) is None

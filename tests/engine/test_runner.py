@@ -19,6 +19,7 @@ from managedd.model.executions import ENDED, EndCause, Phase
 from managedd.model.states import StateType
 from managedd.store import executions, flow_runs
 from tests.engine.world import World, job_of, quick_settings, spec_of
+from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,6 +80,11 @@ async def test_a_run_that_completes(world: World) -> None:
         await world.propose(execution.flow_run_id, COMPLETED)
         world.engine.finish(execution.id)
         ended = await finished(world, execution)
+
+        async def forgotten() -> bool:
+            return await world.logs.read(lambda tx: tx.scalar("SELECT count(*) FROM log_cursors")) == 0
+
+        await world.until(forgotten)
     assert (ended.phase, ended.end_cause, ended.end_message) == (Phase.FINALIZED, EndCause.COMPLETED, None)
     assert await world.history(execution.flow_run_id) == ["Scheduled", "Pending", "Running", "Completed"]
     assert await world.printed(execution.flow_run_id) == ["one", "two"]
@@ -88,7 +94,6 @@ async def test_a_run_that_completes(world: World) -> None:
         verb for verb, whose in world.engine.calls if whose == execution.id and verb in {"create", "start", "remove"}
     ]
     assert order == ["create", "start", "remove"]
-    assert await world.logs.read(lambda tx: tx.scalar("SELECT count(*) FROM log_cursors")) == 0
 
 
 @pytest.mark.parametrize(
@@ -413,6 +418,31 @@ async def test_the_pending_deadline(world: World, when: str) -> None:
     state = await world.state(execution.flow_run_id)
     assert state.type is CRASHED and "made no progress" in str(state.message)
     assert ended.end_cause is EndCause.PENDING_DEADLINE
+
+
+@pytest.mark.parametrize("set_by_seconds", [-3600, 7200])
+async def test_a_wall_clock_that_is_set_ends_no_run_and_spares_none(still: World, set_by_seconds: int) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 60}))
+        daemon.fleet.start(execution)
+        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await still.until_called("stats", execution.id)
+        await still.propose(execution.flow_run_id, RUNNING)
+        await anyio.sleep(0.1)
+        clock.set_wall(set_by_seconds)
+        await still.propose(execution.flow_run_id, PAUSED, details={"pause_reschedule": False})
+        await anyio.sleep(0.2)
+        assert (await still.state(execution.flow_run_id)).type is PAUSED
+        clock.advance(61)
+        await still.propose(execution.flow_run_id, RUNNING)
+        state = await still.until_state(execution.flow_run_id, CRASHED)
+        assert "Time limit" in str(state.message)
+        clock.advance(61)
+        await finished(still, execution)
 
 
 # --- an engine or a job that refuses -------------------------------------------------------------------------------------------

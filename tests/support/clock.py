@@ -28,6 +28,10 @@ class ManualClock:
         self._now_us += round(seconds * 1_000_000)
         self._monotonic += seconds
 
+    def set_wall(self, seconds: float) -> None:
+        """Somebody has set the wall clock forward by `seconds`, or back; no time has passed."""
+        self._now_us += round(seconds * 1_000_000)
+
     def turn_to(self, moment: datetime) -> None:
         """It is `moment` now; the monotonic clock moves along, and never back."""
         seconds = (to_us(moment) - self._now_us) / 1_000_000
