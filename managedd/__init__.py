@@ -13,7 +13,8 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 | state rules   | orchestration                        |
 | store         | store                                |
 | wire          | wire                                 |
-| vocabulary    | model, bus, config, observe          |
+| settings      | config                               |
+| vocabulary    | model, bus, observe                  |
 | ground        | errors, clock, ids, failpoints       |
 
 A library that could spread has a home; SQL text has the same home as SQLite:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import ssl
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError, TomlConfigSettingsSource
 
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model import addresses, env_names, images
 
 DEFAULT_FILE = Path("/etc/managedd/config.toml")
 """Read when it exists and neither `--config` nor MANAGEDD_CONFIG names another."""
@@ -45,6 +47,32 @@ def _filled(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and not secret.get_secret_value().strip():
         raise ValueError(f'is empty; leave the key out, or write "{NONE}"')
     return secret
+
+
+def _secret_checked(check: Callable[[str], str]) -> Callable[[SecretStr | None], SecretStr | None]:
+    """The check of a plain text, for a secret."""
+
+    def checked(secret: SecretStr | None) -> SecretStr | None:
+        return None if secret is None else SecretStr(check(secret.get_secret_value()))
+
+    return checked
+
+
+def _image(text: str) -> str:
+    if not images.is_image_reference(text):
+        raise ValueError(f"is no image reference; allowed: {images.ALLOWED}")
+    return text
+
+
+def _environment(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if not env_names.is_variable_name(name):
+            raise ValueError(f"{name[:80]!r} is no name of a variable; allowed: {env_names.ALLOWED}")
+        if env_names.is_reserved(name):
+            raise ValueError(f"{name} is the run's own: each run gets its address, key and identity from the daemon")
+        if "\0" in value:
+            raise ValueError(f"{name} holds a null character, which no variable can")
+    return env
 
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -72,6 +100,13 @@ def _may_be_none(model: type[BaseModel], name: str) -> bool:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Secret = Annotated[SecretStr | None, AfterValidator(_filled)]
+SecretIndexUrl = Annotated[Secret, AfterValidator(_secret_checked(addresses.http_url))]
+SecretProxyUrl = Annotated[Secret, AfterValidator(_secret_checked(addresses.proxy_url))]
+ApiUrl = Annotated[str, AfterValidator(addresses.api_url)]
+EngineUrl = Annotated[str, AfterValidator(addresses.engine_url)]
+IpAddress = Annotated[str, AfterValidator(addresses.ip_address)]
+Image = Annotated[str, AfterValidator(_image)]
+Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 
 
 def default_data_dir() -> Path:
@@ -112,25 +147,25 @@ class LogSection(Section):
 class DockerSection(Section):
     """The container engine."""
 
-    host: str | None = None
+    host: EngineUrl | None = None
     """unix:// or tcp:// address; None: DOCKER_HOST, the docker context, or the usual sockets."""
-    log_max_size: str = Field("50m", pattern=r"^\d+[kmg]$")
+    log_max_size: str = Field("50m", pattern=r"^[1-9]\d*[kmg]$")
     log_max_files: int = Field(2, ge=1, le=100)
     runtime: str | None = None
-    dns: list[str] = Field(default_factory=list, max_length=8)
+    dns: list[IpAddress] = Field(default_factory=list, max_length=8)
 
 
 class RunsSection(Section):
     """What every run gets, unless its pool, deployment or run says otherwise within these bounds."""
 
     driver: Literal["auto", "docker", "process"] = "auto"
-    listen_host: str | None = None
+    listen_host: IpAddress | None = None
     """Where the runs' listener listens; None: on the gateway of the runs' own network, which no other host reaches."""
     listen_port: int = Field(4201, ge=0, le=65535)
     """Kept across restarts; when it is taken, a free one is used from then on."""
-    api_url: str | None = None
+    api_url: ApiUrl | None = None
     """The API's address as runs see it, for engines whose gateway is not on this host."""
-    image: str = "prefecthq/prefect:3-latest"
+    image: Image = "prefecthq/prefect:3-latest"
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     memory_limit_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
     cpu_limit: float = Field(1.0, gt=0, le=1024)
@@ -147,12 +182,12 @@ class RunsSection(Section):
     """The safety net under the wake-ups: how often the queue is looked at anyway."""
     ca_bundle: AbsolutePath | None = None
     """PEM file of extra certificate authorities that runs shall trust."""
-    index_url: Secret = None
-    extra_index_url: Secret = None
-    http_proxy: Secret = None
-    https_proxy: Secret = None
+    index_url: SecretIndexUrl = None
+    extra_index_url: SecretIndexUrl = None
+    http_proxy: SecretProxyUrl = None
+    https_proxy: SecretProxyUrl = None
     no_proxy: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
     """Environment of every run, below the pool's."""
 
 
@@ -172,6 +207,19 @@ class SchedulerSection(Section):
     max_horizon_seconds: PositiveSeconds = 8_640_000.0
     interval_seconds: PositiveSeconds = 60.0
     late_after_seconds: PositiveSeconds = 15.0
+
+    @model_validator(mode="after")
+    def _least_and_most(self) -> Self:
+        if self.min_runs > self.max_runs:
+            raise ValueError(
+                f"min_runs = {self.min_runs} is more than max_runs = {self.max_runs}; allowed: at most as many"
+            )
+        if self.min_horizon_seconds > self.max_horizon_seconds:
+            raise ValueError(
+                f"min_horizon_seconds = {self.min_horizon_seconds} is more than max_horizon_seconds = {self.max_horizon_seconds}; "
+                "allowed: at most as many"
+            )
+        return self
 
 
 class RetentionSection(Section):
@@ -234,6 +282,29 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def read_ca_bundle(settings: Settings) -> bytes | None:
+    """The certificate authorities of `runs.ca_bundle`. Raises ManagedError(CONFIG) when the file can't be read or has none.
+
+    Not a part of loading: commands that only ask the daemon may run as users who can't read the file.
+    """
+    path = settings.runs.ca_bundle
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+        trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusted.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        trusted = None
+    except OSError as error:
+        raise _wrong(f"runs.ca_bundle: {path} can't be read: {error.strerror or error}") from None
+    if trusted is None or not trusted.cert_store_stats()["x509"]:
+        raise _wrong(
+            f"runs.ca_bundle: {path} holds no certificate, or a damaged one; allowed: a PEM file with one -----BEGIN CERTIFICATE----- block or more"
+        )
+    return content
 
 
 # --- loading -----------------------------------------------------------------------------------------------------------
@@ -328,7 +399,7 @@ def _variables(*, json_only: bool = False) -> list[str]:
     """The name of every variable that is read, but those of single plans."""
     found = []
     for key, annotation in _keys():
-        if not json_only or annotation in (list[str], dict[str, str], dict[str, PlanSection]):
+        if not json_only or get_origin(annotation) in (list, dict):
             found.append(_variable(key))
     return found
 

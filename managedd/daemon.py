@@ -7,6 +7,7 @@ close the listeners → close the store.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 from contextlib import AsyncExitStack
@@ -33,7 +34,7 @@ from managedd.engine.reconciler import Reconciler
 from managedd.engine.scheduler import Scheduler
 from managedd.engine_room import EngineRoom, docker_settings
 from managedd.errors import ErrorCode, ManagedError
-from managedd.listeners import Door
+from managedd.listeners import Door, url
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
 from managedd.store import meta, run_key, workspaces
@@ -58,7 +59,7 @@ RESTART_SECONDS = (1.0, 30.0)
 
 
 async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ManagedError(CONFIG) when it can't start."""
+    """Serves until SIGTERM or SIGINT. Raises ManagedError(CONFIG) or CannotListen when it can't start."""
     observe.configure(settings.log.level, settings.log.format)
     # From the first moment on: whoever is told to stop while it starts still stops in order.
     told = anyio.Event()
@@ -89,6 +90,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     stack.push_async_callback(logs.close)
     identity = await _identity(db, data_dir)
     await db.write(lambda tx: workspaces.ensure_default(tx, plan=settings.default_plan))
+    _check_plans(await db.read(lambda tx: workspaces.on_other_plans(tx, settings.plans)))
     services = Services(settings=settings, db=db, logs=logs, bus=bus, clock=clock)
     return Daemon(settings, services, identity)
 
@@ -107,6 +109,15 @@ async def _identity(db: Database, data_dir: Path) -> Identity:
     """The instance's id lives in the store, the secret from which run keys are made in a file only we may read."""
     instance_id = await db.write(lambda tx: meta.keep(tx, "instance_id", secrets.token_hex(8)))
     return Identity(instance_id=instance_id, secret=run_key.load_or_make(data_dir))
+
+
+def _check_plans(without: list[workspaces.Workspace]) -> None:
+    """Returns when each workspace's plan is set: one that left the settings must not mean "no limits"."""
+    if without:
+        told = ", ".join(f"{each.account}/{each.handle} is on plan {each.plan!r}" for each in without)
+        raise ManagedError(
+            ErrorCode.CONFIG, f"workspaces are on plans that the settings don't have: {told}; set [plans.NAME] for each"
+        )
 
 
 class Daemon:
@@ -167,8 +178,8 @@ class Daemon:
         server = self._settings.server
         host, port = await self._clients.listen(server.host, server.port)
         await self._operator.listen_unix(self._settings.store.data_dir / SOCKET_NAME)
-        self._services.facts["url"] = f"http://{'127.0.0.1' if host in {'', '0.0.0.0'} else host}:{port}/api"  # noqa: S104
-        log.info("daemon.listening", host=host, port=port)
+        self._services.facts["url"] = f"{url(host, port)}/api"
+        log.info("daemon.listening", host=host, port=port, url=self._services.facts["url"])
 
     async def _live(self, tasks: TaskGroup, told: anyio.Event) -> None:
         writer = _start(tasks, "log writer", self._log_writer.run)
@@ -242,13 +253,15 @@ class Daemon:
 
 
 async def _listen_for_signals(told: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-    """The event is set by the first signal; a second one ends the process as it ends any other."""
+    """The event is set by the first signal; who presses Ctrl-C once more means it, who sends SIGTERM again is only impatient."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for received in signals:
             log.info("daemon.signalled", signal=signal.Signals(received).name)
+            if told.is_set() and received == signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGINT)
             told.set()
-            return
 
 
 async def _watchdog() -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from managedd.bus import Topic
+from managedd.config import read_ca_bundle
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ErrorCode, ManagedError
+from managedd.listeners import bracketed
 from managedd.observe import get_log
 from managedd.store import meta
 
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
     from managedd.config import Settings
     from managedd.listeners import Door
     from managedd.model.drivers import Driver, DriverInfo
+    from managedd.store.database import Tx
 
 log = get_log("engine_room")
 
 LOOK_SECONDS = 5.0
 RETRY_SECONDS = (1.0, 10.0)
 ASK_SECONDS = 60.0
+_PORT, _PORT_FOR = "runs_port", "runs_port_for"
+"""Facts of the store: the port where the runs' listener was, and which `runs.listen_port` was set then."""
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -100,23 +105,23 @@ class EngineRoom:
         runs = self._settings.runs
         host = runs.listen_host or await self.driver.bind_host()
         if host is None:
-            if runs.api_url is None:
-                raise ManagedError(
-                    ErrorCode.DRIVER,
-                    "the container engine's gateway is not an address of this host: set runs.listen_host to an address that runs reach, "
-                    "and runs.api_url to the URL under which they reach it",
-                )
-            return
+            raise ManagedError(
+                ErrorCode.DRIVER,
+                "the container engine's gateway is not an address of this host, so nothing listens for runs: set runs.listen_host to an "
+                "address of this host that runs reach"
+                + ("" if runs.api_url else ", and runs.api_url to the URL under which they reach it"),
+            )
         if self.door.address is None or self.door.address[0] != host:
             await self._bind(host)
         reached = await self.driver.api_host() or host
         assert self.door.address is not None
-        self._api_url = runs.api_url or f"http://{_bracketed(reached)}:{self.door.address[1]}/api"
+        self._api_url = runs.api_url or f"http://{bracketed(reached)}:{self.door.address[1]}/api"
 
     async def _bind(self, host: str) -> None:
-        kept = await self._services.db.read(lambda tx: meta.get(tx, "runs_port"))
+        configured = self._settings.runs.listen_port
+        kept = await self._services.db.read(lambda tx: _kept_port(tx, configured))
         # Live runs hold the port of the last start; a free one is the last resort.
-        for port in dict.fromkeys([int(kept or self._settings.runs.listen_port), self._settings.runs.listen_port, 0]):
+        for port in dict.fromkeys([kept, configured, 0]):
             try:
                 _, bound = await self.door.listen(host, port)
                 break
@@ -124,8 +129,8 @@ class EngineRoom:
                 log.warning("runs_listener.port_taken", host=host, port=port, reason=error.message)
         else:
             raise ManagedError(ErrorCode.DRIVER, f"the runs' listener can't listen on {host}")
-        await self._services.db.write(lambda tx: meta.put(tx, "runs_port", str(bound)))
-        log.info("runs_listener.listening", host=host, port=bound)
+        await self._services.db.write(lambda tx: _keep_port(tx, configured, bound))
+        log.info("runs_listener.listening", host=host, port=bound, url=f"http://{bracketed(host)}:{bound}")
 
     async def close(self) -> None:
         """The driver's connections are closed; runs live on."""
@@ -133,14 +138,8 @@ class EngineRoom:
 
 
 def docker_settings(settings: Settings) -> DockerSettings:
-    """The driver's settings from the daemon's. Raises ManagedError(CONFIG) when the CA bundle can't be read."""
+    """The driver's settings from the daemon's. Raises ManagedError(CONFIG) when the CA bundle is none."""
     docker, runs = settings.docker, settings.runs
-    try:
-        bundle = None if runs.ca_bundle is None else runs.ca_bundle.read_bytes()
-    except OSError as error:
-        raise ManagedError(
-            ErrorCode.CONFIG, f"runs.ca_bundle {runs.ca_bundle} can't be read: {error.strerror or error}"
-        ) from error
     return DockerSettings(
         log_max_bytes=int(docker.log_max_size[:-1]) * _UNITS[docker.log_max_size[-1]],
         log_max_files=docker.log_max_files,
@@ -148,7 +147,7 @@ def docker_settings(settings: Settings) -> DockerSettings:
         http_proxy=_plain(runs.http_proxy),
         https_proxy=_plain(runs.https_proxy),
         no_proxy=runs.no_proxy,
-        ca_bundle=bundle,
+        ca_bundle=read_ca_bundle(settings),
         package_index_url=_plain(runs.index_url),
         package_extra_index_urls=() if runs.extra_index_url is None else (runs.extra_index_url.get_secret_value(),),
         runtime=docker.runtime,
@@ -159,5 +158,12 @@ def _plain(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _kept_port(tx: Tx, configured: int) -> int:
+    """The port of the last start, unless the operator has set another one since then."""
+    bound = meta.get(tx, _PORT)
+    return int(bound) if bound is not None and meta.get(tx, _PORT_FOR) == str(configured) else configured
+
+
+def _keep_port(tx: Tx, configured: int, bound: int) -> None:
+    meta.put(tx, _PORT, str(bound))
+    meta.put(tx, _PORT_FOR, str(configured))

@@ -59,6 +59,13 @@ class ManagedError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class CannotListen(ManagedError):
+    """The address is taken or not there now; another start may find it free."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, message)
+
+
 def not_found(what: str, which: object) -> ManagedError:
     """The error for a missing object, in one wording."""
     return ManagedError(ErrorCode.NOT_FOUND, f"{what} {str(which)!r} not found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from aiohttp import web
 
-from managedd.errors import ErrorCode, ManagedError
+from managedd.errors import CannotListen, ErrorCode, ManagedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,13 +39,15 @@ class Door:
         await self._runner.setup()
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """It listens on `host` and the returned port (`port`, or a free one for 0). Raises ManagedError(CONFIG)."""
+        """It listens on `host` and the returned port (`port`, or a free one for 0). Raises CannotListen, or ManagedError(CONFIG) when it may not."""
         try:
             bound = socket.create_server((host, port), family=_family(host), backlog=1024)
         except OSError as error:
-            raise ManagedError(
-                ErrorCode.CONFIG, f"can't listen on {host} port {port}: {error.strerror or error}"
-            ) from error
+            message = f"can't listen on {host} port {port}: {error.strerror or error}"
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                # It would be the same the next time.
+                raise ManagedError(ErrorCode.CONFIG, message) from error
+            raise CannotListen(message) from error
         bound.setblocking(False)
         await self._replace(web.SockSite(self._runner, bound))
         self.address = (host, bound.getsockname()[1])
@@ -77,6 +80,17 @@ class Door:
     async def close(self) -> None:
         """Open requests had their time; everything is closed."""
         await self._runner.cleanup()
+
+
+def url(host: str, port: int) -> str:
+    """The address for clients of this host: an IPv6 address stands in brackets, and "any address" is one of them."""
+    reached = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://{bracketed(reached)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """`host` as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _family(host: str) -> socket.AddressFamily:

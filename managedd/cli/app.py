@@ -15,7 +15,8 @@ from managedd.errors import ManagedError
 
 EPILOGUE = (
     "Every command reads the same settings: the file that --config or MANAGEDD_CONFIG names (else /etc/managedd/config.toml), then "
-    "MANAGEDD_SECTION__KEY variables, then flags. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no daemon answers."
+    "MANAGEDD_SECTION__KEY variables, then flags. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no daemon answers, "
+    "4 can't listen on the address now."
 )
 
 

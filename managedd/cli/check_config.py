@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from managedd.config import Loaded, Settings
 
 MASK = "**********"
+_USER = re.compile(r"://.*@", re.DOTALL)
 
 
 def check_config(*, where: Where = HERE, json: Json = False) -> None:
@@ -23,7 +25,10 @@ def check_config(*, where: Where = HERE, json: Json = False) -> None:
     json
         Print JSON instead of lines.
     """
+    from managedd.config import read_ca_bundle
+
     loaded = where.load()
+    read_ca_bundle(loaded.settings)
     shown = shown_settings(loaded.settings)
     if json:
         print_json({"file": loaded.file, "settings": shown, "origins": dict(loaded.origins)})
@@ -35,9 +40,19 @@ def check_config(*, where: Where = HERE, json: Json = False) -> None:
 
 def shown_settings(settings: Settings) -> dict[str, Any]:
     """Every setting as JSON, without its secrets; what stands in `runs.env` may be one."""
-    shown = settings.model_dump(mode="json")
+    shown: dict[str, Any] = _without_users(settings.model_dump(mode="json"))
     shown["runs"]["env"] = dict.fromkeys(shown["runs"]["env"], MASK)
     return shown
+
+
+def _without_users(value: Any) -> Any:
+    """`value` without what stands before the host in its URLs: it may be a password."""
+    if isinstance(value, dict):
+        return {name: _without_users(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_users(inner) for inner in value]
+    # To the last @: a password may hold anything. Rather too much is hidden than too little.
+    return _USER.sub(f"://{MASK}@", value) if isinstance(value, str) else value
 
 
 def _leaves(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from managedd.errors import ErrorCode, ManagedError
+from managedd.errors import CannotListen, ErrorCode, ManagedError
 
 FAILED = 1
 WRONG_USAGE = 2
 UNREACHABLE = 3
+CANNOT_LISTEN = 4
 INTERRUPTED = 130
 
 
@@ -21,4 +22,6 @@ def exit_code(error: ManagedError) -> int:
     """The process's exit code for a failure that has a name."""
     if isinstance(error, Unreachable):
         return UNREACHABLE
+    if isinstance(error, CannotListen):
+        return CANNOT_LISTEN
     return WRONG_USAGE if error.code is ErrorCode.CONFIG else FAILED

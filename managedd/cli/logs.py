@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -14,6 +15,8 @@ from managedd.cli.output import harmless, moment, print_json_line
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from managedd.cli.client import Daemon
 
 PAGE_LINES = 200
@@ -80,26 +83,44 @@ async def _find(daemon: Daemon, which: str) -> dict[str, Any]:
 
 
 async def _print_all(daemon: Daemon, path: str, query: dict[str, Any], as_json: bool) -> None:
-    offset = 0
-    while True:
-        page = await daemon.post(path, {**query, "sort": "TIMESTAMP_ASC", "limit": PAGE_LINES, "offset": offset})
-        for line in page:
-            _print_line(line, as_json)
-        if len(page) < PAGE_LINES:
-            return
-        offset += len(page)
+    async for line in _lines(daemon, path, query, newest_first=False):
+        _print_line(line, as_json)
 
 
 async def _last(daemon: Daemon, path: str, query: dict[str, Any], lines: int) -> list[dict[str, Any]]:
     """The last `lines` lines, oldest first."""
     found: list[dict[str, Any]] = []
-    while len(found) < lines:
-        limit = min(PAGE_LINES, lines - len(found))
-        page = await daemon.post(path, {**query, "sort": "TIMESTAMP_DESC", "limit": limit, "offset": len(found)})
-        found += page
-        if len(page) < limit:
-            break
+    if lines:
+        async with aclosing(_lines(daemon, path, query, newest_first=True)) as newest:
+            async for line in newest:
+                found.append(line)
+                if len(found) == lines:
+                    break
     return found[::-1]
+
+
+async def _lines(
+    daemon: Daemon, path: str, query: dict[str, Any], *, newest_first: bool
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The run's lines in the order of their times, each once, also while more are written.
+
+    A page begins at the time of the last line before it, so that the thousandth costs no more than the first; of that very moment it
+    leaves out what was seen.
+    """
+    bound, sort = ("before_", "TIMESTAMP_DESC") if newest_first else ("after_", "TIMESTAMP_ASC")
+    at: str | None = None
+    seen: set[str] = set()
+    while True:
+        wanted = {**query["logs"], **({} if at is None else {"timestamp": {bound: at}})}
+        page = await daemon.post(path, {"logs": wanted, "sort": sort, "limit": PAGE_LINES, "offset": len(seen)})
+        for line in page:
+            if line["timestamp"] != at:
+                at, seen = line["timestamp"], set()
+            if line["id"] not in seen:
+                seen.add(line["id"])
+                yield line
+        if len(page) < PAGE_LINES:
+            return
 
 
 async def _follow(daemon: Daemon, path: str, lines: int | None, as_json: bool) -> None:

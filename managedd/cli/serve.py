@@ -31,5 +31,8 @@ def serve(
     import anyio
 
     from managedd import daemon
+    from managedd.config import read_ca_bundle
 
+    # Before anything is made on the disk, as all that is wrong in the settings.
+    read_ca_bundle(settings)
     anyio.run(daemon.serve, settings)

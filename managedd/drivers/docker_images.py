@@ -11,8 +11,9 @@ from aiodocker.exceptions import DockerError
 from aiodocker.jsonstream import json_stream_stream
 
 from managedd.drivers.docker_engine import FAULTS, doing, failed, is_status, words
-from managedd.drivers.docker_spec import is_image_reference
 from managedd.model.drivers import ImageError, PullPolicy
+from managedd.model.images import is_image_reference
+from managedd.model.urls import mask_urls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 5.0
 """How often a pull says how far it is."""
-_CREDENTIAL = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+RETRY_SECONDS = (2.0, 5.0)
+"""How long after a failure that passes by itself the pull is tried once more."""
+_PASSES = re.compile(
+    r"\b(?:429|50[0234])\b|too ?many ?requests|internal server error|bad gateway|service unavailable|time-?out|timed out|"
+    r"connection (?:reset|refused)|unexpected eof|: eof$|temporary failure|server misbehaving|try again",
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True)
@@ -60,7 +67,7 @@ class Images:
             # That run was cancelled, or its connection failed: the next one pulls.
         mine = self._pulls[image] = _Pull()
         try:
-            await self._pull(image, progress)
+            await self._pull_patiently(image, progress)
             mine.succeeded = True
         except ImageError as error:
             mine.error = error
@@ -68,6 +75,18 @@ class Images:
         finally:
             del self._pulls[image]
             mine.ended.set()
+
+    async def _pull_patiently(self, image: str, progress: Progress) -> None:
+        for pause_seconds in RETRY_SECONDS:
+            try:
+                return await self._pull(image, progress)
+            except ImageError as error:
+                if not (isinstance(error.__cause__, DockerError) and _PASSES.search(str(error))):
+                    raise
+                await progress(f"Pulling image {image} failed, trying again in {pause_seconds:.0f} s: {error}")
+            await anyio.sleep(pause_seconds)
+        await self._pull(image, progress)
+        return None
 
     async def _pull(self, image: str, progress: Progress) -> None:
         await progress(f"Pulling image {image}")
@@ -84,7 +103,7 @@ class Images:
                         said_at = anyio.current_time()
                         await progress(layers.line())
         except DockerError as error:
-            raise ImageError(_CREDENTIAL.sub("****", words(error))) from error
+            raise ImageError(mask_urls(words(error))) from error
         except TimeoutError as error:
             raise ImageError(f"the registry sent nothing for {self._stall_seconds:.0f} s") from error
         except FAULTS as error:

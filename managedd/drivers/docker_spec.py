@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from managedd.model.executions import container_name
 
@@ -27,11 +25,6 @@ CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 """All that stays of root: owning what archives unpack (pip, git, tar), and stepping down to another user. No network, device, kernel
 or process power; `no-new-privileges` keeps set-uid programs from giving any back."""
 LINE_MIN_BYTES: Final = 16 * 1024
-_REFERENCE: Final = re.compile(
-    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
-    r"(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +62,6 @@ class DockerSettings:
             raise ValueError(
                 f"line_bytes is {self.line_bytes}; engines cut lines at {LINE_MIN_BYTES} themselves, so it can't be less"
             )
-
-
-def is_image_reference(image: str) -> bool:
-    """Whether `image` is a reference as registries define it, and so fit to be part of an engine's address."""
-    return len(image) <= 512 and _REFERENCE.fullmatch(image) is not None
 
 
 def network_name(instance_id: str) -> str:
@@ -151,14 +139,9 @@ def environment(spec: RunSpec, settings: DockerSettings) -> dict[str, str]:
     for name, value in (("http_proxy", settings.http_proxy), ("https_proxy", settings.https_proxy)):
         if value is not None:
             found |= {name: value, name.upper(): value}
-    if settings.http_proxy is not None or settings.https_proxy is not None or settings.no_proxy is not None:
-        # The run's way to this daemon never leads through a proxy.
-        addresses = (spec.env.get("PREFECT_API_URL"), spec.env.get("PREFECT_CLOUD_API_URL"))
-        hosts = [host for address in addresses if address and (host := urlsplit(address).hostname)]
-        direct = ",".join(
-            dict.fromkeys([*(settings.no_proxy or "").split(","), "localhost", "127.0.0.1", *hosts])
-        ).strip(",")
-        found |= {"no_proxy": direct, "NO_PROXY": direct}
+    if settings.no_proxy is not None:
+        # The shim adds this daemon: it alone sees what the user and the image say of proxies too.
+        found |= {"no_proxy": settings.no_proxy, "NO_PROXY": settings.no_proxy}
     if settings.package_index_url is not None:
         found |= {"PIP_INDEX_URL": settings.package_index_url, "UV_DEFAULT_INDEX": settings.package_index_url}
     if settings.package_extra_index_urls:
@@ -173,6 +156,7 @@ def run_files(spec: RunSpec, settings: DockerSettings) -> dict[str, tuple[bytes,
     files: dict[str, tuple[bytes, int]] = {
         "shim.py": ((here / "shim.py").read_bytes(), 0o644),
         "python/managedd_run_log.py": ((here / "run_log.py").read_bytes(), 0o644),
+        "python/managedd_run_git.py": ((here / "run_git.py").read_bytes(), 0o644),
     }
     if spec.packages:
         files["requirements.txt"] = ("".join(f"{package}\n" for package in spec.packages).encode(), 0o600)

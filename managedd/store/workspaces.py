@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from managedd.store.database import Tx
 
 
@@ -45,7 +47,7 @@ def create(
 
 
 def ensure_default(tx: Tx, *, plan: str) -> None:
-    """The default workspace exists; a new one is on `plan`."""
+    """The default workspace exists and is on `plan`."""
     if get(tx, DEFAULT_WORKSPACE_ID) is None:
         create(
             tx,
@@ -55,6 +57,15 @@ def ensure_default(tx: Tx, *, plan: str) -> None:
             handle="default",
             plan=plan,
         )
+    tx.execute(
+        "UPDATE workspaces SET plan = ?, updated = ? WHERE id = ? AND plan <> ?",
+        (plan, tx.now, DEFAULT_WORKSPACE_ID, plan),
+    )
+
+
+def on_other_plans(tx: Tx, known: Collection[str]) -> list[Workspace]:
+    """The workspaces whose plan is none of `known`."""
+    return [workspace for workspace in every(tx) if workspace.plan not in known]
 
 
 def get(tx: Tx, workspace_id: str) -> Workspace | None:

@@ -14,7 +14,6 @@ from managedd.drivers.docker_spec import (
     archive,
     container_body,
     environment,
-    is_image_reference,
     name_of,
     network_body,
     network_name,
@@ -168,42 +167,6 @@ def test_files_are_private_where_they_must_be() -> None:
 )
 def test_who_runs(user: str, expected: tuple[int, int]) -> None:
     assert user_of(user, "root:x:0:0:root:/root:/bin/sh\nflow:x:1001:100::/home/flow:/bin/sh\nbroken\n") == expected
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        "prefecthq/prefect:3-latest",
-        "ubuntu",
-        "localhost:5000/a/b_c:v1.2-x",
-        "Registry.Example.com/a__b/c",
-        "ghcr.io/a/b@sha256:" + "0" * 64,
-    ],
-)
-def test_image_names(image: str) -> None:
-    assert is_image_reference(image)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        "",
-        "../containers/x",
-        "a/../b",
-        "a b",
-        "a?x=1",
-        "a#b",
-        "Upper",
-        "a/Upper",
-        "a:tag:tag",
-        "http://x/y",
-        "a\n",
-        "/a",
-        "a" * 600,
-    ],
-)
-def test_what_is_no_image_name(image: str) -> None:
-    assert not is_image_reference(image)
 
 
 def test_lines_cannot_be_shorter_than_engines_cut_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -118,14 +119,41 @@ async def test_a_port_that_is_taken_is_given_up_for_a_free_one(world: World) -> 
             assert (await second.api_url()).endswith(f":{kept}/api")
 
 
+async def test_a_port_that_is_set_anew_goes_over_the_kept_one(world: World) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        other = free.getsockname()[1]
+    async with a_room(world, Gateways(world.engine)) as room:
+        await room.open()
+        first = await room.api_url()
+    for _ in range(2):
+        async with a_room(world, Gateways(world.engine), listen_port=other) as room:
+            await room.open()
+            assert await room.api_url() == f"http://127.0.0.1:{other}/api" != first
+
+
+async def test_an_ipv6_address_stands_in_brackets(world: World) -> None:
+    driver = Gateways(world.engine)
+    driver.gateway = "::1"
+    async with a_room(world, driver) as room:
+        await room.open()
+        assert (await room.api_url()).startswith("http://[::1]:") and await ping(await room.api_url())
+
+
 async def test_an_engine_elsewhere_needs_an_address(world: World) -> None:
     driver = Gateways(world.engine)
     driver.gateway = None
     async with a_room(world, driver) as room:
         assert not await room.look()
         assert "runs.listen_host" in room.describe()["problem"]
+    # An address for runs alone is not enough: something has to listen.
     async with a_room(world, driver, api_url="http://managedd.example:4201/api") as room:
+        assert not await room.look() and not room.answers()
+        problem = room.describe()["problem"]
+        assert "runs.listen_host" in problem and "runs.api_url" not in problem
+    async with a_room(world, driver, api_url="http://managedd.example:4201/api", listen_host="127.0.0.1") as room:
         assert await room.look()
+        assert room.door.address is not None and room.door.address[0] == "127.0.0.1"
         assert await room.api_url() == "http://managedd.example:4201/api"
 
 

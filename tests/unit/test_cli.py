@@ -14,7 +14,7 @@ from managedd import __version__
 from managedd.cli.app import run
 from managedd.cli.exits import Unreachable, exit_code
 from managedd.cli.output import duration, harmless, size, slots
-from managedd.errors import ErrorCode, ManagedError
+from managedd.errors import CannotListen, ErrorCode, ManagedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,10 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     done = managedd("--help")
     assert done.returncode == 0
     shown = " ".join(done.stdout.split())
-    assert all(name in shown for name in ("serve", "status", "logs", "openapi", "check-config", "3 no daemon"))
+    assert all(
+        name in shown
+        for name in ("serve", "status", "logs", "openapi", "check-config", "3 no daemon", "4 can't listen")
+    )
     assert "\x1b" not in done.stdout
 
 
@@ -146,6 +149,32 @@ def test_check_config_as_json(tmp_path: Path) -> None:
     assert "hunter2" not in done.stdout
 
 
+def test_check_config_shows_no_user_of_an_address(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[docker]\nhost = 'tcp://me:hunter2@engine:2376'\n"
+        "[runs]\nno_proxy = 'a.example,http://me:hunter2@b.example,http://me:hun@ter2@c'\napi_url = 'http://daemon:4201/api'\n"
+    )
+    for arguments in ([], ["--json"]):
+        done = managedd("check-config", "--config", str(path), *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "tcp://**********@engine:2376" in done.stdout
+        assert "a.example,http://**********@c" in done.stdout
+        assert '"http://daemon:4201/api"' in done.stdout
+        assert "hunter2" not in done.stdout
+        assert "ter2" not in done.stdout
+
+
+def test_check_config_looks_at_the_certificates_and_status_does_not(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("not one")
+    for command in ("check-config", "serve"):
+        done = managedd(command, "--data-dir", str(tmp_path / "data"), MANAGEDD_RUNS__CA_BUNDLE=str(bundle))
+        assert f"runs.ca_bundle: {bundle} holds no certificate" in told(done, 2)
+    done = managedd("status", "--data-dir", str(tmp_path / "data"), MANAGEDD_RUNS__CA_BUNDLE=str(bundle))
+    assert "managedd serve" in told(done, 3)
+
+
 def test_openapi_prints_the_document_without_a_daemon() -> None:
     done = managedd("openapi")
     assert (done.returncode, done.stderr) == (0, "")
@@ -186,6 +215,7 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_exit_codes() -> None:
     assert exit_code(ManagedError(ErrorCode.CONFIG, "")) == 2
     assert exit_code(Unreachable("")) == 3
+    assert exit_code(CannotListen("")) == 4
     assert exit_code(ManagedError(ErrorCode.NOT_FOUND, "")) == 1
 
 

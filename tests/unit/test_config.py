@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from managedd import config
-from managedd.config import Settings, load, load_with_origins
+from managedd.config import Settings, load, load_with_origins, read_ca_bundle
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -149,6 +149,109 @@ def test_what_is_wrong_in_the_file_is_named(text: str, parts: list[str], write: 
     assert all(part in told for part in parts), told
     if "default_plan" not in parts and "auto, docker" not in parts:
         assert str(path) in told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("runs.api_url", "managedd.example:4201/api", "http:// or https://"),
+        ("runs.api_url", "ftp://managedd.example/api", "http:// or https://"),
+        ("runs.api_url", "http://managedd.example:4201", "must end with /api"),
+        ("runs.api_url", "http://managedd.example/api?x=1", "must end with /api"),
+        ("runs.api_url", "http:///api", "must name a host"),
+        ("runs.api_url", "http://managedd.example:99999/api", "is no URL"),
+        ("runs.api_url", "http://me:hunter2@managedd.example/api", "user or password"),
+        ("runs.image", "Upper/Case", "name in lower case"),
+        ("runs.image", "", "registry[:port]"),
+        ("runs.index_url", "index.example/simple", "http:// or https://"),
+        ("runs.index_url", "file:///hunter2", "http:// or https://"),
+        ("runs.extra_index_url", "https://u:hunter2@/simple", "must name a host"),
+        ("runs.extra_index_url", "https://one/hunter2 https://two/", "blanks"),
+        ("runs.http_proxy", "hunter2.example:3128", "http://"),
+        ("runs.https_proxy", "ftp://u:hunter2@proxy", "http://"),
+        ("docker.host", "/var/run/docker.sock", "unix:///path"),
+        ("docker.host", "ssh://hunter2@host", "forward its socket"),
+        ("docker.host", "unix://run/docker.sock", "unix:///var/run/docker.sock"),
+        ("docker.host", "tcp://", "must name a host"),
+        ("docker.dns", ["192.0.2.1", "dns.example"], "must be an IP address"),
+        ("runs.listen_host", "managedd.example", "must be an IP address"),
+        ("runs.listen_host", "127.0.0.1:4201", "must be an IP address"),
+        ("runs.env", {"1X": "hunter2"}, "'1X' is no name of a variable"),
+        ("runs.env", {"": "hunter2"}, "no name of a variable"),
+        ("runs.env", {"PREFECT_API_KEY": "hunter2"}, "PREFECT_API_KEY is the run's own"),
+        ("runs.env", {"managedd_x": "hunter2"}, "managedd_x is the run's own"),
+        ("runs.env", {"X": "hunter2\0"}, "null character"),
+        ("docker.log_max_size", "0m", "pattern"),
+    ],
+)
+def test_a_value_that_can_not_work_is_named_with_what_can(key: str, value: Any, allowed: str) -> None:
+    told = refused(**{key: value})
+    assert told.startswith(key)
+    assert allowed in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("runs.api_url", "https://managedd.example/prefect/api/", "https://managedd.example/prefect/api"),
+        ("runs.api_url", "http://[2001:db8::1]:4201/api", "http://[2001:db8::1]:4201/api"),
+        ("runs.image", "ghcr.io/a/b:1@sha256:" + "0" * 64, "ghcr.io/a/b:1@sha256:" + "0" * 64),
+        ("docker.host", "unix:///run/podman/podman.sock", "unix:///run/podman/podman.sock"),
+        ("docker.host", "tcp://engine.example:2376", "tcp://engine.example:2376"),
+        ("docker.host", "npipe:////./pipe/docker_engine", "npipe:////./pipe/docker_engine"),
+        ("docker.host", "none", None),
+        ("docker.dns", ["2001:DB8::1"], ["2001:db8::1"]),
+        ("runs.listen_host", "::1", "::1"),
+        ("runs.listen_host", "none", None),
+        ("runs.api_url", "none", None),
+        ("runs.http_proxy", "none", None),
+        ("runs.env", {"PREFECT_LOGGING_LEVEL": "DEBUG"}, {"PREFECT_LOGGING_LEVEL": "DEBUG"}),
+    ],
+)
+def test_a_value_that_can_work_is_taken(key: str, value: Any, kept: Any) -> None:
+    section, _, name = key.partition(".")
+    assert getattr(getattr(load(None, {key: value}), section), name) == kept
+
+
+def test_secret_addresses_are_kept_whole() -> None:
+    settings = load(
+        None, {"runs.index_url": "https://u:p%40@index.example/simple", "runs.https_proxy": "http://u:p@proxy:3128"}
+    )
+    assert settings.runs.index_url is not None
+    assert settings.runs.index_url.get_secret_value() == "https://u:p%40@index.example/simple"
+    assert settings.runs.https_proxy is not None
+    assert settings.runs.https_proxy.get_secret_value() == "http://u:p@proxy:3128"
+
+
+def test_the_least_is_not_more_than_the_most() -> None:
+    assert "min_runs = 5 is more than max_runs = 4" in refused(**{"scheduler.min_runs": 5, "scheduler.max_runs": 4})
+    told = refused(**{"scheduler.min_horizon_seconds": 20, "scheduler.max_horizon_seconds": 10})
+    assert told.startswith("scheduler")
+    assert "min_horizon_seconds = 20.0 is more than max_horizon_seconds = 10.0" in told
+    both = {"runs.install_timeout_seconds": 7_200, "runs.pending_deadline_seconds": 60}
+    assert load(None, both).runs.install_timeout_seconds == 7_200
+
+
+def test_a_ca_bundle_holds_certificates(tmp_path: Path) -> None:
+    from tests.support.certificates import Authority
+
+    path = tmp_path / "ca.pem"
+    settings = load(None, {"runs.ca_bundle": str(path)})
+
+    def told() -> str:
+        with pytest.raises(ManagedError) as caught:
+            read_ca_bundle(settings)
+        assert caught.value.code is ErrorCode.CONFIG
+        return caught.value.message
+
+    assert told() == f"runs.ca_bundle: {path} can't be read: No such file or directory"
+    for content in (b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        assert told().startswith(f"runs.ca_bundle: {path} holds no certificate")
+    path.write_bytes("# Zertifizierungsstelle für uns\n".encode() + Authority(tmp_path / "made").bundle.read_bytes())
+    assert read_ca_bundle(settings) == path.read_bytes()
+    assert read_ca_bundle(load(None, {})) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Addresses in settings, checked: each function returns what will be used, or raises ValueError that says what is allowed.
+
+No message repeats the value: a URL may hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from urllib.parse import SplitResult
+
+HTTP: Final = ("http", "https")
+PROXY: Final = ("http", "https", "socks4", "socks5", "socks5h")
+ENGINE: Final = ("unix", "tcp", "http", "https", "npipe")
+_WITH_PATH: Final = {"unix", "npipe"}
+
+
+def http_url(text: str) -> str:
+    """A URL of a package index."""
+    _url(text, HTTP, "https://host/path")
+    return text
+
+
+def proxy_url(text: str) -> str:
+    """A URL of a proxy: without the scheme, clients differ in what they make of it."""
+    _url(text, PROXY, "http://host:port")
+    return text
+
+
+def api_url(text: str) -> str:
+    """A URL of this daemon's API, without a slash at its end."""
+    example = "http://host:4201/api"
+    found = _url(text, HTTP, example)
+    if found.username is not None or found.password is not None:
+        raise ValueError(f"must not hold a user or password: each run has a key of its own; for example {example}")
+    if found.query or found.fragment or not found.path.rstrip("/").endswith("/api"):
+        raise ValueError(f"must end with /api, for example {example}")
+    return text.rstrip("/")
+
+
+def engine_url(text: str) -> str:
+    """An address of a container engine."""
+    allowed = "must be unix:///path, tcp://host:port, http://, https:// or npipe://"
+    if "://" not in text:
+        raise ValueError(allowed)
+    scheme = text.partition("://")[0].lower()
+    if scheme not in ENGINE:
+        raise ValueError(f"{allowed}; for an engine over ssh, forward its socket")
+    if scheme not in _WITH_PATH:
+        _url(text, ENGINE, "tcp://host:port")
+    elif not text.partition("://")[2].startswith("/"):
+        raise ValueError(f"must name a path after {scheme}://, for example unix:///var/run/docker.sock")
+    return text
+
+
+def ip_address(text: str) -> str:
+    """An IP address, not a name."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("must be an IP address, such as 192.0.2.1 or 2001:db8::1") from None
+
+
+def _url(text: str, schemes: Collection[str], example: str) -> SplitResult:
+    if not text.isprintable() or " " in text:
+        raise ValueError(f"must not hold blanks or control characters, for example {example}")
+    try:
+        found = urlsplit(text)
+        port = found.port
+    except ValueError:
+        raise ValueError(f"is no URL, for example {example}") from None
+    if found.scheme not in schemes:
+        raise ValueError(
+            f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}, for example {example}"
+        )
+    if not found.hostname or port == 0:
+        raise ValueError(f"must name a host, for example {example}")
+    return found
