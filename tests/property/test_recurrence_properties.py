@@ -6,14 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import pytest
 from croniter import croniter
 from dateutil.rrule import rrulestr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from managedd.errors import ManagedError
 from managedd.model.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-from managedd.orchestration.recurrence import occurrences
+from managedd.orchestration.recurrence import occurrences, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,43 +131,63 @@ def test_long_intervals_are_a_grid_of_wall_clock_times(
     assert occurrences(schedule, after, 1000, until) == walk(zone, after, until, matches, every_hour=False)
 
 
-RULES = st.builds(
-    "DTSTART:{start}\nRRULE:FREQ={freq};INTERVAL={interval}{extra}".format,
-    start=st.datetimes(datetime(2015, 1, 1), datetime(2025, 12, 31)).map(lambda day: day.strftime("%Y%m%dT%H%M%S")),
-    freq=st.sampled_from(["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"]),
-    interval=st.integers(1, 40),
-    extra=st.sampled_from(
-        [
-            "",
-            "",
-            ";BYDAY=MO,WE,FR",
-            ";BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1",
-            ";BYMONTHDAY=1,15,-1",
-            ";BYMONTH=2,7",
-            ";WKST=SU;BYDAY=SU,MO",
-            ";UNTIL=20260801T000000",
-            ";COUNT=3000",
-            ";COUNT=50;BYDAY=TU",
-            ";BYHOUR=1,13;BYMINUTE=0,30",
-            ";BYYEARDAY=1,100,366",
-        ]
-    ),
-)
+EXTRAS = [
+    "",
+    "",
+    ";BYDAY=MO,WE,FR",
+    ";BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1",
+    ";BYMONTHDAY=1,15,-1",
+    ";BYMONTH=2,7",
+    ";WKST=SU;BYDAY=SU,MO",
+    ";UNTIL=20260801T000000",
+    ";COUNT=3000",
+    ";COUNT=50;BYDAY=TU",
+    ";BYHOUR=1,13;BYMINUTE=0,30",
+    ";BYYEARDAY=1,100,366",
+]
+# The reference walks every step from DTSTART on: as far back as makes a few thousand of them.
+LONGEST_AGO = {"MINUTELY": timedelta(days=5), "HOURLY": timedelta(days=300)}
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[str, datetime]:
+    """A rule, and an instant to ask it about: mostly one that lies behind DTSTART."""
+    freq = draw(st.sampled_from(["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"]))
+    after = draw(st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)))
+    longest = LONGEST_AGO.get(freq, timedelta(days=4000))
+    start = after - draw(st.timedeltas(-longest / 10, longest))
+    interval, extra = draw(st.integers(1, 40)), draw(st.sampled_from(EXTRAS))
+    return f"DTSTART:{start:%Y%m%dT%H%M%S}\nRRULE:FREQ={freq};INTERVAL={interval}{extra}", after
+
+
+NEVER = "DTSTART:20150101T000000\nRRULE:FREQ=HOURLY;INTERVAL=2;BYHOUR=1,13;BYMINUTE=0,30"
 
 
 @settings(max_examples=80, deadline=None)
-@given(text=RULES, after=st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)))
-def test_starting_close_to_the_question_changes_no_rule(text: str, after: datetime) -> None:
+@given(question=questions())
+@example(question=(NEVER, datetime(2025, 1, 1)))
+def test_starting_close_to_the_question_changes_no_rule(question: tuple[str, datetime]) -> None:
+    text, after = question
+    schedule = RRuleSchedule(rrule=text, timezone="UTC")
+    try:
+        walked = rrulestr(text)
+    except ValueError:
+        # By-values that the interval never meets: a rule that never fires is refused, not silently idle.
+        for ask in (lambda: validate(schedule), lambda: occurrences(schedule, after, 20)):
+            with pytest.raises(ManagedError, match=r"schedule\.rrule.*empty set"):
+                ask()
+        return
     expected = []
-    walked = rrulestr(text)
     try:
         for moment in walked.xafter(after):
             expected.append(moment.replace(tzinfo=UTC))
             if len(expected) == 20:
                 break
     except ValueError:
-        return  # an empty combination of by-values, which dateutil refuses while it walks
-    found = occurrences(RRuleSchedule(rrule=text, timezone="UTC"), after, 20)
+        # An empty combination of by-values that dateutil notices only while it walks.
+        assert occurrences(schedule, after, 20) == []
+        return
+    found = occurrences(schedule, after, 20)
     assert found == expected[: len(found)]
     if len(found) < len(expected):
         # The bound on work may end a search that dateutil would go on with for centuries, never a near one.
