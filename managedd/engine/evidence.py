@@ -86,6 +86,9 @@ def cause_of_exit(view: View, status: ExitStatus) -> EndCause:
         return EndCause.CANCEL
     asked = execution.stop_requested_at
     if state.is_terminal and (asked is None or asked > state.timestamp_us):
+        if state.type is StateType.CRASHED and asked is None and status.oom_killed:
+            # The client in the run saw its child killed and could only guess why.
+            return EndCause.MEMORY
         # It had its end before anybody asked it to stop: nothing relabels that.
         return EndCause.CANCEL if state.type is StateType.CANCELLED else EndCause.COMPLETED
     if state.type is StateType.CANCELLING:

@@ -100,10 +100,17 @@ def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
 
 
 def _tell(tx: Tx, view: View, ended: Ending) -> bool:
-    """The run has the state of the ending, unless it has an end already."""
-    if ended.state is None or view.state is None or view.state.is_terminal:
-        return False
+    """The run has the state of the ending, unless it has an end already: a crash that its client could not explain is explained."""
     execution = view.execution
+    if ended.state is None or view.state is None:
+        return False
+    if view.state.is_terminal:
+        if ended.cause is not EndCause.MEMORY or execution.stop_requested_at is not None:
+            return False
+        # Not one more state, which would set off once more what crashes set off.
+        message = " ".join(filter(None, (ended.message, view.state.message)))
+        flow_runs.explain(tx, view.state.id, message)
+        return True
     outcome = propose(tx.scoped(execution.workspace_id), execution.flow_run_id, ended.state)
     if outcome.status is not Status.ACCEPT:
         log.error("execution.end_refused", execution_id=execution.id, cause=ended.cause.value, **outcome.details)

@@ -178,3 +178,8 @@ def retries_in_process(tx: Tx, run_id: str) -> bool:
         (run_id,),
     )
     return bool(found == "in_process")
+
+
+def explain(tx: Tx, state_id: str, message: str) -> None:
+    """The state has another message; nothing else of it changes."""
+    tx.execute("UPDATE flow_run_states SET message = ? WHERE id = ?", (message, state_id))
