@@ -153,7 +153,8 @@ def compile_leaf(model: BaseModel, column: Column) -> Clause | None:
     return _join(clauses, _operator(model))
 
 
-def _nested(model: BaseModel, nested: Nested) -> Clause | None:
+def compile_nested(model: BaseModel, nested: Nested) -> Clause | None:
+    """What the parts of `model` say together; those that ask for nothing are left out, also under `or_`."""
     clauses = []
     for name, column in nested.fields.items():
         value = getattr(model, name, None)
@@ -174,7 +175,7 @@ def compile_filter(model: BaseModel, table: Table) -> Clause | None:
         if isinstance(binding, Column):
             clauses.append(compile_leaf(value, binding))
         elif isinstance(binding, Nested):
-            clauses.append(_nested(value, binding))
+            clauses.append(compile_nested(value, binding))
         else:
             clauses.append(binding(value))
     return combine(clauses, model)
@@ -185,21 +186,40 @@ def where(
     table: Table,
     filters: Iterable[tuple[Table, BaseModel | None]],
     relations: Mapping[str, Sequence[Related]],
+    sort: str | None = None,
 ) -> Clause:
     """The whole WHERE of a query in `workspace`: filters on other tables become EXISTS over `relations`."""
     given = {other.name: (other, model) for other, model in filters if model is not None}
-    clauses: list[Clause | None] = [(f"{table.name}.workspace_id = ?", [workspace])]
-    if table.name in given:
-        clauses.append(compile_filter(given.pop(table.name)[1], table))
+    clauses: list[Clause | None] = []
+    own = given.pop(table.name)[1] if table.name in given else None
+    if own is not None:
+        clauses.append(compile_filter(own, table))
+    led = _is_led(table, own, sort)
     for related in relations.get(table.name, ()):
         chosen = [given.pop(name) for name in related.joins if name in given]
         if chosen:
-            clauses += [_by_key(related, chosen), _exists_related(workspace, related, chosen)]
+            by_key = _by_key(related, chosen)
+            led = led or by_key is not None
+            clauses += [by_key, _exists_related(workspace, related, chosen)]
     if given:
         raise KeyError(f"{table.name} can't be filtered by {', '.join(given)}")
-    joined = _join([clause for clause in clauses if clause is not None], "AND")
+    # The plus keeps SQLite from the indexes that begin with the workspace.
+    scope = f"{'+' if led else ''}{table.name}.workspace_id = ?", [workspace]
+    joined = _join([scope, *(clause for clause in clauses if clause is not None)], "AND")
     assert joined is not None
     return joined
+
+
+def _is_led(table: Table, own: BaseModel | None, sort: str | None) -> bool:
+    if own is not None and table.leads is not None and table.leads(own):
+        return True
+    return sort in table.own_orders and not any(getattr(own, name, None) is not None for name in table.windows)
+
+
+def names_any(model: BaseModel, *fields: str) -> bool:
+    """Whether every row that the filter admits has one of the values that it lists for one of `fields`."""
+    parts = [getattr(model, name) for name in fields] if _operator(model) == "AND" else []
+    return any(part is not None and part.any_ is not None and _operator(part) == "AND" for part in parts)
 
 
 def _exists_related(workspace: str, related: Related, chosen: Sequence[tuple[Table, BaseModel]]) -> Clause:
@@ -208,7 +228,6 @@ def _exists_related(workspace: str, related: Related, chosen: Sequence[tuple[Tab
     params: list[Any] = []
     for other, model in chosen:
         joins.append(related.joins[other.name])
-        # The plus keeps SQLite from walking the workspace's rows: the condition `on` leads to few of them.
         terms.append(f"+{other.name}.workspace_id = ?")
         params.append(workspace)
         clause = compile_filter(model, other)

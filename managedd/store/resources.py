@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from managedd.store import text_search
-from managedd.store.filtering import combine, compile_leaf, to_param
+from managedd.store.filtering import combine, compile_leaf, compile_nested, names_any, to_param
 from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Related, Table, columns, exists, joined
 from managedd.wire.filters.leaves import IdAny
 
@@ -245,6 +245,40 @@ def _parent_flow_run(value: Any) -> Clause | None:
     )
 
 
+def _state_filter(table: str) -> Nested:
+    return Nested(
+        fields={
+            "type": Column(name="type", expr=f"{table}.state_type"),
+            "name": Column(name="name", expr=f"{table}.state_name"),
+        }
+    )
+
+
+LIVE_TYPES = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED")
+"""State types that a run can still leave, in the words of the index `flow_runs_live` (a test compares them)."""
+_IS_LIVE = f"flow_runs.state_type IN ({', '.join(repr(type_) for type_ in LIVE_TYPES)})"
+_RUN_STATE = _state_filter("flow_runs")
+
+
+def _only_live(state: Any) -> bool:
+    wanted = None if state is None or state.type is None or state.operator == "or_" else state.type.any_
+    return bool(wanted) and set(wanted or ()) <= set(LIVE_TYPES)
+
+
+def _run_state(value: Any) -> Clause | None:
+    clause = compile_nested(value, _RUN_STATE)
+    if clause is None or not _only_live(value):
+        return clause
+    # SQLite uses a partial index only where it reads the index's own condition.
+    return f"{_IS_LIVE} AND ({clause[0]})", clause[1]
+
+
+def _runs_led(model: Any) -> bool:
+    return names_any(model, "id", "name", "deployment_id", "parent_task_run_id", "parent_flow_run_id") or (
+        model.operator != "or_" and _only_live(model.state)
+    )
+
+
 _BEGAN = "coalesce(flow_runs.start_time, flow_runs.expected_start_time)"
 
 
@@ -303,15 +337,6 @@ def _state_columns(table: str) -> tuple[Column, ...]:
     )
 
 
-def _state_filter(table: str) -> Nested:
-    return Nested(
-        fields={
-            "type": Column(name="type", expr=f"{table}.state_type"),
-            "name": Column(name="name", expr=f"{table}.state_name"),
-        }
-    )
-
-
 FLOW_RUN = Table(
     name="flow_runs",
     label="Flow run",
@@ -335,16 +360,19 @@ FLOW_RUN = Table(
         "LEFT JOIN work_pools AS run_pool ON run_pool.id = run_queue.work_pool_id"
     ),
     filters={
-        "state": _state_filter("flow_runs"),
+        "state": _run_state,
         "start_time": _start_time,
         "parent_flow_run_id": _parent_flow_run,
         "created_by": _created_by,
     },
     sorts={
-        "START_TIME_ASC": f"{_BEGAN} ASC, flow_runs.id ASC",
-        "START_TIME_DESC": f"{_BEGAN} DESC, flow_runs.id DESC",
+        "START_TIME_ASC": f"{_BEGAN} ASC, flow_runs.rowid ASC",
+        "START_TIME_DESC": f"{_BEGAN} DESC, flow_runs.rowid DESC",
         "ID_DESC": "flow_runs.id DESC",
     },
+    leads=_runs_led,
+    own_orders=frozenset({"ID_DESC", "NAME_ASC", "NAME_DESC"}),
+    windows=frozenset({"expected_start_time", "start_time", "end_time"}),
     finish=_finish_runs,
 )
 FLOW_RUN_STATE = Table(
@@ -400,6 +428,9 @@ TASK_RUN = Table(
         "flow_run_id": _task_flow_run_id,
     },
     sorts={"ID_DESC": "task_runs.id DESC"},
+    leads=lambda model: names_any(model, "id", "flow_run_id"),
+    own_orders=frozenset({"ID_DESC"}),
+    windows=frozenset({"expected_start_time", "end_time"}),
     finish=_finish_runs,
 )
 TASK_RUN_STATE = Table(
@@ -431,6 +462,7 @@ ARTIFACT_COLLECTION = Table(
         joined("task_run_id", "latest.task_run_id"),
     ),
     joins="LEFT JOIN artifacts AS latest ON latest.id = artifact_collections.latest_id",
+    joins_choose=True,
     sorts={"ID_DESC": "artifact_collections.id DESC"},
 )
 VARIABLE = Table(
@@ -472,10 +504,9 @@ BLOCK_DOCUMENT = Table(
         joined("block_type_name", "document_type.name"),
     ),
     joins="LEFT JOIN block_types AS document_type ON document_type.id = block_documents.block_type_id",
+    joins_choose=True,
     sorts={
-        "BLOCK_TYPE_AND_NAME_ASC": "document_type.name ASC, block_documents.name ASC, block_documents.id ASC",
-        "NAME_ASC": "block_documents.name ASC, block_documents.id ASC",
-        "NAME_DESC": "block_documents.name DESC, block_documents.id DESC",
+        "BLOCK_TYPE_AND_NAME_ASC": "document_type.name ASC, block_documents.name ASC, block_documents.rowid ASC",
     },
 )
 
@@ -499,17 +530,6 @@ AUTOMATION = Table(
         BASE
         + "name description enabled:bool tags:tags trigger:json actions:json actions_on_trigger:json actions_on_resolve:json "
         "owner_resource:-",
-    ),
-)
-EXECUTION = Table(
-    name="executions",
-    label="Execution",
-    columns=columns(
-        "executions",
-        "id:id workspace_id:id flow_run_id:id work_pool_id:id attempt:int phase driver image memory_limit_bytes:int cpu_limit:real "
-        "time_limit_seconds:int claimed_at:time created_at:time started_at:time installed_at:time exited_at:time "
-        "finalized_at:time exit_code:int oom_killed:bool peak_memory_bytes:int stop_requested_at:time stop_reason end_cause "
-        "end_message evidence:json",
     ),
 )
 

@@ -137,10 +137,15 @@ def find(
     extra: Clause | None = None,
 ) -> list[Wire]:
     """A sorted page of the rows that every filter admits; `extra` is one more condition."""
-    sql, params = where(tx.workspace, table, filters, RELATIONS)
+    sql, params = where(tx.workspace, table, filters, RELATIONS, sort)
     if extra is not None:
         sql, params = f"({sql}) AND ({extra[0]})", [*params, *extra[1]]
-    query = f"{_reading(table)[0]} WHERE {sql} ORDER BY {sort_order(table, sort)} LIMIT ? OFFSET ?"
+    order = sort_order(table, sort)
+    query = f"{_reading(table)[0]} WHERE {sql} ORDER BY {order} LIMIT ? OFFSET ?"
+    if table.joins and not table.joins_choose:
+        # The page is chosen first: what is joined is read for its rows alone and never sorted.
+        page = f"SELECT {table.name}.rowid FROM {table.name} WHERE {sql} ORDER BY {order} LIMIT ? OFFSET ?"
+        query = f"{_reading(table)[0]} WHERE {table.name}.rowid IN ({page}) ORDER BY {order}"
     return _wires(tx, table, tx.all(query, [*params, DEFAULT_LIMIT if limit is None else limit, offset]))
 
 
@@ -149,7 +154,8 @@ def count(tx: Tx, table: Table, filters: Filters, *, extra: Clause | None = None
     sql, params = where(tx.workspace, table, filters, RELATIONS)
     if extra is not None:
         sql, params = f"({sql}) AND ({extra[0]})", [*params, *extra[1]]
-    total: int = tx.scalar(f"SELECT count(*) FROM {table.name} {table.joins} WHERE {sql}", params)
+    joins = table.joins if table.joins_choose else ""
+    total: int = tx.scalar(f"SELECT count(*) FROM {table.name} {joins} WHERE {sql}", params)
     return total
 
 

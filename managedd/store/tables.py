@@ -71,10 +71,21 @@ class Table:
     """What a person calls one row: goes into "… not found"."""
     columns: tuple[Column, ...]
     joins: str = ""
+    joins_choose: bool = False
+    """Whether filters or orders look at what `joins` gives, so that they are needed also to choose rows or count them."""
     filters: Mapping[str, Binding] = field(default_factory=dict)
     """Filter fields that are not simply a column of the same name."""
     sorts: Mapping[str, str] = field(default_factory=dict)
     """Sort values that are not simply COLUMN_ASC / COLUMN_DESC."""
+    leads: Callable[[Any], bool] | None = None
+    """Whether a filter of this table names something that leads to few rows, by an index that does not begin with the workspace.
+
+    SQLite can't know that a workspace has very many rows and a deployment few; then it is kept from the workspace's indexes.
+    """
+    own_orders: frozenset[str] = frozenset()
+    """Sort values whose order such an index gives."""
+    windows: frozenset[str] = frozenset()
+    """Filter fields that the workspace's indexes answer: they beat `own_orders`."""
     finish: Callable[[Tx, list[dict[str, Any]]], None] | None = None
     """Completes a page of rows in place: what needs a second look, one query a page."""
 
@@ -139,13 +150,16 @@ BASE = "id:id created:time updated:time "
 
 
 def sort_order(table: Table, sort: str) -> str:
-    """The ORDER BY terms of a Prefect sort value such as `START_TIME_DESC`; ties are broken by id."""
+    """The ORDER BY terms of a Prefect sort value such as `START_TIME_DESC`; ties are in the order in which the rows were made.
+
+    Every index ends with the rowid, so that an index on the column gives the whole order.
+    """
     if sort in table.sorts:
         return table.sorts[sort]
     name, _, direction = sort.rpartition("_")
     if direction not in {"ASC", "DESC"}:
         raise KeyError(sort)
-    return f"{table.column(name.lower()).expr} {direction}, {table.name}.id {direction}"
+    return f"{table.column(name.lower()).expr} {direction}, {table.name}.rowid {direction}"
 
 
 def exists(sql: str, params: Sequence[Any] = ()) -> Clause:

@@ -311,8 +311,10 @@ def _comparable(value: Any) -> tuple[Any, ...]:
 
 
 def page(world: World, query: dict[str, Any]) -> list[str]:
-    """The ids of the page that the query asks for; ties are in the order of ids."""
+    """The ids of the page that the query asks for; ties are in the order in which rows were made."""
     sort = query["sort"]
     rows = chosen(world, query)
-    rows.sort(key=lambda row: (*sort_key(sort, row), row["id"]), reverse=sort.endswith("_DESC"))
+    if sort.endswith("_DESC"):
+        rows.reverse()
+    rows.sort(key=lambda row: sort_key(sort, row), reverse=sort.endswith("_DESC"))
     return [row["id"] for row in rows[query["offset"] :][: query["limit"]]]

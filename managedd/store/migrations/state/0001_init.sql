@@ -172,11 +172,12 @@ CREATE TABLE flow_runs (
     updated                    INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX flow_runs_idempotency ON flow_runs(flow_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Two kinds: what begins with the workspace gives orders and windows of time, the others lead to few rows (see `Table.leads`).
 CREATE INDEX flow_runs_expected ON flow_runs(workspace_id, expected_start_time);
 CREATE INDEX flow_runs_began ON flow_runs(workspace_id, coalesce(start_time, expected_start_time));
 CREATE INDEX flow_runs_ended ON flow_runs(workspace_id, end_time);
-CREATE INDEX flow_runs_name ON flow_runs(workspace_id, name);
-CREATE INDEX flow_runs_deployment ON flow_runs(deployment_id, expected_start_time);
+CREATE INDEX flow_runs_name ON flow_runs(name);
+CREATE INDEX flow_runs_deployment ON flow_runs(deployment_id, expected_start_time) WHERE deployment_id IS NOT NULL;
 CREATE INDEX flow_runs_flow ON flow_runs(flow_id, expected_start_time);
 CREATE INDEX flow_runs_parent ON flow_runs(parent_task_run_id) WHERE parent_task_run_id IS NOT NULL;
 -- The queue: what waits, in due order, per work queue. Partial, so that history never slows it.
@@ -196,7 +197,7 @@ CREATE INDEX flow_runs_schedule ON flow_runs(schedule_id, next_scheduled_start_t
 -- What a deployment is going to run.
 CREATE INDEX flow_runs_scheduled ON flow_runs(deployment_id, next_scheduled_start_time) WHERE state_type = 'SCHEDULED';
 -- What has not ended, by state. Runs that have ended are too many of a kind for an index to help.
-CREATE INDEX flow_runs_live ON flow_runs(workspace_id, state_type, expected_start_time)
+CREATE INDEX flow_runs_live ON flow_runs(state_type, workspace_id, expected_start_time)
     WHERE state_type IN ('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED');
 CREATE INDEX flow_runs_paused ON flow_runs(id) WHERE state_type = 'PAUSED';
 CREATE INDEX flow_runs_cancelling ON flow_runs(state_timestamp) WHERE state_type = 'CANCELLING';
@@ -468,36 +469,3 @@ CREATE UNIQUE INDEX executions_live ON executions(flow_run_id) WHERE phase NOT I
 CREATE INDEX executions_open ON executions(phase) WHERE phase NOT IN ('FINALIZED', 'LOST');
 CREATE UNIQUE INDEX executions_key ON executions(key_hash) WHERE key_hash IS NOT NULL;
 CREATE INDEX executions_workspace ON executions(workspace_id, claimed_at);
-
--- What SQLite can't know before there are rows: how many there are going to be, and how many of them share a key. Without it a page is
--- looked for in the whole workspace where a deployment, a name or an id would lead to it.
-ANALYZE sqlite_schema;
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
-    ('flow_runs', 'sqlite_autoindex_flow_runs_1', '1000000 1'),
-    ('flow_runs', 'flow_runs_idempotency', '1000000 10000 1'),
-    ('flow_runs', 'flow_runs_expected', '1000000 500000 2'),
-    ('flow_runs', 'flow_runs_began', '1000000 500000 2'),
-    ('flow_runs', 'flow_runs_ended', '1000000 500000 2'),
-    ('flow_runs', 'flow_runs_name', '1000000 500000 20'),
-    ('flow_runs', 'flow_runs_deployment', '1000000 2000 2'),
-    ('flow_runs', 'flow_runs_flow', '1000000 10000 2'),
-    ('flow_runs', 'flow_runs_parent', '100000 1'),
-    ('flow_runs', 'flow_runs_queue', '2000 500 2 2 1'),
-    ('flow_runs', 'flow_runs_waiting', '100 50 2 1'),
-    ('flow_runs', 'flow_runs_occupying', '100 50 5'),
-    ('flow_runs', 'flow_runs_holding', '100 5'),
-    ('flow_runs', 'flow_runs_due', '2000 2'),
-    ('flow_runs', 'flow_runs_schedule', '2000 10 1'),
-    ('flow_runs', 'flow_runs_scheduled', '2000 20 2'),
-    ('flow_runs', 'flow_runs_live', '2000 1000 200 2'),
-    ('flow_runs', 'flow_runs_paused', '10 1'),
-    ('flow_runs', 'flow_runs_cancelling', '10 1'),
-    ('flow_run_states', 'sqlite_autoindex_flow_run_states_1', '4000000 1'),
-    ('flow_run_states', 'flow_run_states_run', '4000000 4 1'),
-    ('task_runs', 'sqlite_autoindex_task_runs_1', '10000000 1'),
-    ('task_runs', 'task_runs_key', '10000000 20 10 1'),
-    ('task_runs', 'task_runs_expected', '10000000 5000000 2'),
-    ('task_runs', 'task_runs_ended', '10000000 5000000 2'),
-    ('task_run_states', 'sqlite_autoindex_task_run_states_1', '40000000 1'),
-    ('task_run_states', 'task_run_states_run', '40000000 4 1');
-ANALYZE sqlite_schema;
