@@ -69,10 +69,10 @@ class ExecutionRunner:
     async def _live(self) -> None:
         if not await self._reload():
             return
-        phase = self._execution.phase
-        if phase in {Phase.CLAIMED, Phase.CREATED}:
-            work = self._bring_up if phase is Phase.CLAIMED else self._take_up
-            ended = await self._supervision.unless_stopped(work)
+        if self._execution.phase is Phase.CREATED and await self._was_started():
+            await self._started()
+        if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
+            ended = await self._supervision.unless_stopped(self._bring_up)
             if ended is not None:
                 await self._finish(ended, None)
         if self._execution.phase is Phase.RUNNING:
@@ -99,8 +99,19 @@ class ExecutionRunner:
 
     # --- bringing up -----------------------------------------------------------------------------------------------------
 
+    async def _was_started(self) -> bool:
+        """Whether a container on record runs, or did: what runs is asked for no job variables again, they may be gone, and who is in it is
+        given time to leave."""
+        handle = self._handle()
+        liveness = await self._means.insist(lambda: self._means.driver.recover(handle))
+        if liveness is Liveness.GONE:
+            # Made again when its run has not begun; lost when it may have.
+            state = await self._means.db.read(lambda tx: flow_runs.current(tx, self._execution.flow_run_id))
+            return state is not None and state.type is not StateType.PENDING
+        return liveness is not Liveness.CREATED
+
     async def _bring_up(self, interruption: Interruption) -> Ending | None:
-        """The container runs; or why it never will."""
+        """The container runs; or why it never will. One that was made before is found by its name and adopted."""
         made = await interruption.breakable(self._prepare)
         if isinstance(made, Ending):
             return made
@@ -119,28 +130,6 @@ class ExecutionRunner:
         interruption.check()
         await self._say(f"Starting the run's container from image {made.spec.image}")
         return await self._start(handle, interruption)
-
-    async def _take_up(self, interruption: Interruption) -> Ending | None:
-        """As `_bring_up`, for a container that was on record already: it may have been started, and it may be gone.
-
-        What runs is not asked for its job variables again: they may have changed, or be gone, since.
-        """
-        handle = self._handle()
-        recover = self._means.driver.recover
-        try:
-            liveness = await interruption.breakable(lambda: self._means.insist(lambda: recover(handle)))
-        except ManagedError as error:
-            return self._refused(error)
-        if liveness is Liveness.CREATED:
-            return await self._start(handle, interruption)
-        if liveness is Liveness.GONE and await self._has_not_begun():
-            return await self._bring_up(interruption)
-        await self._started()
-        return None
-
-    async def _has_not_begun(self) -> bool:
-        state = await self._means.db.read(lambda tx: flow_runs.current(tx, self._execution.flow_run_id))
-        return state is None or state.type is StateType.PENDING
 
     async def _prepare(self) -> Job | Ending:
         means = self._means

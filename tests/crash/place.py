@@ -51,7 +51,7 @@ class Place:
     def api(self) -> Api:
         return self.daemon.api
 
-    def furnish(self, image: str, *, slots: int = 10) -> None:
+    def furnish(self, image: str, *, slots: int = 10, **deployment: Any) -> None:
         """The pool, the flow and the deployment are there."""
         kind = "prefect:managed"
         template = default_template(kind)
@@ -60,7 +60,9 @@ class Place:
         )
         flow = self.api.post("/flows/", {"name": "numbers"})
         body = {"name": "prod", "flow_id": flow["id"], "work_pool_name": self.pool, "job_variables": {"image": image}}
-        self.deployment_id = self.api.post("/deployments/", {**body, "enforce_parameter_schema": False})["id"]
+        self.deployment_id = self.api.post("/deployments/", {**body, "enforce_parameter_schema": False, **deployment})[
+            "id"
+        ]
 
     def submit(self, count: int, *, lines: int = 20, pause: float = 0.02) -> list[str]:
         """So many runs that are due now, submitted at once."""

@@ -43,6 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(means_module, "VERB_SECONDS", 0.5)
     monkeypatch.setattr(supervision, "AGAIN_SECONDS", (0.01, 0.05))
     monkeypatch.setattr(supervision, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(supervision, "STOP_AGAIN_SECONDS", (0.02, 0.1))
 
 
 def plan(world: World, run: FakeRun) -> None:
@@ -785,6 +786,27 @@ async def test_what_runs_is_taken_up_without_its_job_variables(world: World) -> 
         await world.propose(execution.flow_run_id, COMPLETED)
         world.engine.finish(execution.id)
         assert (await finished(world, execution)).end_cause is EndCause.COMPLETED
+
+
+async def test_what_ended_while_nobody_looked_is_given_its_time_to_leave(world: World) -> None:
+    """Started, but the daemon died before it could note that; the run is over, its process still cleans up."""
+    plan(world, replace(FOREVER, lines=("one",)))
+    first = Slow(world.engine, "start")
+    async with world.daemon(driver=first) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await first.entered.wait()
+    await world.propose(execution.flow_run_id, RUNNING)
+    await world.propose(execution.flow_run_id, COMPLETED)
+    async with world.daemon() as daemon:
+        await daemon.reconciler.once()
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await anyio.sleep(0.2)
+        assert world.calls("stop") == 0
+        world.engine.finish(execution.id, 0)
+        ended = await finished(world, execution)
+    assert (ended.end_cause, ended.exit_code) == (EndCause.COMPLETED, 0)
+    assert await world.printed(execution.flow_run_id) == ["one"]
 
 
 @pytest.mark.parametrize("began", [False, True])

@@ -295,10 +295,17 @@ async def job_of(execution: Execution) -> Job:
 async def open_world(folder: Path, clock: Clock | None = None) -> AsyncIterator[World]:
     """A world with one pool, one queue and one flow."""
     bus, clock = Bus(), clock or SystemClock()
-    db = await Database.open(folder / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state")
-    logs = await Database.open(
-        folder / "logs.db", bus=bus, clock=clock, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
-    )
+    # No power is cut here: waiting for the disk is other tests' business.
+    db, logs = [
+        await Database.open(
+            folder / f"{name}.db",
+            bus=bus,
+            clock=clock,
+            migrations=f"managedd.store.migrations.{name}",
+            synchronous="NORMAL",
+        )
+        for name in ("state", "logs")
+    ]
     try:
         await db.write(lambda tx: ensure_default(tx, plan="pro"))
         made = World(folder=folder, db=db, logs=logs, bus=bus, clock=clock, engine=FakeEngine(clock=clock))
