@@ -109,13 +109,14 @@ async def _lines(
     """
     bound, sort = ("before_", "TIMESTAMP_DESC") if newest_first else ("after_", "TIMESTAMP_ASC")
     at: str | None = None
-    seen: set[str] = set()
+    offset, seen = 0, set[str]()
     while True:
         wanted = {**query["logs"], **({} if at is None else {"timestamp": {bound: at}})}
-        page = await daemon.post(path, {"logs": wanted, "sort": sort, "limit": PAGE_LINES, "offset": len(seen)})
+        page = await daemon.post(path, {"logs": wanted, "sort": sort, "limit": PAGE_LINES, "offset": offset})
         for line in page:
             if line["timestamp"] != at:
-                at, seen = line["timestamp"], set()
+                at, offset, seen = line["timestamp"], 0, set()
+            offset += 1
             if line["id"] not in seen:
                 seen.add(line["id"])
                 yield line

@@ -18,6 +18,7 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.sockets import Sockets
 from managedd.api.surface import all_operations
+from managedd.cli.logs import _lines
 from managedd.listeners import Door
 from managedd.model.executions import Phase
 from managedd.model.logs import LogRecord
@@ -81,13 +82,15 @@ async def run_of(api: ApiClient, name: str = "lively-lynx") -> dict[str, Any]:
     return await run_it(api, deployment, name=name)
 
 
-async def write(services: Services, run: dict[str, Any], first: int, count: int, text: str = "line {}") -> None:
+async def write(
+    services: Services, run: dict[str, Any], first: int, count: int, text: str = "line {}", at: int | None = None
+) -> None:
     lines = [
         LogRecord(
             name="prefect.flow_runs",
             level=20,
             message=text.format(number),
-            timestamp_us=START_US + number * 1000,
+            timestamp_us=START_US + (number if at is None else at) * 1000,
             flow_run_id=run["id"],
             task_run_id=None,
         )
@@ -154,6 +157,48 @@ async def test_logs_come_whole_and_in_order_over_pages(services: Services, api: 
     assert await printed(services, "logs", run["id"], "-n", "0") == ""
     as_json = (await printed(services, "logs", run["id"][:20], "-n", "201", "--json")).splitlines()
     assert [json.loads(line)["message"] for line in as_json] == [f"line {number}" for number in range(249, 450)]
+
+
+@pytest.mark.usefixtures("door")
+async def test_logs_of_one_moment_come_once_each_over_pages(services: Services, api: ApiClient) -> None:
+    """A burst of lines may share one time, more of them than a page holds."""
+    run = await run_of(api)
+    await write(services, run, 0, 150)
+    await write(services, run, 150, 450, at=150)
+    await write(services, run, 600, 250)
+    numbers = [str(number) for number in range(850)]
+    shown = (await printed(services, "logs", run["id"])).splitlines()
+    assert [line.rpartition(" ")[2] for line in shown] == numbers
+    last = (await printed(services, "logs", run["id"], "-n", "710")).splitlines()
+    assert [line.rpartition(" ")[2] for line in last] == numbers[-710:]
+
+
+async def test_a_page_begins_at_the_last_line_before_it_and_not_at_a_count() -> None:
+    """What the thousandth page costs is what the first one does; lines that come meanwhile move nothing."""
+    stored = [{"id": str(number), "timestamp": f"2026-01-01T00:00:{number // 100:02}Z"} for number in range(1000)]
+    asked: list[int] = []
+
+    class Answers:
+        async def post(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+            ascending = body["sort"] == "TIMESTAMP_ASC"
+            moment = body["logs"].get("timestamp", {})
+            asked.append(body["offset"])
+            found = [
+                line
+                for line in stored
+                if line["timestamp"] >= moment.get("after_", "") and line["timestamp"] <= moment.get("before_", "9")
+            ]
+            page = (found if ascending else found[::-1])[body["offset"] :][: body["limit"]]
+            stored.append({"id": str(len(stored)), "timestamp": "2026-01-01T00:01:00Z"})
+            return page
+
+    for newest_first in (False, True):
+        query = {"logs": {"flow_run_id": {"any_": ["x"]}}}
+        before = len(stored)
+        lines = [line["id"] async for line in _lines(Answers(), "/x", query, newest_first=newest_first)]  # type: ignore[arg-type]
+        assert len(set(lines)) == len(lines) >= before
+        assert sorted(lines, key=int, reverse=newest_first) == lines
+    assert max(asked) <= 200
 
 
 @pytest.mark.usefixtures("door")
