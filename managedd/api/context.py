@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from managedd.api.sockets import Sockets
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from managedd.store.database import Database, Tx
 
 T = TypeVar("T")
+
+READ_SECONDS: Final = 20.0
+"""How long a client's query may take, so that a few of them can't keep the others out for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Context:
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""
-        return await self.services.db.read(fn, workspace=self.workspace)
+        return await self.services.db.read(fn, workspace=self.workspace, lane="clients", deadline_seconds=READ_SECONDS)
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """`fn` committed in this workspace."""
@@ -75,7 +78,9 @@ class Context:
 
     async def read_logs(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of the log store."""
-        return await self.services.logs.read(fn, workspace=self.workspace)
+        return await self.services.logs.read(
+            fn, workspace=self.workspace, lane="clients", deadline_seconds=READ_SECONDS
+        )
 
     async def write_logs(self, fn: Callable[[Tx], T], *, durable: bool = True) -> T:
         """`fn` committed in the log store; durable: before the answer it is on disk."""

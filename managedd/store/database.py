@@ -7,6 +7,7 @@ back. So a cancelled caller, however it was cancelled, can strand neither a tran
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 from collections import deque
@@ -33,9 +34,14 @@ __all__ = ["Database", "IntegrityFault", "Row", "Tx"]
 
 T = TypeVar("T")
 
+Lane = Literal["engine", "clients"]
+"""For whom a read is: clients' reads and long work leave one reader to the engine and to authentication."""
+
 OLDEST_SQLITE = (3, 37)
 """The first with STRICT tables."""
 BATCH_BUDGET_SECONDS = 0.1
+INTERRUPT_SECONDS = 0.05
+"""How often a read that shall end is told so: it hears it only while a statement runs."""
 _CHECKPOINT_WAIT_MS = 200
 _VACUUM_PAGES = 2000
 
@@ -66,7 +72,8 @@ class Database:
         self._writes: deque[Job[Any]] = deque()
         self._readers: list[Connection] = []
         self._idle: list[Connection] = []
-        self._reads: deque[Job[Any]] = deque()
+        self._reads: dict[Lane, deque[Job[Any]]] = {"engine": deque(), "clients": deque()}
+        self._busy_with_clients = 0
         self._closing = False
         self._quiet = anyio.Event()
         # Touched by the writer's thread alone.
@@ -109,9 +116,21 @@ class Database:
             raise
         return database
 
-    async def read(self, fn: Callable[[Tx], T], *, workspace: str | None = None) -> T:
-        """What `fn` returned, having seen one consistent, committed state."""
-        return await self._on_reader(lambda sqlite: read_snapshot(sqlite, fn, workspace, self._clock))
+    async def read(
+        self,
+        fn: Callable[[Tx], T],
+        *,
+        workspace: str | None = None,
+        lane: Lane = "engine",
+        deadline_seconds: float = math.inf,
+    ) -> T:
+        """What `fn` returned, having seen one consistent, committed state.
+
+        Raises ManagedError(UNAVAILABLE) when that takes longer than `deadline_seconds`, the wait for a reader included.
+        """
+        return await self._on_reader(
+            lambda sqlite: read_snapshot(sqlite, fn, workspace, self._clock), lane, deadline_seconds
+        )
 
     async def write(self, fn: Callable[[Tx], T], *, workspace: str | None = None, durable: bool | None = None) -> T:
         """What `fn` returned; its changes are committed and its topics published.
@@ -148,7 +167,7 @@ class Database:
                 tx.execute("PRAGMA incremental_vacuum(1)")
 
         await self.write(vacuum)
-        await self._on_reader(truncate)
+        await self._on_reader(truncate, "clients")
 
     async def size_bytes(self) -> int:
         """What the database and its write-ahead log occupy."""
@@ -157,7 +176,7 @@ class Database:
             files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
             return sum(file.stat().st_size for file in files if file.exists())
 
-        return await self._on_reader(measure)
+        return await self._on_reader(measure, "engine")
 
     async def integrity(self) -> list[str]:
         """What is wrong with the file, in words; empty when nothing is."""
@@ -170,7 +189,7 @@ class Database:
             ]
             return damaged + dangling
 
-        return await self.read(check)
+        return await self.read(check, lane="clients")
 
     async def backup(self, to: Path) -> None:
         """`to` is a complete, consistent database in one file; writers were not held up. Never replaces a file."""
@@ -197,7 +216,7 @@ class Database:
             finally:
                 partial.unlink(missing_ok=True)
 
-        await self._on_reader(copy)
+        await self._on_reader(copy, "clients")
 
     async def close(self) -> None:
         """Everything that was queued is done and every connection closed. Calls after it are refused; it may be repeated."""
@@ -228,10 +247,14 @@ class Database:
             job.queued = False
             self._note_quiet()
             return
-        if job.interrupt is not None:
-            job.interrupt()
         with anyio.CancelScope(shield=True):
-            await job.delivered()
+            while not job.done:
+                if job.interrupt is None:
+                    await job.delivered()
+                else:
+                    job.interrupt()
+                    with anyio.move_on_after(INTERRUPT_SECONDS):
+                        await job.delivered()
 
     def _start_batch(self) -> None:
         if self._writing or not self._writes:
@@ -273,27 +296,46 @@ class Database:
         self._loop.call_soon(self._start_batch)
         self._note_quiet()
 
-    async def _on_reader(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        job = Job(fn)
-        await self._enter(self._reads, job)
+    async def _on_reader(
+        self, fn: Callable[[sqlite3.Connection], T], lane: Lane, deadline_seconds: float = math.inf
+    ) -> T:
+        job, queue = Job(fn), self._reads[lane]
+        await self._enter(queue, job)
         self._start_reads()
         try:
-            await job.delivered()
+            with anyio.move_on_after(deadline_seconds):
+                await job.delivered()
         except anyio.get_cancelled_exc_class():
-            await self._withdraw(self._reads, job)
+            await self._withdraw(queue, job)
             raise
+        if not job.done:
+            began = not job.queued
+            await self._withdraw(queue, job)
+            raise unavailable(
+                f"the query took longer than {deadline_seconds:g} seconds and was stopped: ask for less, with a narrower filter"
+                if began
+                else f"no reader of the store was free for {deadline_seconds:g} seconds"
+            )
         return job.outcome()
 
     def _start_reads(self) -> None:
-        while self._idle and self._reads:
-            self._start_read(self._idle.pop(), self._reads.popleft())
+        while self._idle:
+            if self._reads["engine"]:
+                lane: Lane = "engine"
+            elif self._reads["clients"] and self._busy_with_clients < max(1, len(self._readers) - 1):
+                lane = "clients"
+            else:
+                return
+            self._start_read(self._idle.pop(), self._reads[lane].popleft(), lane)
 
-    def _start_read(self, reader: Connection, job: Job[Any]) -> None:
+    def _start_read(self, reader: Connection, job: Job[Any], lane: Lane) -> None:
         job.queued = False
         job.interrupt = reader.interrupt
+        self._busy_with_clients += lane == "clients"
 
         def finish() -> None:
             self._idle.append(reader)
+            self._busy_with_clients -= lane == "clients"
             job.deliver()
             self._start_reads()
             self._note_quiet()
@@ -302,7 +344,7 @@ class Database:
 
     def _note_quiet(self) -> None:
         """Whoever closes goes on, once nothing is queued and nothing runs."""
-        busy = self._writing or self._writes or self._reads or len(self._idle) < len(self._readers)
+        busy = self._writing or self._writes or any(self._reads.values()) or len(self._idle) < len(self._readers)
         if self._closing and not busy:
             self._quiet.set()
 

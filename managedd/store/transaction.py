@@ -197,6 +197,11 @@ class Job(Generic[T]):
         """The caller has its outcome. Only from the event loop."""
         self._done.set()
 
+    @property
+    def done(self) -> bool:
+        """Whether the caller has its outcome."""
+        return self._done.is_set()
+
     async def delivered(self) -> None:
         """The outcome is there."""
         await self._done.wait()

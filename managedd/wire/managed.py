@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from managedd.wire.base import Id, Model, Timestamp
+from managedd.wire.base import Id, Int, JsonObject, Model, Timestamp
 
 
 class EngineStatus(Model):
@@ -18,7 +16,7 @@ class EngineStatus(Model):
     """Why no run can start now."""
     runs_api_url: str | None = None
     """The API's address as runs see it."""
-    detail: dict[str, Any] = Field(default_factory=dict)
+    detail: JsonObject = Field(default_factory=dict)
 
 
 class WorkspaceStatus(Model):
@@ -28,8 +26,8 @@ class WorkspaceStatus(Model):
     account: str
     handle: str
     plan: str
-    slots_taken: int
-    slots: int | None
+    slots_taken: Int
+    slots: Int | None
     """None: no limit."""
 
 
@@ -52,13 +50,13 @@ class QueueStatus(Model):
 
     id: Id
     name: str
-    priority: int
+    priority: Int
     is_paused: bool
-    slots_taken: int
-    slots: int | None
-    due: int
+    slots_taken: Int
+    slots: Int | None
+    due: Int
     """Runs that wait."""
-    later: int
+    later: Int
     """Runs whose time has not come."""
     head: QueueHead | None
 
@@ -71,8 +69,8 @@ class PoolStatus(Model):
     name: str
     type: str
     status: str
-    slots_taken: int
-    slots: int | None
+    slots_taken: Int
+    slots: Int | None
     queues: list[QueueStatus]
 
 
@@ -85,25 +83,25 @@ class RunningStatus(Model):
     flow_run_name: str | None
     state_name: str | None
     work_pool_name: str | None
-    attempt: int
+    attempt: Int
     phase: str
     driver: str
     image: str | None
     claimed_at: Timestamp
     started_at: Timestamp | None
     stop_reason: str | None
-    memory_bytes: int | None
-    peak_memory_bytes: int | None
-    memory_limit_bytes: int | None
+    memory_bytes: Int | None
+    peak_memory_bytes: Int | None
+    memory_limit_bytes: Int | None
     cpu_limit: float | None
-    time_limit_seconds: int | None
+    time_limit_seconds: Int | None
 
 
 class StoreStatus(Model):
     """The databases' files, with their write-ahead logs."""
 
-    state_bytes: int
-    logs_bytes: int
+    state_bytes: Int
+    logs_bytes: Int
 
 
 class DaemonStatus(Model):
@@ -137,24 +135,24 @@ class ExecutionReport(Model):
 
     id: Id
     flow_run_id: Id
-    attempt: int
+    attempt: Int
     phase: str
     driver: str
     image: str | None
-    memory_limit_bytes: int | None
+    memory_limit_bytes: Int | None
     cpu_limit: float | None
-    time_limit_seconds: int | None
+    time_limit_seconds: Int | None
     claimed_at: Timestamp
     created_at: Timestamp | None
     installed_at: Timestamp | None
     started_at: Timestamp | None
     exited_at: Timestamp | None
     finalized_at: Timestamp | None
-    exit_code: int | None
+    exit_code: Int | None
     oom_killed: bool
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Int | None
     stop_requested_at: Timestamp | None
     stop_reason: str | None
     end_cause: str | None
     end_message: str | None
-    evidence: dict[str, Any]
+    evidence: JsonObject
