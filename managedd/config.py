@@ -162,9 +162,9 @@ class RunsSection(Section):
     listen_host: IpAddress | None = None
     """Where the runs' listener listens; None: on the gateway of the runs' own network, which no other host reaches."""
     listen_port: int = Field(4201, ge=0, le=65535)
-    """Kept across restarts; when it is taken, a free one is used from then on."""
+    """Kept across restarts; when it is taken, a free one is used until another one is set."""
     api_url: ApiUrl | None = None
-    """The API's address as runs see it, for engines whose gateway is not on this host."""
+    """The API's address as runs see it; with `listen_host`, for engines whose gateway is not on this host."""
     image: Image = "prefecthq/prefect:3-latest"
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     memory_limit_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
@@ -245,7 +245,7 @@ class Settings(Section):
     retention: RetentionSection = RetentionSection()
     plans: dict[str, PlanSection] = Field(default_factory=_default_plans)
     default_plan: str = "pro"
-    """The plan of the default workspace."""
+    """The plan of the default workspace, applied at each start."""
 
     @field_validator("plans", mode="before")
     @classmethod
