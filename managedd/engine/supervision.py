@@ -30,6 +30,7 @@ MEASURE_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 2.0
 """How long the end of a run waits for its last lines, so that a crash is told within 5 s."""
 STOP_TRIES: Final = 5
+STOP_AGAIN_SECONDS: Final = (0.5, 60.0)
 READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
 ERROR_LEVEL: Final = 40
@@ -52,6 +53,15 @@ class Interruption:
     def __init__(self) -> None:
         self._cause: EndCause | None = None
         self._scope: anyio.CancelScope | None = None
+        self._looked = anyio.Event()
+
+    def looked(self) -> None:
+        """Somebody has asked the rows: what they had to say against the work by then is known."""
+        self._looked.set()
+
+    async def until_looked(self) -> None:
+        """Returns when the rows were asked once."""
+        await self._looked.wait()
 
     def wish(self, cause: EndCause) -> None:
         """The work is broken off, now or where it next may be."""
@@ -97,10 +107,13 @@ class Supervision:
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
-                interruption.wish(await self._wish(before_start=True))
+                interruption.wish(await self._wish(before_start=True, looked=interruption.looked))
+                interruption.looked()
 
             tasks.start_soon(watch, name=f"watch {self.execution.id}")
             try:
+                # Who was cancelled before is not even begun.
+                await interruption.until_looked()
                 ended = await work(interruption)
             except Unwanted as unwanted:
                 ended = self._broken_off(unwanted.cause)
@@ -132,7 +145,7 @@ class Supervision:
     async def stop(self, handle: Handle, cause: EndCause) -> None:
         """The container has ended. One that can't be killed is said aloud and tried on, more and more slowly; its run ends meanwhile."""
         grace = self._means.settings.stop_grace_seconds
-        attempt = 0
+        attempt, pause = 0, STOP_AGAIN_SECONDS[0]
         while True:
             try:
                 await self._means.driver.stop(handle, grace_seconds=grace)
@@ -143,7 +156,8 @@ class Supervision:
                 report("execution.stop_failed", execution_id=self.execution.id, attempt=attempt, reason=error.message)
                 if attempt == STOP_TRIES:
                     await self._end_first(cause, f"its container could not be killed ({error.message})")
-            await anyio.sleep(min(60.0, 0.25 * 2 ** min(attempt, 8)))
+            await anyio.sleep(pause)
+            pause = min(STOP_AGAIN_SECONDS[1], pause * 2)
 
     async def read_log(self, handle: Handle) -> bool:
         """Every line of the container is stored, to its end; False when the engine won't give the rest.
@@ -191,7 +205,7 @@ class Supervision:
         log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
         await self.stop(handle, cause)
 
-    async def _wish(self, *, before_start: bool) -> EndCause:
+    async def _wish(self, *, before_start: bool, looked: Callable[[], None] = lambda: None) -> EndCause:
         """Returns when the container has to go, with the cause."""
         with self._lookout.watching(self.execution.id) as woken:
             while True:
@@ -206,6 +220,7 @@ class Supervision:
                 cause, left = self._countdown.nearest(verdicts, view.now_us) or (None, LOOK_SECONDS)
                 if cause is not None and left <= 0:
                     return cause
+                looked()
                 await woken.wait(min(LOOK_SECONDS, max(0.01, left)))
 
     def _broken_off(self, cause: EndCause) -> Ending:
