@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from managedd.clock import iso, to_us
+from managedd.clock import iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,20 +56,6 @@ class State:
     @property
     def is_terminal(self) -> bool:
         return self.type in TERMINAL
-
-    @property
-    def scheduled_time_us(self) -> int | None:
-        """When a SCHEDULED (or copied: PENDING) state wants to run, microseconds."""
-        return _moment(self.details.get("scheduled_time"))
-
-    @property
-    def pause_timeout_us(self) -> int | None:
-        """Until when a PAUSED state waits, microseconds."""
-        return _moment(self.details.get("pause_timeout"))
-
-
-def _moment(value: Any) -> int | None:
-    return None if value is None else to_us(datetime.fromisoformat(value))
 
 
 def details_with(details: Mapping[str, Any], **changes: Any) -> dict[str, Any]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from managedd.store.tables import Clause
     from managedd.wire.filters.events import EventFilter
 
+SLACK_US = 60_000_000
+"""How far a sender's clock may be ahead of ours before a back-fill misses its events."""
 _LISTED = "events.id, events.occurred, events.received, events.event, events.resource, events.related, events.payload, events.follows"
 _INSERT = (
     "INSERT INTO events (id, workspace_id, occurred, received, event, resource_id, resource, related, payload, follows) "
@@ -156,10 +158,12 @@ def head(tx: Tx) -> int:
 
 
 def before(tx: Tx, since_us: int) -> int:
-    """The position behind which every event of this workspace that occurred since then lies."""
+    """The position behind which every event lies that was received since then.
+
+    Asked of our own clock, not of the senders': one event dated ahead would otherwise make every reader begin at it, however old it is.
+    """
     first: int | None = tx.scalar(
-        "SELECT min(position) FROM events INDEXED BY events_occurred WHERE workspace_id = ? AND occurred >= ?",
-        (tx.workspace, since_us),
+        "SELECT position FROM events WHERE received >= ? ORDER BY received, position LIMIT 1", (since_us - SLACK_US,)
     )
     return head(tx) if first is None else first - 1
 
@@ -167,15 +171,6 @@ def before(tx: Tx, since_us: int) -> int:
 def page_after(tx: Tx, filter_: EventFilter, cursor: int) -> tails.Page:
     """What `filter_` admits of the events after position `cursor`, as frames of `/events/out`."""
     return tails.page_after(tx, "events", "position", _LISTED, compile_event_filter(filter_, tail=True), cursor, _frame)
-
-
-def read_after(tx: Tx, cursor: int, limit: int) -> list[tuple[int, str, Event]]:
-    """(position, workspace, event) of the events of every workspace after `cursor`: for whoever acts on events."""
-    rows = tx.all(
-        f"SELECT position, workspace_id, {_LISTED} FROM events WHERE position > ? ORDER BY position LIMIT ?",
-        (cursor, limit),
-    )
-    return [(row["position"], row["workspace_id"], _load(row)) for row in rows]
 
 
 def _frame(row: Row) -> bytes:
