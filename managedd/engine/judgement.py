@@ -27,6 +27,8 @@ class View:
     retries_in_process: bool
     """A SCHEDULED run's process is waiting for its next try, rather than leaving for a run of its own."""
     now_us: int
+    cancelling_since_us: int | None = None
+    """When a run that is CANCELLED was asked to end, if it was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,11 @@ def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us:
         return state.timestamp_us + (0 if before_start else int(seconds * SECOND_US))
 
     if state.type in {StateType.CANCELLING, StateType.CANCELLED}:
-        return [Verdict(cause=EndCause.CANCEL, at_us=after(settings.cancel_grace_seconds))]
+        # One grace from the wish to the process's end: saying "Cancelled" in between does not begin another.
+        at_us = after(settings.cancel_grace_seconds)
+        if view.cancelling_since_us is not None:
+            at_us -= max(0, state.timestamp_us - view.cancelling_since_us)
+        return [Verdict(cause=EndCause.CANCEL, at_us=at_us)]
     found: list[Verdict] = []
     if ended_by_itself(view):
         found.append(Verdict(cause=EndCause.COMPLETED, at_us=after(LEAVE_SECONDS)))

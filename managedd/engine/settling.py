@@ -40,11 +40,14 @@ def look(tx: Tx, execution_id: str) -> View | None:
     if execution is None:
         return None
     run_id = execution.flow_run_id
+    state = flow_runs.current(tx, run_id)
+    cancelled = state is not None and state.type is StateType.CANCELLED
     return View(
         execution=execution,
-        state=flow_runs.current(tx, run_id),
+        state=state,
         retries_in_process=flow_runs.retries_in_process(tx, run_id),
         now_us=tx.now,
+        cancelling_since_us=flow_runs.cancelling_since(tx, run_id, execution.claimed_at) if cancelled else None,
     )
 
 

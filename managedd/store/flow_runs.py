@@ -180,6 +180,15 @@ def retries_in_process(tx: Tx, run_id: str) -> bool:
     return bool(found == "in_process")
 
 
+def cancelling_since(tx: Tx, run_id: str, after_us: int) -> int | None:
+    """When the run was last asked to cancel, if that was after the given moment."""
+    found = tx.scalar(
+        "SELECT max(timestamp) FROM flow_run_states WHERE flow_run_id = ? AND type = 'CANCELLING' AND timestamp >= ?",
+        (run_id, after_us),
+    )
+    return None if found is None else int(found)
+
+
 def explain(tx: Tx, state_id: str, message: str) -> None:
     """The state has another message; nothing else of it changes."""
     tx.execute("UPDATE flow_run_states SET message = ? WHERE id = ?", (message, state_id))

@@ -1,14 +1,17 @@
-"""A crash that the client in the run reported without knowing its cause gets the cause from the container's end."""
+"""What the run's own client has said of its end, and what is made of it."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from managedd.drivers.fake import FakeRun
 from managedd.model.executions import ENDED, EndCause
 from managedd.model.states import StateType
+from tests.engine.world import quick_settings
 
 if TYPE_CHECKING:
     from managedd.model.states import State
@@ -58,3 +61,21 @@ async def test_any_other_end_stays_as_it_was_told(world: World, said: StateType,
     state, cause, _, lines = await ended(world, said, oom=oom)
     assert (cause, state.type, state.message) == (EndCause.COMPLETED, said, GUESS)
     assert not any("memory" in line for line in lines)
+
+
+async def test_a_cancelled_runs_process_leaves_within_one_grace(world: World) -> None:
+    """From the wish on: a process that has said Cancelled and stays, as for a child that holds its output, is not given another."""
+    world.engine._plan = FakeRun(run_for_seconds=None)
+    world.settings = quick_settings(cancel_grace_seconds=1.0)
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_called("wait", execution.id)
+        run_id = execution.flow_run_id
+        await world.propose(run_id, StateType.RUNNING)
+        await world.propose(run_id, StateType.CANCELLING)
+        asked = time.monotonic()
+        await anyio.sleep(0.7)
+        await world.propose(run_id, StateType.CANCELLED)
+        await world.until_called("stop", execution.id)
+        assert 0.9 < time.monotonic() - asked < 1.6

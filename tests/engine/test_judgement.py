@@ -77,6 +77,15 @@ def test_what_may_go_on(seen: View) -> None:
     assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.TIME, AT + 61 * SECOND_US)
 
 
+def test_having_said_cancelled_begins_no_second_grace() -> None:
+    asked_us = AT - 20 * SECOND_US
+    seen = replace(view(StateType.CANCELLED), cancelling_since_us=asked_us)
+    assert nearest(seen) == nearest(
+        replace(seen, state=replace(seen.state or pytest.fail(), type=StateType.CANCELLING, timestamp_us=asked_us))
+    )
+    assert nearest(seen) == Verdict(cause=EndCause.CANCEL, at_us=asked_us + 30 * SECOND_US)
+
+
 @pytest.mark.parametrize("step", ["claimed_at", "created_at", "started_at", "progress"])
 def test_the_pending_deadline_counts_from_the_last_progress(step: str) -> None:
     last = AT + 7 * SECOND_US
