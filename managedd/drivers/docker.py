@@ -45,8 +45,11 @@ if TYPE_CHECKING:
 
 NAME: Final = "docker"
 HANDLE_VERSION: Final = 1
-SWEEP_SECONDS: Final = 60.0
+SWEEP_SECONDS: Final = 15.0
 """How long an answer to `wait` is trusted to come by itself: some engines miss the end of a short container."""
+EARLY_SWEEP_SECONDS: Final = 3.0
+"""The same in the first `EARLY_SECONDS`."""
+EARLY_SECONDS: Final = 30.0
 SETTLE_SECONDS: Final = 1.0
 """How late the engine may write down that a container ran out of memory (control groups v2)."""
 KILL_SECONDS: Final = 10.0
@@ -172,6 +175,7 @@ class DockerDriver:
     async def wait(self, handle: Handle) -> ExitStatus:
         """The container has ended, or is gone."""
         container_id = _id(handle)
+        began = anyio.current_time()
         while True:
             container = await self._inspect_patiently(container_id)
             if container is None:
@@ -182,7 +186,8 @@ class DockerDriver:
             if liveness is Liveness.CREATED:
                 await anyio.sleep(0.2)
                 continue
-            with anyio.move_on_after(SWEEP_SECONDS):
+            is_early = anyio.current_time() - began < EARLY_SECONDS
+            with anyio.move_on_after(EARLY_SWEEP_SECONDS if is_early else SWEEP_SECONDS):
                 try:
                     await self._engine.waiting.containers.container(container_id).wait()
                 except FAULTS as error:

@@ -26,7 +26,7 @@ PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = (2.0, 5.0)
 """How long after a failure that passes by itself the pull is tried once more."""
 _PASSES = re.compile(
-    r"\b(?:429|50[0234])\b|too ?many ?requests|internal server error|bad gateway|service unavailable|time-?out|timed out|"
+    r"(?:status|http)\b[^\n]{0,80}\b(?:429|50[0234])\b|too ?many ?requests|internal server error|bad gateway|service unavailable|time-?out|timed out|"
     r"connection (?:reset|refused)|unexpected eof|: eof$|temporary failure|server misbehaving|try again",
     re.IGNORECASE,
 )

@@ -14,6 +14,12 @@ import sys
 import uuid
 from typing import Any
 
+with contextlib.suppress(ImportError):
+    # The client loads its logging before it fetches any code.
+    import managedd_run_git  # type: ignore[import-not-found]
+
+    managedd_run_git.guard()
+
 RECORD_BYTES = 1_000_000
 """What one line may take; a longer message is cut, as the client itself does at this size."""
 CUT = "... [truncated]"

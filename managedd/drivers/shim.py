@@ -21,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -35,13 +35,26 @@ TAIL_LINES = 20
 ERROR_CHARS = 4000
 LINE_CHARS = 8000
 PR_SET_CHILD_SUBREAPER = 36
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy", "socks_proxy")
+SHEBANG_BYTES = 120
+GIT_PROGRAM = """\
+import sys
+sys.path.append({directory!r})
+import managedd_run_git
+sys.exit(managedd_run_git.main(sys.argv[1:]))
+"""
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE")
 CA_PLACES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 INDEX_VARIABLES = (
     "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
     "PIP_FIND_LINKS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
 )  # fmt: skip
-CREDENTIAL = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+HIDDEN = "****"
+URL_END = re.compile(r"[\s'\"<>`]")
+VERSION_CONTROL = re.compile(r"(?:git|hg|svn|bzr)\+[a-z]{2,6}$")
+URL_PATH = re.compile(r"[/?#]")
+QUERY = re.compile(r"\?[^#]+")
+GIT_URL = re.compile(r"(?<=git\+)https?://[^\s;]+")
 
 
 class Report:
@@ -64,11 +77,13 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def say(message: str, level: int = 20) -> None:
-    """One line of our own is in the run's log."""
+def say(message: str, level: int = 20, phase: str | None = None) -> None:
+    """One line of our own is in the run's log; `phase` tells the daemon what has been reached."""
     record = {
         "name": "managedd", "level": level, "message": message[:LINE_CHARS], "created_us": now_us(), "flow_run_id": None, "task_run_id": None,
     }  # fmt: skip
+    if phase is not None:
+        record["phase"] = phase
     with contextlib.suppress(OSError):
         os.write(1, b"\x1e" + json.dumps(record).encode() + b"\n")
 
@@ -79,7 +94,7 @@ class Mask:
     def __init__(self, texts: list[str]) -> None:
         found: set[str] = set()
         for text in texts:
-            for credential in CREDENTIAL.findall(text):
+            for credential in hidden_parts(text):
                 for part in (credential, *credential.split(":", 1)):
                     found.update((part, unquote(part)))
         # Short ones are user names like "git" and would blot out half of every line.
@@ -87,8 +102,41 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, "****")
-        return CREDENTIAL.sub("****", text)
+            text = text.replace(secret, HIDDEN)
+        return mask_urls(text)
+
+
+def mask_urls(text: str) -> str:
+    """The text with the user names, passwords and queries of its URLs hidden; the same as `model/urls.py` has it."""
+    return _without(text, [])
+
+
+def hidden_parts(text: str) -> list[str]:
+    """What `mask_urls` hides in the text."""
+    hidden: list[str] = []
+    _without(text, hidden)
+    return hidden
+
+
+def _without(text: str, hidden: list[str]) -> str:
+    before, *rest = text.split("://")
+    shown = [before]
+    for body in rest:
+        address = URL_END.split(body, maxsplit=1)[0]
+        rest_of_body = body[len(address) :]
+        authority = URL_PATH.split(address, maxsplit=1)[0]
+        _, colon, port = authority.rpartition(":")
+        is_password = "@" not in authority and not authority.endswith("]") and bool(colon) and not port.isdecimal()
+        within = authority if VERSION_CONTROL.search(before[-12:]) and not is_password else address
+        end = within.rfind("@")
+        if end >= 0:
+            hidden.append(address[:end])
+            address = HIDDEN + address[end:]
+        for query in QUERY.findall(address):
+            hidden.extend(value for part in query[1:].split("&") for value in (part, part.partition("=")[2]))
+        shown.append(QUERY.sub("?" + HIDDEN, address) + rest_of_body)
+        before = body
+    return "://".join(shown)
 
 
 class Child:
@@ -126,7 +174,14 @@ class Child:
 
 
 def install(requirements: Path, timeout_seconds: float, child: Child) -> str | None:
-    """The requirements are installed and their file is gone; the returned text says why not."""
+    """The requirements are installed; the returned text says why not. Their file is gone either way."""
+    try:
+        return _install(requirements, timeout_seconds, child)
+    finally:
+        requirements.unlink()
+
+
+def _install(requirements: Path, timeout_seconds: float, child: Child) -> str | None:
     wanted = requirements.read_text()
     mask = Mask([wanted, *(os.environ.get(name, "") for name in INDEX_VARIABLES)])
     if uv := shutil.which("uv"):
@@ -148,7 +203,8 @@ def install(requirements: Path, timeout_seconds: float, child: Child) -> str | N
         **os.environ,
     }  # fmt: skip
     names = [mask(line.strip()) for line in wanted.splitlines() if line.strip()]
-    say(f"Installing {', '.join(names)}"[:LINE_CHARS])
+    say(f"Installing {', '.join(names)}", phase="installing")
+    requirements.write_text(GIT_URL.sub(kept_by_git, wanted))
     began = time.monotonic()
     tail: list[str] = []
     timed_out = threading.Event()
@@ -180,13 +236,12 @@ def install(requirements: Path, timeout_seconds: float, child: Child) -> str | N
     finally:
         alarm.cancel()
         child.ended()
-        requirements.unlink()
     seconds = time.monotonic() - began
     if timed_out.is_set():
         return f"not done after {timeout_seconds:.0f} s\n" + "\n".join(tail)
     if code != 0:
         return "\n".join(tail)[-ERROR_CHARS:] or f"the installer ended with exit code {code}"
-    say(f"Installed in {seconds:.1f} s")
+    say(f"Installed in {seconds:.1f} s", phase="installed")
     return None
 
 
@@ -197,6 +252,44 @@ def _lines(process: subprocess.Popen[bytes]) -> Any:
         while line := output.readline(LINE_CHARS):
             if text := line.decode(errors="replace").rstrip().rpartition("\r")[2]:
                 yield text
+
+
+def kept_by_git(url: re.Match[str]) -> str:
+    """The URL without its credentials where git was prepared to get them from us: an installer hands it to git as an argument."""
+    run_git = sys.modules.get("managedd_run_git")
+    found = run_git.URL.fullmatch(url[0]) if run_git is not None else None
+    if run_git is None or found is None:
+        return url[0]
+    with contextlib.suppress(OSError):
+        return str(run_git.keep(found))
+    return url[0]
+
+
+def prepare_git(directory: Path) -> None:
+    """The `git` that the run finds keeps credentials out of the process list; nothing is changed where there is no git."""
+    first_line = f"#!{sys.executable} -IS"
+    if shutil.which("git") is None or " " in sys.executable or len(first_line) > SHEBANG_BYTES:
+        return
+    own = directory / "bin" / "git"
+    with contextlib.suppress(OSError, ImportError):
+        sys.path.append(str(directory / "python"))
+        import managedd_run_git  # type: ignore[import-not-found]  # noqa: F401, PLC0415 (lies beside us only inside a run)
+
+        (directory / "git").mkdir(mode=0o700, exist_ok=True)
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(f"{first_line}\n{GIT_PROGRAM.format(directory=str(directory / 'python'))}")
+        own.chmod(0o755)
+        os.environ["PATH"] = os.pathsep.join((str(own.parent), os.environ.get("PATH", os.defpath)))
+
+
+def keep_off_proxies() -> None:
+    """The way to the daemon and to the run itself leads through no proxy, whoever named one: the operator, the user or the image."""
+    if not any(os.environ.get(name) for lower in PROXIES for name in (lower, lower.upper())):
+        return
+    hosts = [urlsplit(os.environ.get(name, "")).hostname for name in ("PREFECT_API_URL", "PREFECT_CLOUD_API_URL")]
+    given = [host.strip() for name in ("no_proxy", "NO_PROXY") for host in os.environ.get(name, "").split(",")]
+    direct = ",".join(dict.fromkeys(host for host in (*given, "localhost", "127.0.0.1", *hosts) if host))
+    os.environ.update(no_proxy=direct, NO_PROXY=direct)
 
 
 def trust(directory: Path) -> dict[str, str]:
@@ -313,6 +406,8 @@ def main(arguments: list[str]) -> int:
     child = Child()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")  # what a killed process has printed shall be there
     os.environ.update(trust(directory))
+    keep_off_proxies()
+    prepare_git(directory)
     requirements = directory / "requirements.txt"
     if requirements.exists():
         report.write(phase="installing")

@@ -15,6 +15,7 @@ RECORD_MAX_CHARS: Final = 1_048_576
 _NAME_MAX_CHARS: Final = 1_000
 _CREATED_MAX_US: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
 _FIELDS: Final = frozenset({"name", "level", "message", "created_us", "flow_run_id", "task_run_id"})
+_PHASES: Final = frozenset({"installing", "installed"})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -71,6 +72,8 @@ class ParsedRecord:
     flow_run_id: str | None
     """None: of the run whose output it is."""
     task_run_id: str | None
+    phase: str | None = None
+    """What the run says to have reached: `installing` or `installed` its packages."""
 
 
 def parse_record(text: str) -> ParsedRecord | None:
@@ -81,7 +84,10 @@ def parse_record(text: str) -> ParsedRecord | None:
         fields = json.loads(text[1:])
     except (ValueError, RecursionError):
         return None
-    if type(fields) is not dict or fields.keys() != _FIELDS:
+    if type(fields) is not dict or fields.keys() - {"phase"} != _FIELDS:
+        return None
+    phase = fields.get("phase")
+    if "phase" in fields and (type(phase) is not str or phase not in _PHASES):
         return None
     name, level, message, created = fields["name"], fields["level"], fields["message"], fields["created_us"]
     if type(name) is not str or not 0 < len(name) <= _NAME_MAX_CHARS or type(message) is not str:
@@ -104,4 +110,5 @@ def parse_record(text: str) -> ParsedRecord | None:
         timestamp_us=created,
         flow_run_id=flow_run_id,
         task_run_id=task_run_id,
+        phase=phase,
     )

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from managedd.errors import invalid
+from managedd.errors import ManagedError, invalid
 from managedd.model import env_names, images
 from managedd.model.env_names import is_reserved, is_variable_name
 from managedd.model.images import is_image_reference
+from managedd.model.urls import has_unclear_credentials
 
 DEFAULT_IMAGE = "prefecthq/prefect:3-latest"
 MIN_MEMORY_BYTES = 32 * 1024**2
 MAX_MEMORY_BYTES = 1024**5
 MAX_CPUS = 1024
 MAX_TIMEOUT_SECONDS = 366 * 86_400
+EXTRA_PACKAGES = "EXTRA_PIP_PACKAGES"
+"""The environment variable that Prefect's images install packages from."""
 MAX_PACKAGES = 200
 MAX_PACKAGE_LENGTH = 2_000
 MAX_ENV = 1_000
@@ -60,12 +63,16 @@ class ManagedJob:
 def managed_job(configuration: Mapping[str, Any], *, default_image: str = DEFAULT_IMAGE) -> ManagedJob:
     """The job of a configuration that is rendered and substituted; an INVALID error names the first wrong variable."""
     check_offered_variables(configuration)
+    env, extra = _split_packages(_env(configuration.get("env")))
+    packages = (*_packages(configuration.get("pip_packages")), *extra)
+    if len(packages) > MAX_PACKAGES:
+        raise invalid(f"job_variables.pip_packages: {len(packages)} requirements; allowed: {MAX_PACKAGES}")
     image = configuration.get("image")
     memory, cpus, timeout = (configuration.get(name) for name in ("memory_limit", "cpu_limit", "timeout"))
     return ManagedJob(
-        env=_env(configuration.get("env")),
+        env=env,
         image=default_image if _is_empty(image) else check_image(image),
-        pip_packages=_packages(configuration.get("pip_packages")),
+        pip_packages=packages,
         timeout_seconds=None if _is_empty(timeout) else _timeout(timeout),
         memory_bytes=None if _is_empty(memory) else parse_memory(memory),
         cpus=None if _is_empty(cpus) else _cpus(cpus),
@@ -150,8 +157,6 @@ def _packages(value: Any) -> tuple[str, ...]:
         raise invalid(
             "job_variables.pip_packages: must be a list of pip requirements, for example ['pandas>=2', 'requests']"
         )
-    if len(value) > MAX_PACKAGES:
-        raise invalid(f"job_variables.pip_packages: {len(value)} requirements; allowed: {MAX_PACKAGES}")
     return tuple(check_package(item, index) for index, item in enumerate(value))
 
 
@@ -177,7 +182,26 @@ def check_package(value: Any, index: int = 0) -> str:
         raise invalid(f"{where}: {shown} holds a line break or another control character; {allowed}")
     if _NAMED.fullmatch(text) is None and _NAMED_URL.fullmatch(text) is None:
         raise invalid(f"{where}: {shown} is no requirement; {allowed}")
+    url = re.search(_URL, text)
+    if url is not None and has_unclear_credentials(url[0]):
+        raise invalid(
+            f"{where}: {shown} holds a user name or password with '@', '/', '?' or '#' in it; percent-encode it, "
+            "for example '%40' for '@'",
+        )
     return text
+
+
+def _split_packages(env: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The environment, and the packages that it asks the image's entry point for: they are installed as all others are.
+
+    Where they are more than plain requirements, options for pip for example, they are left to the image.
+    """
+    words = env.get(EXTRA_PACKAGES, "").split()
+    try:
+        packages = tuple(check_package(word) for word in words)
+    except ManagedError:
+        return dict(env), ()
+    return {name: text for name, text in env.items() if name != EXTRA_PACKAGES}, packages
 
 
 def _env(value: Any) -> dict[str, str]:

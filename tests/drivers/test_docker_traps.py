@@ -608,3 +608,66 @@ async def test_use_of_memory_in_both_control_group_versions(engine: StubEngine, 
     assert (first.memory_bytes, first.peak_memory_bytes, first.cpu_seconds, first.pids) == (700, 2000, 1.5, 3)
     assert (second.memory_bytes, second.peak_memory_bytes, second.pids) == (600, None, 0)
     assert third is None
+
+
+# Ends and pulls that go wrong by themselves
+
+
+async def test_an_end_that_the_engine_misses_is_seen_soon(engine: StubEngine, driver: DockerDriver) -> None:
+    handle, name = await running(driver)
+    engine.on("POST", CONTAINER + "/wait", endless())
+    async with anyio.create_task_group() as tasks:
+
+        async def end() -> None:
+            await anyio.sleep(0.2)
+            engine.set_status(name, "exited", 3)
+
+        tasks.start_soon(end)
+        with anyio.fail_after(5):
+            assert (await driver.wait(handle)).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "toomanyrequests: You have reached your pull rate limit",
+        "received unexpected HTTP status: 503 Service Unavailable",
+        "Get https://registry/v2/: net/http: TLS handshake timeout",
+        "read tcp 10.0.0.1:443: connection reset by peer",
+    ],
+)
+async def test_a_pull_that_may_succeed_later_is_tried_again(
+    engine: StubEngine, driver: DockerDriver, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr("managedd.drivers.docker_images.RETRY_SECONDS", (0.01, 0.01))
+    said: list[str] = []
+
+    async def say(line: str) -> None:
+        said.append(line)
+
+    async def there(_request: web.Request) -> web.StreamResponse:
+        engine.images.add("new:1")
+        return web.json_response({"status": "Pulled"})
+
+    engine.on("POST", "images/create", refuse(500, words), refuse(429, words), there)
+    await driver.prepare(spec(image="new:1"), say)
+    assert engine.count("POST images/create") == 3
+    assert sum("trying again" in line for line in said) == 2
+
+    engine.images.clear()
+    engine.requests.clear()
+    engine.on("POST", "images/create", refuse(500, words))
+    with pytest.raises(ImageError):
+        await driver.prepare(spec(image="new:1"), quiet)
+    assert engine.count("POST images/create") == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["manifest for new:500 not found: manifest unknown", "pull access denied for new, repository does not exist"],
+)
+async def test_a_pull_that_cannot_succeed_is_tried_once(engine: StubEngine, driver: DockerDriver, words: str) -> None:
+    engine.on("POST", "images/create", refuse(404, words))
+    with anyio.fail_after(1), pytest.raises(ImageError, match="new"):
+        await driver.prepare(spec(image="new:1"), quiet)
+    assert engine.count("POST images/create") == 1

@@ -100,21 +100,15 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_it_needs_no_more_than_it_says() -> None:
-    source = (resources.files("managedd.drivers") / "shim.py").read_text()
+@pytest.mark.parametrize("name", ["shim", "run_log", "run_git"])
+def test_it_needs_no_more_than_it_says(name: str) -> None:
+    source = (resources.files("managedd.drivers") / f"{name}.py").read_text()
     imported = {
         line.split()[1].partition(".")[0]
         for line in source.splitlines()
         if line.lstrip().startswith(("import ", "from "))
     }
-    assert imported <= sys.stdlib_module_names | {"__future__"}
-    source = (resources.files("managedd.drivers") / "run_log.py").read_text()
-    imported = {
-        line.split()[1].partition(".")[0]
-        for line in source.splitlines()
-        if line.lstrip().startswith(("import ", "from "))
-    }
-    assert imported <= sys.stdlib_module_names | {"__future__"}
+    assert imported <= sys.stdlib_module_names | {"__future__", "managedd_run_git"}
 
 
 @pytest.mark.parametrize("code", [0, 1, 77])
@@ -219,6 +213,51 @@ def test_credentials_are_masked_wherever_they_turn_up(run: Run) -> None:
         assert secret not in whole
     assert "git+https://****@host.example/repo" in ended.said[0]
     assert "tried **** and **** and ****" in ended.said
+
+
+def test_the_daemon_is_told_how_far_the_installation_is(run: Run) -> None:
+    run.installer("echo working")
+    run.require("alpha==1")
+    ended = run.run("echo", "the flow")
+    records = [parse_record(line) for line in lines_of(ended.out)]
+    assert [record.phase for record in records if record] == ["installing", None, "installed"]
+    assert all(record.name == "managedd" for record in records if record)
+
+
+def test_requirements_do_not_stay_when_the_installer_cannot_be_started(run: Run) -> None:
+    run.installer("never")
+    (run.folder / "bin" / "uv").write_text("#!/no/such/interpreter\n")
+    run.require("git+https://s3cr3t-t0ken@host.example/repo")
+    ended = run.run("echo", "the flow")
+    assert ended.code == shim.INSTALL_FAILED
+    assert "cannot be started" in ended.report["install_error"]
+    assert not (run.folder / "requirements.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"HTTP_PROXY": "http://proxy:1"}, "localhost,127.0.0.1,172.18.0.1"),
+        (
+            {"https_proxy": "http://proxy:1", "NO_PROXY": "internal, more"},
+            "internal,more,localhost,127.0.0.1,172.18.0.1",
+        ),
+        (
+            {"all_proxy": "http://proxy:1", "no_proxy": "one", "NO_PROXY": "two"},
+            "one,two,localhost,127.0.0.1,172.18.0.1",
+        ),
+        ({"NO_PROXY": "*", "http_proxy": "http://proxy:1"}, "*,localhost,127.0.0.1,172.18.0.1"),
+    ],
+)
+def test_no_proxy_stands_between_a_run_and_the_api(run: Run, given: dict[str, str], expected: str) -> None:
+    run.env |= {"PREFECT_API_URL": "http://172.18.0.1:4201/api", **given}
+    show = "import os; print(os.environ['NO_PROXY'], os.environ['no_proxy'], sep='\\n')"
+    assert run.python(show).out.splitlines() == [expected, expected]
+
+
+def test_where_no_proxy_is_named_nothing_is_said_of_proxies(run: Run) -> None:
+    run.env |= {"PREFECT_API_URL": "http://172.18.0.1:4201/api", "NO_PROXY": "internal", "HTTP_PROXY": ""}
+    assert run.python("import os; print(os.environ['NO_PROXY'], os.environ.get('no_proxy'))").out == "internal None\n"
 
 
 def test_packages_that_fail_end_the_run(run: Run) -> None:
@@ -407,6 +446,10 @@ GOOD = {"name": "n", "level": 20, "message": "m", "created_us": 1, "flow_run_id"
         {"flow_run_id": 5},
         {"task_run_id": FLOW_RUN.replace("-", "")},
         {"extra": 1},
+        {"phase": None},
+        {"phase": 1},
+        {"phase": "finished"},
+        {"phase": ["installed"]},
     ],
 )
 def test_what_is_no_record(change: dict[str, Any]) -> None:
@@ -416,6 +459,9 @@ def test_what_is_no_record(change: dict[str, Any]) -> None:
 
 def test_records_are_bounded_and_fit_to_be_stored() -> None:
     assert parse_record(RECORD_MARK + json.dumps({**GOOD, "message": "m" * RECORD_MAX_CHARS})) is None
+    told = parse_record(RECORD_MARK + json.dumps({**GOOD, "phase": "installed"}))
+    assert told is not None
+    assert told.phase == "installed"
     assert parse_record(RECORD_MARK + "[" * 100_000) is None
     record = parse_record(
         RECORD_MARK + json.dumps({**GOOD, "message": "\ud800 \U0001f600", "flow_run_id": FLOW_RUN.upper()})

@@ -588,6 +588,37 @@ class TestManagedJob:
         assert set(dropped) == set(env) - set(kept)
         assert strip_reserved({}) == ({}, ())
 
+    @pytest.mark.parametrize(
+        ("env", "packages"),
+        [
+            ("s3fs>=2024 gcsfs", ("pandas", "s3fs>=2024", "gcsfs")),
+            (" git+https://token@host/repo ", ("pandas", "git+https://token@host/repo")),
+            ("", ("pandas",)),
+        ],
+    )
+    def test_packages_for_the_image_are_installed_as_all_others(self, env: str, packages: tuple[str, ...]) -> None:
+        job = managed_job({"pip_packages": ["pandas"], "env": {"EXTRA_PIP_PACKAGES": env, "A": "1"}})
+        assert (job.pip_packages, job.env) == (packages, {"A": "1"})
+
+    @pytest.mark.parametrize("given", ["--pre pandas", "-r more.txt", "./local", "a ;b"])
+    def test_what_only_pip_understands_is_left_to_the_image(self, given: str) -> None:
+        job = managed_job({"env": {"EXTRA_PIP_PACKAGES": given}})
+        assert (job.pip_packages, job.env) == ((), {"EXTRA_PIP_PACKAGES": given})
+
+    def test_packages_of_both_kinds_are_bounded_together(self) -> None:
+        with pytest.raises(ManagedError, match="201 requirements; allowed: 200"):
+            managed_job({"pip_packages": ["a"] * 101, "env": {"EXTRA_PIP_PACKAGES": "b " * 100}})
+
+    @pytest.mark.parametrize("credentials", ["user:p@ss", "tok:en/slash", "user:p?w", "user:p#w"])
+    def test_credentials_in_a_package_are_percent_encoded(self, credentials: str) -> None:
+        for package in (
+            f"x @ https://{credentials}@h/x.whl",
+            f"git+https://{credentials}@h/r.git@main ; python_version > '3'",
+        ):
+            with pytest.raises(ManagedError, match="percent-encode") as caught:
+                check_package(package)
+            assert credentials not in caught.value.message
+
     def test_what_is_not_offered_is_explained(self) -> None:
         asked = {"federated_identity": {"aws_role_arn": "arn:aws:iam::1:role/x"}}
         for ask in (lambda: managed_job(asked), lambda: check_offered_variables(None, {}, asked)):
