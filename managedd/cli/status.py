@@ -79,6 +79,11 @@ def _print_pools(found: dict[str, Any]) -> None:
     print_table("Work pools", columns, rows)
 
 
+def is_installing(run: dict[str, Any]) -> bool:
+    """Whether its container was started and its packages are not all there yet."""
+    return bool(run["phase"] == "RUNNING" and run["state_name"] == "Pending" and not run["installed_at"])
+
+
 def _print_running(found: dict[str, Any]) -> None:
     if not found["running"]:
         print("\nNothing is running.")
@@ -87,13 +92,14 @@ def _print_running(found: dict[str, Any]) -> None:
     rows = []
     for run in found["running"]:
         began = moment(run["started_at"] or run["claimed_at"])
+        phase = "installing" if is_installing(run) else run["phase"]
         stopping = f", stopping: {run['stop_reason']}" if run["stop_reason"] else ""
         rows.append(
             (
                 run["flow_run_name"] or run["flow_run_id"],
                 run["flow_run_id"],
                 run["work_pool_name"] or "-",
-                f"{run['phase']}{stopping}",
+                f"{phase}{stopping}",
                 run["state_name"] or "-",
                 duration((now - began).total_seconds()),
                 f"{size(run['memory_bytes'])} of {size(run['memory_limit_bytes'])}",

@@ -18,11 +18,14 @@ from managedd.observe import get_log
 from managedd.store import lineage, logs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from managedd.clock import Clock
     from managedd.model.executions import Execution
+    from managedd.model.logs import ParsedRecord
     from managedd.store.database import Database, Tx
+
+    Hear = Callable[[ParsedRecord | None], Awaitable[None]]
 
 log = get_log("log_writer")
 
@@ -131,11 +134,13 @@ class LogWriter:
         """How far the execution's output is stored."""
         return await self._log_db.read(lambda tx: logs.cursor(tx, execution.id))
 
-    async def follow(self, execution: Execution, lines: AsyncIterator[RawLine]) -> None:
-        """Every line of `lines` was handed in, as a record of the run it belongs to."""
+    async def follow(self, execution: Execution, lines: AsyncIterator[RawLine], hear: Hear) -> None:
+        """Every line of `lines` was handed in, as a record of the run it belongs to; `hear` was told of it before."""
         own = _Descendants(self._db, execution)
         async for line in lines:
-            record = await self._record(execution, line, own)
+            parsed = parse_record(line.text)
+            await hear(parsed)
+            record = await self._record(execution, line, parsed, own)
             await self._hand_in(
                 _Line(
                     workspace_id=execution.workspace_id,
@@ -145,8 +150,9 @@ class LogWriter:
                 )
             )
 
-    async def _record(self, execution: Execution, line: RawLine, own: _Descendants) -> LogRecord:
-        parsed = parse_record(line.text)
+    async def _record(
+        self, execution: Execution, line: RawLine, parsed: ParsedRecord | None, own: _Descendants
+    ) -> LogRecord:
         if parsed is not None:
             run_id = parsed.flow_run_id or execution.flow_run_id
             if await own.include(run_id):

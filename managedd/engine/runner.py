@@ -129,7 +129,7 @@ class ExecutionRunner:
         failpoints.reach("created.committed")
         interruption.check()
         await self._say(f"Starting the run's container from image {made.spec.image}")
-        return await self._start(handle, interruption)
+        return await self._start(handle, interruption, installs=bool(made.spec.packages))
 
     async def _prepare(self) -> Job | Ending:
         means = self._means
@@ -150,17 +150,19 @@ class ExecutionRunner:
             return self._refused(error)
         return job
 
-    async def _start(self, handle: Handle, interruption: Interruption) -> Ending | None:
+    async def _start(self, handle: Handle, interruption: Interruption, *, installs: bool) -> Ending | None:
         try:
             await self._means.insist(lambda: self._means.driver.start(handle), _breakably(interruption))
         except ManagedError as error:
             return self._refused(error)
         failpoints.reach("start.done")
-        await self._started()
+        await self._started(installs=installs)
         return None
 
-    async def _started(self) -> None:
-        await self._advance(Phase.RUNNING, {"started_at": self._means.clock.now_us()})
+    async def _started(self, *, installs: bool = True) -> None:
+        now_us = self._means.clock.now_us()
+        # With nothing to install, nobody is going to say that it is done.
+        await self._advance(Phase.RUNNING, {"started_at": now_us} | ({} if installs else {"installed_at": now_us}))
 
     def _refused(self, error: ManagedError) -> Ending:
         if error.code is not ErrorCode.DRIVER:

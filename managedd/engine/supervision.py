@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -12,6 +13,7 @@ from managedd.engine.settling import end_first, look
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Execution
 from managedd.observe import get_log
+from managedd.store import executions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from managedd.engine.lookout import Lookout
     from managedd.engine.means import Means
     from managedd.model.drivers import ExitStatus, Handle, Usage
+    from managedd.model.logs import ParsedRecord
 
 T = TypeVar("T")
 
@@ -94,7 +97,7 @@ class Supervision:
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
         self.progress_us = 0
-        """When its image last made progress."""
+        """When its image or its installation last made progress; while packages are installed, the latest moment at which that ends."""
         self._means = means
         self._lookout = lookout
         self._countdown = Countdown(means.clock)
@@ -170,7 +173,7 @@ class Supervision:
                 await writer.flush()
                 after = await writer.cursor(self.execution)
                 async with self._means.driver.logs(handle, after) as lines:
-                    await writer.follow(self.execution, lines)
+                    await writer.follow(self.execution, lines, self._hear)
                 await writer.flush()
                 return True
             except Exception as error:
@@ -183,6 +186,21 @@ class Supervision:
                     return False
             await anyio.sleep(pause)
             pause = min(AGAIN_SECONDS[1], pause * 2)
+
+    async def _hear(self, record: ParsedRecord | None) -> None:
+        """What is printed until everything is installed is progress: a long installation is not one that hangs."""
+        if self.execution.installed_at is not None or self.execution.started_at is None:
+            return
+        now_us = self._means.clock.now_us()
+        self.progress_us = max(self.progress_us, now_us)
+        phase = None if record is None else record.phase
+        if phase == "installing":
+            # It may well be silent for as long as it may last; its own time limit is kept inside the container.
+            self.progress_us = now_us + self._means.settings.install_timeout_seconds * SECOND_US
+        elif phase == "installed":
+            self.progress_us = now_us
+            await self._means.write(lambda tx: executions.note(tx, self.execution.id, {"installed_at": now_us}))
+            self.execution = replace(self.execution, installed_at=now_us)
 
     async def _wait(self, handle: Handle) -> ExitStatus:
         pause = AGAIN_SECONDS[0]

@@ -177,7 +177,7 @@ def running(tx: Tx, readings: Mapping[str, Mapping[str, Any]]) -> list[Wire]:
     found = tx.all(
         """
         SELECT e.id, e.workspace_id, e.flow_run_id, r.name AS flow_run_name, r.state_name, p.name AS work_pool_name, e.attempt,
-               e.phase, e.driver, e.image, e.claimed_at, e.started_at, e.stop_reason, e.memory_limit_bytes, e.cpu_limit,
+               e.phase, e.driver, e.image, e.claimed_at, e.started_at, e.installed_at, e.stop_reason, e.memory_limit_bytes, e.cpu_limit,
                e.time_limit_seconds
         FROM executions AS e LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id LEFT JOIN work_pools AS p ON p.id = e.work_pool_id
         WHERE e.phase NOT IN ('FINALIZED', 'LOST') ORDER BY e.claimed_at, e.id

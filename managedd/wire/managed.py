@@ -89,6 +89,8 @@ class RunningStatus(Model):
     image: str | None
     claimed_at: Timestamp
     started_at: Timestamp | None
+    installed_at: Timestamp | None
+    """When its packages were installed; with nothing to install: when it was started."""
     stop_reason: str | None
     memory_bytes: Int | None
     peak_memory_bytes: Int | None

@@ -62,6 +62,10 @@ class Store:
         return await self._db.read(body)
 
 
+async def deaf(_record: object) -> None:
+    """Nobody listens."""
+
+
 class Desk:
     """A writer that runs."""
 
@@ -80,7 +84,7 @@ async def test_lines_are_batched_with_their_cursor(world: World) -> None:
     desk = Desk(world)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        await desk.writer.follow(execution, stream(lines(1200)))
+        await desk.writer.follow(execution, stream(lines(1200)), deaf)
         await desk.writer.flush()
         assert await world.printed(execution.flow_run_id) == [f"line {number}" for number in range(1200)]
         assert await desk.writer.cursor(execution) == LogCursor(1000 + 1199, 1)
@@ -116,7 +120,7 @@ async def test_lines_and_cursor_are_one_commit(world: World) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        tasks.start_soon(desk.writer.follow, execution, stream(lines(6000)))
+        tasks.start_soon(desk.writer.follow, execution, stream(lines(6000)), deaf)
         while True:
             count, cursor = await world.logs.read(look)
             seen.add(count)
@@ -144,7 +148,7 @@ async def test_a_store_that_is_full_loses_nothing_and_holds_the_stream_back(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        tasks.start_soon(desk.writer.follow, execution, counted())
+        tasks.start_soon(desk.writer.follow, execution, counted(), deaf)
         await anyio.sleep(0.3)
         assert taken <= BUFFER_LINES + BATCH_LINES + 2
         desk.store.gate.set()
@@ -172,7 +176,7 @@ async def test_long_records_are_held_back_by_their_size(world: World, monkeypatc
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        tasks.start_soon(desk.writer.follow, execution, counted())
+        tasks.start_soon(desk.writer.follow, execution, counted(), deaf)
         await anyio.sleep(0.3)
         assert taken <= 7
         desk.store.gate.set()
@@ -190,7 +194,7 @@ async def test_one_line_that_nothing_can_store_costs_no_other(world: World) -> N
     given = lines(5, text=lambda number: "broken \ud800" if number == 2 else f"line {number}")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        await desk.writer.follow(execution, stream(given))
+        await desk.writer.follow(execution, stream(given), deaf)
         await desk.writer.flush()
         desk.scope.cancel()
     assert await world.printed(execution.flow_run_id) == ["line 0", "line 1", "line 3", "line 4"]
@@ -265,7 +269,7 @@ async def test_records_of_the_run_and_its_descendants_only(world: World) -> None
     desk = Desk(world)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
-        await desk.writer.follow(execution, stream(raw))
+        await desk.writer.follow(execution, stream(raw), deaf)
         await desk.writer.flush()
         desk.scope.cancel()
     assert await world.log_lines(execution.flow_run_id, "flow") == ["own", "of a task"]

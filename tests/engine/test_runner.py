@@ -134,23 +134,6 @@ async def test_near_the_limit_and_killed_is_out_of_memory(world: World) -> None:
         assert (await finished(world, execution)).end_cause is EndCause.MEMORY
 
 
-@pytest.mark.parametrize("known", [False, True])
-async def test_out_of_memory_says_whether_the_packages_were_installed(world: World, known: bool) -> None:
-    class Told(FakeDriver):
-        async def wait(self, handle: Handle) -> Any:
-            status = await super().wait(handle)
-            return status if known else replace(status, installed_at_us=None)
-
-    plan(world, FakeRun(exit_code=137, oom=True))
-    async with world.daemon(driver=Told(world.engine)) as daemon:
-        execution = await world.claimed()
-        daemon.fleet.start(execution)
-        ended = await finished(world, execution)
-    where = "in the flow" if known else "while installing packages"
-    assert str(ended.end_message).startswith(f"Out of memory {where}:")
-    assert (ended.installed_at is not None) is known
-
-
 @pytest.mark.parametrize("type_", [COMPLETED, FAILED, CRASHED, CANCELLED])
 @pytest.mark.parametrize("code", [0, 1, 137])
 async def test_an_end_that_the_run_has_stays(world: World, type_: StateType, code: int) -> None:
