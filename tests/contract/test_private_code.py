@@ -103,9 +103,7 @@ class ProcessList:
                         command = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
                     except OSError:
                         continue
-                    # Git takes the address with the token as its argument from the client in the run; nobody else has it.
-                    git = Path(command[0]).name.startswith("git")
-                    if not git and any(secret in part for secret in SECRETS for part in command):
+                    if any(secret in part for secret in SECRETS for part in command):
                         self.found.add(" ".join(command))
 
 
