@@ -75,11 +75,11 @@ class Janitor:
 
     async def _orphaned_logs(self) -> None:
         """Rows go before their logs; whatever a crash left between the two goes now."""
-        run_id = await self._next_run("")
-        while run_id is not None:
-            if not await self._exists(run_id):
+        after = ""
+        while found := await self._log_db.read(lambda tx, after=after: retention.logged_runs_after(tx, after)):  # type: ignore[misc]
+            for run_id in await self._db.read(lambda tx, found=found: retention.gone_of(tx, found)):  # type: ignore[misc]
                 await self._logs_of(run_id)
-            run_id = await self._next_run(run_id)
+            after = found[-1]
 
     async def _unowned_logs(self) -> None:
         """Lines that clients wrote outside any run have no run to go with."""
@@ -95,12 +95,6 @@ class Janitor:
             ended = await self._db.read(lambda tx, found=found: retention.ended_of(tx, found))  # type: ignore[misc]
             await self._log_db.write(lambda tx, ended=ended: _drop_cursors(tx, ended))  # type: ignore[misc]
             after = found[-1]
-
-    async def _next_run(self, after: str) -> str | None:
-        return await self._log_db.read(lambda tx: logs.next_run(tx, after))
-
-    async def _exists(self, run_id: str) -> bool:
-        return await self._db.read(lambda tx: retention.exists_run(tx, run_id))
 
     @staticmethod
     async def _repeat(db: Database, step: Callable[[Tx], int]) -> None:

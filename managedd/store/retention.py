@@ -45,9 +45,27 @@ def delete_expired_leases(tx: Tx) -> int:
     return tx.execute("DELETE FROM concurrency_leases WHERE expires_at < ?", (tx.now,)).rowcount
 
 
-def exists_run(tx: Tx, run_id: str) -> bool:
-    """Whether there is such a run, in any workspace."""
-    return tx.one("SELECT 1 FROM flow_runs WHERE id = ?", (run_id,)) is not None
+def logged_runs_after(tx: Tx, after: str) -> list[str]:
+    """The next runs, by id, that have lines, of whatever workspace; at most a step. For the log store.
+
+    From one to the next by the index: a run's lines are not read, however many there are.
+    """
+    rows = tx.all(
+        "WITH RECURSIVE logged(id) AS (SELECT min(flow_run_id) FROM logs WHERE flow_run_id > ? UNION ALL "
+        "SELECT (SELECT min(flow_run_id) FROM logs WHERE flow_run_id > logged.id) FROM logged WHERE logged.id IS NOT NULL) "
+        "SELECT id FROM logged WHERE id IS NOT NULL LIMIT ?",
+        (after, STEP),
+    )
+    return [row[0] for row in rows]
+
+
+def gone_of(tx: Tx, run_ids: list[str]) -> list[str]:
+    """Those of the runs that do not exist, in any workspace."""
+    rows = tx.all(
+        "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM flow_runs AS r WHERE r.id = value)",
+        (orjson.dumps(run_ids).decode(),),
+    )
+    return [row[0] for row in rows]
 
 
 def cursors_after(tx: Tx, after: str) -> list[str]:

@@ -130,6 +130,36 @@ async def test_what_a_crash_left_between_the_two_files_goes(still: World) -> Non
     assert left == [live.id]
 
 
+async def test_runs_that_have_lines_are_looked_at_by_the_step(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: a question to each file for a step of them, and their lines are not read."""
+    monkeypatch.setattr(retention, "STEP", 2)
+    runs = [await ended(still) for _ in range(5)]
+    for run_id in runs[:4]:
+        await still.write(lambda tx, run_id=run_id: flow_runs.delete(tx, run_id))  # type: ignore[misc]
+    asked = []
+
+    def gone_of(tx: Any, run_ids: list[str]) -> list[str]:
+        asked.append(run_ids)
+        return found(tx, run_ids)
+
+    found = retention.gone_of
+    monkeypatch.setattr(retention, "gone_of", gone_of)
+    await janitor(still)._orphaned_logs()
+    assert asked == [sorted(runs)[:2], sorted(runs)[2:4], sorted(runs)[4:]]
+    assert await count(still, "logs", of="logs") == len(await still.log_lines(runs[4])) == 3
+
+    def steps(tx: Any) -> list[str]:
+        class Ear:
+            def all(self, sql: str, params: Any) -> list[Any]:
+                return [[row["detail"]] for row in tx.all(f"EXPLAIN QUERY PLAN {sql}", params)]
+
+        return retention.logged_runs_after(Ear(), "")  # type: ignore[arg-type]
+
+    plan = await still.logs.read(steps)
+    assert [step for step in plan if "logs" in step and "USING COVERING INDEX" not in step and "SEARCH" in step] == []
+    assert not any(step.startswith("SCAN logs") for step in plan), plan
+
+
 async def test_lines_outside_any_run_go_by_age(still: World) -> None:
     await say(still, None, 700)
     still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]

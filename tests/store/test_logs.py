@@ -12,7 +12,7 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.logs import LogCursor, LogRecord
-from managedd.store import lineage, logs, tails
+from managedd.store import lineage, logs, retention, tails
 from managedd.wire.filters.logs import LogFilter
 from managedd.wire.logs import Log
 from managedd.wire.sorting import LogSort
@@ -199,11 +199,10 @@ def test_deletion_goes_in_small_steps(store: SyncStore) -> None:
 
 def test_runs_that_have_lines_can_be_walked(store: SyncStore) -> None:
     append(store, line(1), line(2), line(3, flow_run_id=RUN_2), line(4, flow_run_id=None))
-    walked, at = [], store.read(lambda tx: logs.next_run(tx, ""))
-    while at is not None:
-        walked.append(at)
-        at = store.read(lambda tx, at=at: logs.next_run(tx, at))
-    assert walked == sorted([RUN, RUN_2])
+    assert store.read(lambda tx: retention.logged_runs_after(tx, "")) == sorted([RUN, RUN_2])
+    first, second = sorted([RUN, RUN_2])
+    assert store.read(lambda tx: retention.logged_runs_after(tx, first)) == [second]
+    assert store.read(lambda tx: retention.logged_runs_after(tx, second)) == []
 
 
 def test_a_page_of_one_run_is_read_from_its_index(store: SyncStore) -> None:
