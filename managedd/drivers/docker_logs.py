@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import deque
+from array import array
+from bisect import bisect_left
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,7 +26,10 @@ ENTRY_BYTES: Final = 16 * 1024
 FRAME_MAX_BYTES: Final = 16 * 1024 * 1024
 OVERLAP_NS: Final = 2_000_000_000
 """How far before the cursor a reading begins: more than two streams' entries can be out of order."""
-REMEMBERED_ENTRIES: Final = 2048
+REMEMBERED_ENTRIES: Final = 128 * 1024
+"""At least so many, at most twice, with 16 bytes each: about as many as one file of the engine's holds, which it may tell once more."""
+SEARCHED_ENTRIES: Final = 4096
+"""How many entries may have come between one and another that is stamped later, for it to be recognised."""
 _MARK: Final = RECORD_MARK.encode()
 _STREAMS: Final = {0: Stream.STDOUT, 1: Stream.STDOUT, 2: Stream.STDERR}
 _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d) ")
@@ -55,9 +59,10 @@ class LogReader:
         self._count = 0
         self._open: dict[Stream, int | None] = {}
         """Of each stream whose last entry ended no line, its time: the next entry may look just the same."""
-        self._recent: deque[tuple[int, Stream, int]] = deque(maxlen=REMEMBERED_ENTRIES)
-        self._seen: dict[tuple[int, Stream, int], int] = {}
-        self._next = 0
+        self._keys = array("q")
+        """A hash of each entry that is remembered."""
+        self._tops = array("q")
+        """The highest time up to each of them: sorted, whatever the entries are."""
         self._replay: int | None = None
 
     @property
@@ -148,29 +153,35 @@ class LogReader:
 
     def _told_again(self, stream: Stream, timestamp_ns: int, payload: bytes) -> bool:
         """Whether this is an entry of this very reading once more: after a rotation the engine begins a file anew."""
-        key = (timestamp_ns, stream, hash(payload))
+        key = hash((timestamp_ns, stream, payload))
         if self._replay is not None:
-            if self._recent[self._replay - (self._next - len(self._recent))] == key:
-                self._replay = self._replay + 1 if self._replay + 1 < self._next else None
+            if self._keys[self._replay] == key:
+                self._go_on_after(self._replay)
                 return True
             self._replay = None
         continues = self._open.get(stream) == timestamp_ns
         if timestamp_ns <= self._highest and not continues:
-            before = self._seen.get(key)
+            before = self._find(timestamp_ns, key)
             if before is not None:
-                self._replay = before + 1 if before + 1 < self._next else None
+                self._go_on_after(before)
                 return True
             if timestamp_ns < self._highest - OVERLAP_NS:
                 self._stepped_back = True
         self._open[stream] = None if payload.endswith(b"\n") else timestamp_ns
-        if len(self._recent) == REMEMBERED_ENTRIES:
-            oldest = self._recent[0]
-            if self._seen.get(oldest) == self._next - REMEMBERED_ENTRIES:
-                del self._seen[oldest]
-        self._recent.append(key)
-        self._seen[key] = self._next
-        self._next += 1
+        if len(self._keys) == 2 * REMEMBERED_ENTRIES:
+            del self._keys[:REMEMBERED_ENTRIES], self._tops[:REMEMBERED_ENTRIES]
+        self._keys.append(key)
+        self._tops.append(max(self._highest, timestamp_ns))
         return False
+
+    def _find(self, timestamp_ns: int, key: int) -> int | None:
+        first = bisect_left(self._tops, timestamp_ns)
+        last = min(first + SEARCHED_ENTRIES, len(self._keys))
+        return next((at for at in range(first, last) if self._keys[at] == key), None)
+
+    def _go_on_after(self, told: int) -> None:
+        """What comes next is what came after the remembered entry, unless that was the last."""
+        self._replay = told + 1 if told + 1 < len(self._keys) else None
 
     def _timestamp(self, stamp: re.Match[bytes]) -> int:
         second, fraction, zone = stamp.groups()

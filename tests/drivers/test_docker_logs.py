@@ -199,8 +199,18 @@ def test_memory_is_bounded_without_any_newline() -> None:
         reader.feed(frame)
         longest = max(longest, *(len(partial.bytes) for partial in reader._partial.values()))
     assert longest <= 64 * 1024
-    assert len(reader._recent) <= REMEMBERED_ENTRIES
-    assert len(reader._seen) <= REMEMBERED_ENTRIES
+
+
+def test_a_whole_file_may_be_told_again_and_memory_is_bounded() -> None:
+    count = REMEMBERED_ENTRIES
+    frames = [Entry(Stream.STDOUT, at(number), b"%d\n" % number).frame() for number in range(3 * count)]
+    reader = LogReader(LogCursor())
+    told = len(reader.feed(b"".join(frames[: 2 * count])))
+    told += len(reader.feed(b"".join(frames[count // 2 : 2 * count])))
+    told += len(reader.feed(b"".join(frames[2 * count :])))
+    told += len(reader.feed(b"".join(frames[2 * count :])))
+    assert told == 3 * count
+    assert len(reader._keys) == len(reader._tops) <= 2 * REMEMBERED_ENTRIES
 
 
 def test_a_progress_bar_shows_what_it_showed_last() -> None:
