@@ -19,7 +19,6 @@ from managedd.model.executions import ENDED, EndCause, Phase
 from managedd.model.states import StateType
 from managedd.store import executions, flow_runs
 from tests.engine.world import World, job_of, quick_settings, spec_of
-from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -331,102 +330,6 @@ async def test_a_container_that_cannot_be_killed(world: World) -> None:
         assert world.calls("stop") == supervision.STOP_TRIES
         world.engine.finish(execution.id, 137)
         assert (await finished(world, execution)).end_cause is EndCause.CANCEL
-
-
-# --- time ------------------------------------------------------------------------------------------------------------------
-
-
-class Signals(FakeDriver):
-    """Writes down which state the run had when it was signalled."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.engine)
-        self._world = world
-        self.states: list[StateType] = []
-
-    async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
-        execution = await self._world.read(lambda tx: executions.get(tx, str(handle.data["execution_id"])))
-        assert execution is not None
-        self.states.append((await self._world.state(execution.flow_run_id)).type)
-        await super().stop(handle, grace_seconds=grace_seconds)
-
-
-async def test_the_time_limit(world: World) -> None:
-    """The cause is committed before the first signal, and nothing the process says afterwards replaces it."""
-    driver = Signals(world)
-    plan(world, replace(FOREVER, sigterm_seconds=0.15))
-    async with world.daemon(driver=driver) as daemon:
-        execution = await world.claimed()
-        await world.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 1}))
-        daemon.fleet.start(execution)
-        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
-        await world.propose(execution.flow_run_id, RUNNING)
-        await world.until_state(execution.flow_run_id, CRASHED, 5)
-        refused = await world.propose(execution.flow_run_id, COMPLETED, data={"type": "reference"})
-        ended = await finished(world, execution)
-    assert driver.states == [CRASHED]
-    assert not refused.created and refused.status.value == "REJECT"
-    state = await world.state(execution.flow_run_id)
-    assert state.type is CRASHED and "Time limit reached" in str(state.message)
-    assert (ended.end_cause, ended.stop_reason, ended.end_message) == (EndCause.TIME, EndCause.TIME, state.message)
-    assert await world.log_lines(execution.flow_run_id, "managedd") == [
-        "Pulling image image",
-        "Pulled image image",
-        "Starting the run's container from image image",
-        state.message,
-    ]
-
-
-async def test_an_end_in_the_moment_of_the_time_limit_is_not_relabelled(world: World) -> None:
-    async with world.daemon() as daemon:
-        plan(world, FOREVER)
-        execution = await world.claimed()
-        await world.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 1}))
-        daemon.fleet.start(execution)
-        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
-        await world.propose(execution.flow_run_id, RUNNING)
-        await world.propose(execution.flow_run_id, COMPLETED)
-        ended = await finished(world, execution, 5)
-    assert (ended.end_cause, ended.stop_reason, ended.end_message) == (EndCause.COMPLETED, None, None)
-    assert (await world.state(execution.flow_run_id)).type is COMPLETED
-
-
-@pytest.mark.parametrize("when", ["pulling", "starting"])
-async def test_the_pending_deadline(world: World, when: str) -> None:
-    world.settings = quick_settings(pending_deadline_seconds=0.5)
-    plan(world, FakeRun(pull_seconds=60) if when == "pulling" else FOREVER)
-    async with world.daemon() as daemon:
-        execution = await world.claimed()
-        daemon.fleet.start(execution)
-        ended = await finished(world, execution, 5)
-    state = await world.state(execution.flow_run_id)
-    assert state.type is CRASHED and "made no progress" in str(state.message)
-    assert ended.end_cause is EndCause.PENDING_DEADLINE
-
-
-@pytest.mark.parametrize("set_by_seconds", [-3600, 7200])
-async def test_a_wall_clock_that_is_set_ends_no_run_and_spares_none(still: World, set_by_seconds: int) -> None:
-    clock = still.clock
-    assert isinstance(clock, ManualClock)
-    plan(still, FOREVER)
-    async with still.daemon() as daemon:
-        execution = await still.claimed()
-        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 60}))
-        daemon.fleet.start(execution)
-        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
-        await still.until_called("stats", execution.id)
-        await still.propose(execution.flow_run_id, RUNNING)
-        await anyio.sleep(0.1)
-        clock.set_wall(set_by_seconds)
-        await still.propose(execution.flow_run_id, PAUSED, details={"pause_reschedule": False})
-        await anyio.sleep(0.2)
-        assert (await still.state(execution.flow_run_id)).type is PAUSED
-        clock.advance(61)
-        await still.propose(execution.flow_run_id, RUNNING)
-        state = await still.until_state(execution.flow_run_id, CRASHED)
-        assert "Time limit" in str(state.message)
-        clock.advance(61)
-        await finished(still, execution)
 
 
 # --- an engine or a job that refuses -------------------------------------------------------------------------------------------
