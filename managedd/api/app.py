@@ -5,17 +5,18 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from aiohttp import web
 
-from managedd import __version__, ids
-from managedd.api import errors
-from managedd.api.auth import Listener, authenticate, credential
+from managedd import ids
+from managedd.api import browser, errors
+from managedd.api.auth import Listener, authenticate, credential, may_enter
 from managedd.api.context import Actor, Context, Reply, Services
+from managedd.api.openapi import ServedDocument
 from managedd.api.operation import InvalidRequest, Operation
 from managedd.api.routing import MethodNotAllowed, Router
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
-from managedd.store import workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,8 @@ PREFIX = "/api"
 WEBSOCKET = "WS"
 """The method name of operations that are websockets."""
 MAX_VERSION_PARTS = 3
+THREAD_BYTES = 256 * 1024
+"""Larger bodies are validated on a thread: it takes tens of milliseconds, which others would wait for."""
 
 
 class Api:
@@ -35,7 +38,9 @@ class Api:
 
     def __init__(self, services: Services, operations: Iterable[Operation], listener: Listener) -> None:
         self._services = services
-        self._router = Router(operations)
+        listed = tuple(operations)
+        self._router = Router(listed)
+        self._document = ServedDocument(listed, services.threads)
         self._listener = listener
 
     def application(self) -> web.Application:
@@ -83,10 +88,12 @@ class Api:
         if matched is None:
             return errors.problem(404, "Not Found")
         operation, path_values = matched
-        if not self._services.ready and not operation.public:
+        if not self._services.ready and not operation.early:
             return self._maintenance()
         _check_api_version(request)
-        actor = await self._actor(request, operation, workspace)
+        if self._is_open:
+            browser.check(request, self._services.settings.server.host)
+        actor = await self._actor(request, operation, account, workspace)
         context = Context(
             services=self._services,
             workspace=workspace,
@@ -95,6 +102,7 @@ class Api:
             listener=self._listener,
             headers=request.headers,
             request=request,
+            document=self._document,
         )
         if method == WEBSOCKET:
             response: web.StreamResponse = await operation.handler(
@@ -102,14 +110,25 @@ class Api:
             )
             return response
         body = await request.read() if request.can_read_body else b""
-        return _respond(operation, await operation.handler(context, **operation.bind(path_values, request.query, body)))
+        arguments = await self._bind(operation, path_values, request.query, body)
+        return _respond(operation, await operation.handler(context, **arguments))
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether whoever reaches the port may do everything."""
+        return self._listener is Listener.CLIENTS and self._services.settings.server.auth_string is None
+
+    async def _bind(self, operation: Operation, path: dict[str, str], query: Any, body: bytes) -> dict[str, Any]:
+        if len(body) <= THREAD_BYTES:
+            return operation.bind(path, query, body)
+        return await anyio.to_thread.run_sync(operation.bind, path, query, body, limiter=self._services.threads)
 
     def _maintenance(self) -> web.Response:
         """Clients wait without counting retries while this header is there (contract: retries of a restarting server)."""
         word = "stopping" if self._services.stopping else "starting"
         return errors.problem(503, f"managedd is {word}", headers={"Retry-After": "1", "Prefect-Maintenance": "true"})
 
-    async def _actor(self, request: web.Request, operation: Operation, workspace: str) -> Actor:
+    async def _actor(self, request: web.Request, operation: Operation, account: str, workspace: str) -> Actor:
         if operation.public and self._listener is not Listener.RUNS:
             return Actor(kind="anonymous")
         key = credential(request.headers)
@@ -118,18 +137,10 @@ class Api:
         actor = await authenticate(self._services, self._listener, key)
         if actor is None:
             raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
-        if actor.workspace_id is None:
-            await self._check_workspace(workspace)
-        elif actor.workspace_id != workspace:
-            raise ManagedError(ErrorCode.NOT_FOUND, "Not Found")
-        return actor
-
-    async def _check_workspace(self, workspace: str) -> None:
-        """Who may enter any workspace is told when there is no such one; the default one always is."""
-        if workspace == ids.DEFAULT_WORKSPACE_ID:
-            return
-        if await self._services.db.read(lambda tx: workspaces.get(tx, workspace)) is None:
+        if not await may_enter(self._services, actor, account, workspace):
+            # The same words whether it is not there or not theirs.
             raise ManagedError(ErrorCode.NOT_FOUND, f"Workspace {workspace!r} not found")
+        return actor
 
 
 ANONYMOUS = Actor(kind="anonymous")
@@ -175,6 +186,3 @@ def _respond(operation: Operation, result: Any) -> web.StreamResponse:
     if operation.status == 204:
         return web.Response(status=204)
     return errors.json_response(result, operation.status)
-
-
-SERVER_HEADER = f"managedd/{__version__}"

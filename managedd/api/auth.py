@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from managedd.api.context import Actor
-from managedd.store import executions
+from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
+from managedd.store import executions, workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,5 +79,19 @@ async def _run(services: Services, key: str | None) -> Actor | None:
     if found is None:
         return None
     return Actor(
-        kind="run", workspace_id=found.workspace_id, flow_run_id=found.flow_run_id, execution_id=found.execution_id
+        kind="run",
+        workspace_id=found.workspace_id,
+        account_id=found.account_id,
+        flow_run_id=found.flow_run_id,
+        execution_id=found.execution_id,
     )
+
+
+async def may_enter(services: Services, actor: Actor, account: str, workspace: str) -> bool:
+    """Whether the account has that workspace, and the actor may enter it."""
+    if actor.workspace_id is not None:
+        return (actor.account_id, actor.workspace_id) == (account, workspace)
+    if workspace == DEFAULT_WORKSPACE_ID:
+        return account == DEFAULT_ACCOUNT_ID
+    found = await services.db.read(lambda tx: workspaces.get(tx, workspace))
+    return found is not None and found.account_id == account

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import anyio
+
 from managedd.api.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from managedd.api.auth import Listener
+    from managedd.api.openapi import ServedDocument
     from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.config import Settings
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+THREADS = 2
 READ_SECONDS: Final = 20.0
 """How long a client's query may take, so that a few of them can't keep the others out for long."""
 
@@ -32,6 +36,8 @@ class Actor:
     """`operator` (the local socket or an open loopback listener), `client` or `run`."""
     workspace_id: str | None = None
     """The only workspace it may enter; None: any."""
+    account_id: str | None = None
+    """That workspace's account."""
     flow_run_id: str | None = None
     """A run's key is for this run and its descendants."""
     execution_id: str | None = None
@@ -53,6 +59,8 @@ class Services:
     """What the daemon knows about itself and shows: driver, versions, listeners."""
     sockets: Sockets = field(default_factory=Sockets)
     """Every open websocket, so that the daemon can close them when it stops."""
+    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
+    """For work that would keep the loop from everybody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,7 @@ class Context:
     """Where the request came in; a websocket's auth message is checked against it."""
     headers: Mapping[str, str]
     request: web.Request
+    document: ServedDocument
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import orjson
 
-from managedd.api.auth import authenticate
+from managedd.api.auth import authenticate, may_enter
 from managedd.api.sockets import POLICY_VIOLATION, PROTOCOL_ERROR, Closed
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ async def admit(ctx: Context, socket: Socket) -> Actor:
     actor = await _by_message(ctx, socket, known) if by_message else known
     if actor is None:
         raise Closed(POLICY_VIOLATION, "Unauthorized")
-    if actor.workspace_id is not None and actor.workspace_id != ctx.workspace:
+    if not await may_enter(ctx.services, actor, ctx.account, ctx.workspace):
         raise Closed(POLICY_VIOLATION, "Not Found")
+    socket.execution_id = actor.execution_id
+    socket.admitted.set()
     if by_message:
         await socket.send(_WELCOME)
     return actor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import orjson
 from pydantic import TypeAdapter
 
 from managedd import __version__
@@ -38,6 +40,25 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         "paths": _tidy(paths),
         "components": {"schemas": schemas},
     }
+
+
+class ServedDocument:
+    """The document of `operations` as bytes, made once, by whoever asks first."""
+
+    def __init__(self, operations: Iterable[Operation], threads: anyio.CapacityLimiter) -> None:
+        self._operations = tuple(operations)
+        self._threads = threads
+        self._bytes: bytes | None = None
+
+    async def read(self) -> bytes:
+        """The document."""
+        if self._bytes is None:
+            # The better part of a second, which the loop does not have.
+            self._bytes = await anyio.to_thread.run_sync(self._make, limiter=self._threads)
+        return self._bytes
+
+    def _make(self) -> bytes:
+        return orjson.dumps(document(self._operations))
 
 
 def _adapters(operations: list[Operation]) -> dict[Any, tuple[Any, TypeAdapter[Any]]]:

@@ -72,6 +72,8 @@ class Operation:
     body_required: bool = False
     public: bool = False
     """Answered without a credential."""
+    early: bool = False
+    """Answered also before the daemon is ready, and while it stops."""
     scoped: bool = True
     """Whether it is also served below /accounts/…/workspaces/…."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -156,6 +158,7 @@ def operation(
     returns: Any = None,
     status: int = 200,
     public: bool = False,
+    early: bool = False,
     scoped: bool = True,
     extra: Mapping[str, Any] | None = None,
 ) -> Callable[[H], H]:
@@ -165,7 +168,7 @@ def operation(
         doc = inspect.getdoc(handler) or ""
         summary, _, description = doc.partition("\n")
         declared = {
-            "method": method, "path": path, "tag": tag, "returns": returns, "status": status, "public": public, "scoped": scoped,
+            "method": method, "path": path, "tag": tag, "returns": returns, "status": status, "public": public, "early": early, "scoped": scoped,
             "extra": extra or {}, "summary": summary, "description": description.strip(),
         }  # fmt: skip
         handler.__operation__ = declared  # type: ignore[attr-defined]

@@ -6,17 +6,19 @@ nothing is queued for one: what it has not read yet is in the store, behind its 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from aiohttp import WSMsgType, web
 
+from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
+from managedd.store import executions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from aiohttp import WSMessage
 
@@ -38,6 +40,9 @@ INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 """The code after which Prefect's clients connect again; after 1000 and 1001 the observers inside runs give up for good."""
 _REASON_MAX_BYTES: Final = 123
+_STOPPING: Final = "managedd is stopping"
+KEY_CHECK_SECONDS: Final = 60.0
+"""The safety net under the wake-ups that tell of executions' ends."""
 
 
 class Gone(Exception):
@@ -61,7 +66,15 @@ class Socket:
         self._request = request
         self.scope = anyio.CancelScope()
         """Everything that serves this socket runs in it."""
-        self.stop_code = SERVICE_RESTART
+        self.stop_code, self.stop_reason = SERVICE_RESTART, _STOPPING
+        self.execution_id: str | None = None
+        """Whose key opened it, once it is known."""
+        self.admitted = anyio.Event()
+
+    def stop(self, code: int, reason: str) -> None:
+        """What serves the socket ends, having stored what it took in, and then the socket is closed."""
+        self.stop_code, self.stop_reason = code, reason
+        self.scope.cancel()
 
     @property
     def speaks_prefect(self) -> bool:
@@ -135,7 +148,7 @@ class Sockets:
         """The socket is ended by `close_all` for as long as the block lasts."""
         self._open.add(socket)
         if self._stop_code is not None:
-            self._stop(socket, self._stop_code)
+            socket.stop(self._stop_code, _STOPPING)
         try:
             yield
         finally:
@@ -147,16 +160,11 @@ class Sockets:
         """What open sockets had received is stored and each is closed with `code`; later ones are closed at once."""
         self._stop_code = code
         for socket in self._open:
-            self._stop(socket, code)
+            socket.stop(code, _STOPPING)
         if self._open:
             self._empty = anyio.Event()
             with anyio.move_on_after(timeout_seconds):
                 await self._empty.wait()
-
-    @staticmethod
-    def _stop(socket: Socket, code: int) -> None:
-        socket.stop_code = code
-        socket.scope.cancel()
 
 
 async def serve(ctx: Context, body: Callable[[Socket], Awaitable[None]]) -> web.WebSocketResponse:
@@ -175,7 +183,7 @@ async def serve(ctx: Context, body: Callable[[Socket], Awaitable[None]]) -> web.
     await ws.prepare(ctx.request)
     socket = Socket(ws, ctx.request)
     with ctx.services.sockets.registered(socket):
-        code, reason = await _ending(socket, body)
+        code, reason = await _ending(socket, lambda socket: _while_key_lives(ctx, socket, body))
         await socket.close(code, reason)
     return ws
 
@@ -196,13 +204,42 @@ async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> 
     except Exception as error:
         log.error("socket.failed", exc_info=error)
         return INTERNAL_ERROR, "Internal Server Error"
-    return (socket.stop_code, "managedd is stopping") if socket.scope.cancelled_caught else (NORMAL, "")
+    return (socket.stop_code, socket.stop_reason) if socket.scope.cancelled_caught else (NORMAL, "")
+
+
+async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:
+    """`body` ended, or it was stopped because the execution did whose key opened the socket."""
+
+    async def watch() -> None:
+        with ctx.services.bus.subscribe(Topic.EXECUTIONS) as woken:
+            await socket.admitted.wait()
+            owner = socket.execution_id
+            while owner is not None:
+                if not await ctx.services.db.read(lambda tx: executions.is_open(tx, owner)):
+                    socket.stop(POLICY_VIOLATION, "the run's key has ended")
+                    return
+                await woken.wait(KEY_CHECK_SECONDS)
+
+    await _beside(watch, lambda: body(socket))
+
+
+async def _beside(companion: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[None]]) -> None:
+    """`work` ended, and so did `companion`; what `work` raised is raised as it is, not in a group."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(companion)
+        try:
+            await work()
+        except Exception as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def while_listening(socket: Socket, work: Callable[[], Awaitable[None]]) -> None:
     """`work` ended, or the client went; pings were answered meanwhile and whatever else the client said was ignored."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
+    with anyio.CancelScope() as scope:
 
         async def listen() -> None:
             try:
@@ -211,16 +248,7 @@ async def while_listening(socket: Socket, work: Callable[[], Awaitable[None]]) -
                     if message.type is WSMsgType.PING:
                         await socket.pong(message.data)
             except Gone:
-                tasks.cancel_scope.cancel()
+                scope.cancel()
 
-        tasks.start_soon(listen, name="socket listener")
-        try:
-            await work()
-        except Gone:
-            pass
-        except Exception as error:
-            # Carried out by hand: the task group would wrap it.
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        with suppress(Gone):
+            await _beside(listen, work)

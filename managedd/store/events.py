@@ -158,12 +158,14 @@ def head(tx: Tx) -> int:
 
 
 def before(tx: Tx, since_us: int) -> int:
-    """The position behind which every event lies that was received since then.
+    """The position behind which every event of this workspace lies that occurred, and was received, since then.
 
-    Asked of our own clock, not of the senders': one event dated ahead would otherwise make every reader begin at it, however old it is.
+    Our own clock is asked too: else one event dated ahead would make every reader begin at it, however long ago it came.
     """
     first: int | None = tx.scalar(
-        "SELECT position FROM events WHERE received >= ? ORDER BY received, position LIMIT 1", (since_us - SLACK_US,)
+        "SELECT position FROM events INDEXED BY events_received WHERE received >= ? AND occurred >= ? AND workspace_id = ? "
+        "ORDER BY received, position LIMIT 1",
+        (since_us - SLACK_US, since_us, tx.workspace),
     )
     return head(tx) if first is None else first - 1
 

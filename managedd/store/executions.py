@@ -30,6 +30,7 @@ class KeyOwner:
     execution_id: str
     flow_run_id: str
     workspace_id: str
+    account_id: str
 
 
 def _load(row: Row) -> Execution:
@@ -124,6 +125,11 @@ def live_of_run(tx: Tx, flow_run_id: str) -> Execution | None:
     return None if row is None else _load(row)
 
 
+def is_open(tx: Tx, execution_id: str) -> bool:
+    """Whether the execution has not ended."""
+    return bool(tx.scalar("SELECT phase NOT IN ('FINALIZED', 'LOST') FROM executions WHERE id = ?", (execution_id,)))
+
+
 def advance(
     tx: Tx, execution_id: str, from_: Iterable[Phase], to: Phase, changes: Mapping[str, Any] | None = None
 ) -> Execution | None:
@@ -178,10 +184,11 @@ def abandon(tx: Tx, flow_run_id: str) -> None:
 def by_key_hash(tx: Tx, hashed: str) -> KeyOwner | None:
     """Whose key has that hash, while its execution has not ended."""
     row = tx.one(
-        "SELECT id, flow_run_id, workspace_id FROM executions WHERE key_hash = ? AND phase NOT IN ('FINALIZED', 'LOST')",
+        "SELECT e.id AS execution_id, e.flow_run_id, e.workspace_id, w.account_id FROM executions AS e "
+        "JOIN workspaces AS w ON w.id = e.workspace_id WHERE e.key_hash = ? AND e.phase NOT IN ('FINALIZED', 'LOST')",
         (hashed,),
     )
-    return None if row is None else KeyOwner(execution_id=row[0], flow_run_id=row[1], workspace_id=row[2])
+    return None if row is None else KeyOwner(**dict(row))
 
 
 def _encode(changes: Mapping[str, Any]) -> dict[str, Any]:

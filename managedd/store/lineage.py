@@ -24,6 +24,18 @@ WITH RECURSIVE above(id) AS (
 )
 SELECT 1 FROM above WHERE id = ?
 """
+_FOREIGN = """
+WITH RECURSIVE above(asked, id) AS (
+    SELECT flow_runs.id, flow_runs.id FROM json_each(:asked) AS given
+    JOIN flow_runs ON flow_runs.id = given.value AND flow_runs.workspace_id = :workspace
+    UNION
+    SELECT above.asked, task_runs.flow_run_id FROM above
+    JOIN flow_runs ON flow_runs.id = above.id
+    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id
+    WHERE task_runs.flow_run_id IS NOT NULL
+)
+SELECT value FROM json_each(:asked) WHERE value <> :of AND value NOT IN (SELECT asked FROM above WHERE id = :of) LIMIT 1
+"""
 # UNION, not UNION ALL: a circle of parents, which only broken data has, ends too.
 
 
@@ -33,8 +45,10 @@ def is_descendant(tx: Tx, run_id: str, of: str) -> bool:
 
 
 def first_foreign(tx: Tx, run_ids: Iterable[str], of: str) -> str | None:
-    """The first of `run_ids` that is neither `of` nor below it, or None."""
-    return next((run_id for run_id in run_ids if not is_descendant(tx, run_id, of)), None)
+    """One of `run_ids` that is neither `of` nor below it, or None."""
+    asked = orjson.dumps(list(run_ids)).decode()
+    found: str | None = tx.scalar(_FOREIGN, {"asked": asked, "workspace": tx.workspace, "of": of})
+    return found
 
 
 _SURROUNDINGS = """

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from managedd.wire.sorting import LogSort
 
 
+MAX_BACKFILL_US = 3_600_000_000
+"""How far back a tail of a whole workspace begins at most."""
+SLACK_US = 60_000_000
+"""How far a line's time may be ahead of our clock."""
+
+
 def append(tx: Tx, records: Iterable[LogRecord]) -> None:
     """The lines are stored, in their order; null characters, which no reader wants, are left out."""
     tx.executemany(
@@ -71,21 +77,25 @@ def head(tx: Tx) -> int:
 
 
 def before(tx: Tx, filter_: LogFilter) -> int:
-    """The id behind which every line lies that `filter_` admits; without an `after_` that is the newest: only what comes."""
+    """The id behind which the lines lie that `filter_` admits; without an `after_` that is the newest: only what comes.
+
+    What is dated ahead of our clock does not count, and without a run no more than the last hour does: the way from there to the newest
+    line is walked, for every reader.
+    """
     if filter_.timestamp is None or filter_.timestamp.after_ is None:
         return head(tx)
-    since_us = to_us(filter_.timestamp.after_)
+    since_us, until_us = to_us(filter_.timestamp.after_), tx.now + SLACK_US
     runs = None if filter_.flow_run_id is None else filter_.flow_run_id.any_
     if runs is None:
         first = tx.scalar(
-            "SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE workspace_id = ? AND timestamp >= ?",
-            (tx.workspace, since_us),
+            "SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE workspace_id = ? AND timestamp BETWEEN ? AND ?",
+            (tx.workspace, max(since_us, tx.now - MAX_BACKFILL_US), until_us),
         )
     else:
         first = tx.scalar(
             "SELECT min(id) FROM logs INDEXED BY logs_flow_run "
-            "WHERE flow_run_id IN (SELECT value FROM json_each(?)) AND timestamp >= ?",
-            (orjson.dumps(runs).decode(), since_us),
+            "WHERE flow_run_id IN (SELECT value FROM json_each(?)) AND timestamp BETWEEN ? AND ?",
+            (orjson.dumps(runs).decode(), since_us, until_us),
         )
     return head(tx) if first is None else first - 1
 
@@ -179,12 +189,3 @@ def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
         "WHERE flow_run_id IS NULL AND timestamp < ? LIMIT ?)",
         (moment_us, limit),
     ).rowcount
-
-
-def next_run(tx: Tx, after: str) -> str | None:
-    """The first flow run id beyond `after` that has lines, of whatever workspace: "" to begin, None at the end.
-
-    For the janitor, which walks the runs that have lines to find those that are gone.
-    """
-    found: str | None = tx.scalar("SELECT min(flow_run_id) FROM logs WHERE flow_run_id > ?", (after,))
-    return found

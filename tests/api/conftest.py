@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
 
 from managedd import ids
 from managedd.api.app import Api
@@ -20,6 +19,10 @@ from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -73,6 +76,16 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
 
 @pytest.fixture
 async def api(services: Services) -> AsyncIterator[ApiClient]:
+    application = Api(services, all_operations(), Listener.CLIENTS).application()
+    async with TestClient(TestServer(application)) as http:
+        yield ApiClient(http=http, services=services)
+
+
+@pytest.fixture
+async def closed(services: Services) -> AsyncIterator[ApiClient]:
+    """The API of a daemon that has an auth string, without a credential."""
+    server = services.settings.server.model_copy(update={"auth_string": SecretStr("admin:secret")})
+    services.settings = services.settings.model_copy(update={"server": server})
     application = Api(services, all_operations(), Listener.CLIENTS).application()
     async with TestClient(TestServer(application)) as http:
         yield ApiClient(http=http, services=services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
+from managedd.api.operation import Operation
 from managedd.api.surface import all_operations
 from managedd.store import executions, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
@@ -107,3 +109,15 @@ async def test_a_run_writes_only_to_its_own_log_and_its_childrens(api: ApiClient
         assert (await within.post("/logs/", [a_line(ids.new_id())], headers=headers))[0] == 403
         assert (await within.post("/logs/", [a_line(run)]))[0] == 401
     assert len(await read(api)) == 3
+
+
+async def test_a_large_body_does_not_keep_the_others_waiting(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is validated on another thread than the loop's."""
+    threads: list[int] = []
+    bind = Operation.bind
+
+    def noting(*args: Any) -> dict[str, Any]:
+        threads.append(threading.get_ident())
+        return bind(*args)
+
+    monkeypatch.setattr(Operation, "bind", noting)

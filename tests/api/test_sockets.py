@@ -277,6 +277,35 @@ async def test_a_runs_key_opens_only_its_own_workspace(api: ApiClient, other: Ap
     assert len(await stored_ids(api)) == 1
 
 
+@pytest.mark.parametrize("path", ["/events/in", "/events/out"])
+async def test_a_runs_socket_ends_with_its_key(api: ApiClient, services: Services, path: str) -> None:
+    run = await a_run(api)
+    key = "managedd-run:secret"
+
+    def execution(tx: Any) -> str:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+        return made.id
+
+    id_ = await services.db.write(execution, workspace=ids.DEFAULT_WORKSPACE_ID)
+
+    async def enter(to: Phase, *from_: Phase) -> None:
+        moved = await services.db.write(lambda tx: executions.advance(tx, id_, from_, to))
+        assert moved is not None
+
+    async with TestClient(TestServer(Api(services, all_operations(), Listener.RUNS).application())) as http:
+        async with connected(replace(api, http=http), path, token=key) as client:
+            await enter(Phase.CREATED, Phase.CLAIMED)
+            assert await client.silent()
+            await client.send(the_filter(event={"name": ["nothing"]}) if path == "/events/out" else an_event())
+            await client.ping()
+            await enter(Phase.LOST, Phase.CREATED)
+            assert await client.closed() == (1008, "the run's key has ended")
+            assert len(await stored_ids(api)) == (path == "/events/in")
+    async with connected(api, path) as client:
+        await client.ping()
+
+
 async def test_plain_requests_are_told_the_method(api: ApiClient) -> None:
     assert (await api.get("/events/in"))[0] == 405
 
@@ -532,8 +561,9 @@ async def test_a_client_that_takes_nothing_is_dropped_and_holds_up_nobody(
         await until_open(api, 2)
         big = [an_event(payload={"text": "x" * 100_000}) for _ in range(200)]
         for start in range(0, len(big), 5):
-            await post(api, *big[start : start + 5])
-        assert [await next_event(quick) for _ in big] == [event["id"] for event in big]
+            batch = big[start : start + 5]
+            await post(api, *batch)
+            assert [await next_event(quick) for _ in batch] == [event["id"] for event in batch]
         await until_open(api, 1)
         await quick.ping()
 

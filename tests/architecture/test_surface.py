@@ -64,9 +64,10 @@ def test_every_operation_says_what_it_does(operations: list[Operation]) -> None:
     assert [operation.id for operation in operations if not operation.summary] == []
 
 
-def test_only_health_is_public(operations: list[Operation]) -> None:
+def test_only_health_and_readiness_are_public(operations: list[Operation]) -> None:
     """Whoever adds a public operation decides it here too."""
-    assert {operation.path for operation in operations if operation.public} == {"/health"}
+    assert {operation.path for operation in operations if operation.public} == {"/health", "/ready"}
+    assert {operation.path for operation in operations if operation.early} == {"/health"}
 
 
 def test_the_document_is_valid(operations: list[Operation]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,8 @@ def test_workspaces_keep_their_own_events(store: SyncStore) -> None:
     store.write(lambda tx: events.insert(tx, [event(2)]), OTHER_WORKSPACE)
     assert found(store, wanted()) == [event(1).id]
     assert followed(store, wanted()) == [event(1).id]
-    assert [workspace for _, workspace, _ in store.read(lambda tx: events.read_after(tx, 1, 10))] == [
-        OTHER_WORKSPACE
-    ] * 2
+    whose = store.read(lambda tx: [row[0] for row in tx.all("SELECT workspace_id FROM events WHERE position > 1")])
+    assert whose == [OTHER_WORKSPACE] * 2
 
 
 def test_what_is_read_is_what_came_in(store: SyncStore) -> None:
@@ -116,7 +116,7 @@ def test_what_is_read_is_what_came_in(store: SyncStore) -> None:
     )
     assert read.related == list(sent.related)
     assert to_us(read.occurred) == sent.occurred_us
-    ((_, _, loaded),) = store.read(lambda tx: events.read_after(tx, 0, 10))
+    (loaded,) = store.read(lambda tx: events.of_resource(tx, "thing.1"))
     assert (loaded.resource, list(loaded.related), loaded.payload) == (sent.resource, list(sent.related), sent.payload)
 
 
@@ -409,3 +409,19 @@ def test_retention_takes_the_oldest_first_and_what_they_involved(store: SyncStor
     assert store.write(lambda tx: events.delete_received_before(tx, tx.now + 1, 2)) == 2
     assert found(store, wanted(order="ASC")) == [event(n).id for n in (2, 3, 4)]
     assert store.read(lambda tx: tx.scalar("SELECT count(*) FROM event_related")) == 6
+
+
+def test_one_event_dated_ahead_does_not_make_tails_begin_at_it(store: SyncStore) -> None:
+    ahead = replace(event(0), occurred_us=store.read(lambda tx: tx.now) + 10**15)
+    store.write(lambda tx: events.insert(tx, [ahead]))
+    store.write(lambda tx: tx.execute("UPDATE events SET received = received - 3600000000"))
+    now_us = store.read(lambda tx: tx.now)
+    recent = [replace(event(n), occurred_us=now_us) for n in (1, 2)]
+    store.write(lambda tx: events.insert(tx, recent))
+    assert store.read(lambda tx: events.before(tx, now_us - 60_000_000)) == 1
+    assert store.read(lambda tx: events.before(tx, now_us + 60_000_000)) == 3
+    assert "events_received (received>?)" in store.plan(
+        "SELECT position FROM events INDEXED BY events_received WHERE received >= 1 AND occurred >= 1 AND workspace_id = 'w' "
+        "ORDER BY received, position LIMIT 1",
+        [],
+    )

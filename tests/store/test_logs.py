@@ -132,8 +132,10 @@ def test_workspaces_keep_their_own_lines(store: SyncStore) -> None:
 
 
 def test_a_tail_begins_where_its_filter_says(store: SyncStore) -> None:
-    append(store, line(1), line(2, flow_run_id=RUN_2), line(3))
-    before = {"after_": iso(BASE_US + 2)}
+    base_us = store.read(lambda tx: tx.now) - 1_000_000
+    texts = ((1, RUN), (2, RUN_2), (3, RUN))
+    append(store, *(line(n, timestamp_us=base_us + n, flow_run_id=run) for n, run in texts))
+    before = {"after_": iso(base_us + 2)}
 
     def start(**filter_: Any) -> int:
         return store.read(lambda tx: logs.before(tx, LogFilter.model_validate(filter_)))
@@ -142,9 +144,22 @@ def test_a_tail_begins_where_its_filter_says(store: SyncStore) -> None:
     assert start(timestamp=before) == 1
     assert start(timestamp=before, flow_run_id={"any_": [RUN]}) == 2
     assert start(timestamp=before, flow_run_id={"any_": [RUN, RUN_2]}) == 1
-    assert start(timestamp={"after_": iso(BASE_US + 9)}) == 3
+    assert start(timestamp={"after_": iso(base_us + 9)}) == 3
     of_run = {"flow_run_id": {"any_": [RUN]}, "timestamp": before}
     assert followed(store, of_run, start(**of_run)) == ["line 3"]
+
+
+def test_a_tail_begins_neither_at_what_is_dated_ahead_nor_hours_ago(store: SyncStore) -> None:
+    now_us = store.read(lambda tx: tx.now)
+    ahead, old, young = now_us + 10**15, now_us - 2 * logs.MAX_BACKFILL_US, now_us
+    append(store, *(line(n, timestamp_us=at_us) for n, at_us in enumerate((ahead, old, young))))
+
+    def start(**filter_: Any) -> int:
+        wanted = LogFilter.model_validate({"timestamp": {"after_": iso(old - 1)}, **filter_})
+        return store.read(lambda tx: logs.before(tx, wanted))
+
+    assert start() == 2
+    assert start(flow_run_id={"any_": [RUN]}) == 1
 
 
 def test_following_a_run_resumes_behind_any_line(store: SyncStore) -> None:
@@ -257,7 +272,13 @@ def test_descendants_of_any_depth(state: SyncStore) -> None:
     assert not below(grandchild, top, OTHER_WORKSPACE)
     assert not below(ids.new_id(), top)
     assert state.read(lambda tx: lineage.first_foreign(tx, [child, stranger, grandchild], top)) == stranger
-    assert state.read(lambda tx: lineage.first_foreign(tx, [child, grandchild], top)) is None
+    for own in ([], [top], [child, grandchild], [top, grandchild, grandchild]):
+        assert state.read(lambda tx, own=own: lineage.first_foreign(tx, own, top)) is None  # type: ignore[misc]
+    unknown = ids.new_id()
+    assert state.read(lambda tx: lineage.first_foreign(tx, [child, unknown], top)) == unknown
+    assert state.read(lambda tx: lineage.first_foreign(tx, [child], top), OTHER_WORKSPACE) == child
+    many = [top, child, grandchild, *(ids.new_id() for _ in range(2_000))]
+    assert state.read(lambda tx: lineage.first_foreign(tx, many, top)) in many[3:]
 
 
 def test_a_circle_of_parents_ends(state: SyncStore) -> None:
@@ -268,6 +289,7 @@ def test_a_circle_of_parents_ends(state: SyncStore) -> None:
         lambda tx: tx.execute("UPDATE flow_runs SET parent_task_run_id = ? WHERE id = ?", (loop, first)).rowcount
     )
     stranger = add_flow_run(state)
+    assert state.read(lambda tx: lineage.first_foreign(tx, [first, second], stranger)) in {first, second}
     assert state.read(lambda tx: lineage.is_descendant(tx, first, second))
     assert not state.read(lambda tx: lineage.is_descendant(tx, first, stranger))
 

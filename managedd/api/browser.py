@@ -1,0 +1,65 @@
+"""What keeps web pages out of a listener that asks nobody for a credential.
+
+Whoever opens a page lets its scripts send requests to 127.0.0.1. A browser tells on them: by the name in `Host` when a page's own name was
+pointed at us, by `Origin` when it knows that the page comes from elsewhere, and by the few content types that it sends without asking us
+first. Prefect's clients never look like that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from managedd.errors import forbidden
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_JSON = "application/json"
+_WAY_OUT = "set server.auth_string to let others in"
+
+
+def check(request: web.Request, server_host: str) -> None:
+    """The request does not come from a web page. Raises ManagedError(FORBIDDEN)."""
+    host = request.headers.get("Host", "").lower()
+    if host and not _is_own(_name(f"//{host}"), server_host):
+        raise forbidden(
+            f"This daemon answers to localhost and to the configured server.host, not to {host[:200]!r}; {_WAY_OUT}"
+        )
+    origin = request.headers.get("Origin")
+    if origin is not None and not _is_same(origin.lower(), host):
+        raise forbidden(f"A web page of {origin[:200]!r} may not use this daemon; {_WAY_OUT}")
+    if request.method in _WITH_BODY and request.can_read_body:
+        _check_type(request.headers.get("Content-Type", ""))
+
+
+def _check_type(content_type: str) -> None:
+    essence = content_type.partition(";")[0].strip().lower()
+    if essence != _JSON:
+        said = repr(essence[:200]) if essence else "unsaid"
+        raise forbidden(f"A body's Content-Type must be {_JSON}, this one's is {said}")
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _is_own(name: str | None, server_host: str) -> bool:
+    if name is None:
+        return False
+    if name in {"localhost", server_host.lower()}:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_same(origin: str, host: str) -> bool:
+    scheme, separator, place = origin.partition("://")
+    return bool(separator) and scheme in {"http", "https"} and place == host
