@@ -125,6 +125,10 @@ class ServerSection(Section):
     """`user:password` as PREFECT_API_AUTH_STRING; needed to listen on anything but loopback."""
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024 * 1024)
     max_frame_bytes: int = Field(4 * 1024 * 1024, ge=2 * 1024 * 1024)
+    max_connections: int = Field(1000, ge=16)
+    """On each listener."""
+    max_sockets: int = Field(500, ge=8)
+    """Websockets of one address, or of one run."""
     stop_seconds: PositiveSeconds = 10.0
     """How long open requests may take when the daemon stops."""
 
@@ -134,7 +138,8 @@ class StoreSection(Section):
 
     data_dir: AbsolutePath = Field(default_factory=default_data_dir)
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    readers: int = Field(3, ge=1, le=16)
+    readers: int = Field(4, ge=2, le=16)
+    """One of them is kept for the daemon itself."""
 
 
 class LogSection(Section):

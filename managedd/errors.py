@@ -28,6 +28,8 @@ class ErrorCode(StrEnum):
     """A body, frame or field beyond its bound (413)."""
     LOCKED = "locked"
     """No slot is free now; `retry_after_seconds` says when to ask again (423)."""
+    TOO_MANY = "too_many"
+    """This caller has too much under way: ask again (429 + Retry-After)."""
     UNAVAILABLE = "unavailable"
     """Starting, stopping, busy or overloaded: ask again (503 + Retry-After)."""
     CONFIG = "config"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from aiohttp import web
 
+from managedd.api.limits import bound_connections
 from managedd.errors import CannotListen, ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -27,16 +28,20 @@ class Door:
             access_log=None,
             handle_signals=False,
             shutdown_timeout=settings.stop_seconds,
+            # Also how long a connection's first request, and the head of each, may take to come.
             keepalive_timeout=75.0,
             max_line_size=16 * 1024,
             max_field_size=16 * 1024,
         )
+        self._max_connections = settings.max_connections
         self._site: web.BaseSite | None = None
         self.address: tuple[str, int] | None = None
 
     async def open(self) -> None:
         """The application is set up; nothing listens yet."""
         await self._runner.setup()
+        assert self._runner.server is not None
+        bound_connections(self._runner.server, self._max_connections)
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
         """It listens on `host` and the returned port (`port`, or a free one for 0). Raises CannotListen, or ManagedError(CONFIG) when it may not."""

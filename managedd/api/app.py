@@ -12,6 +12,7 @@ from managedd import ids
 from managedd.api import browser, errors
 from managedd.api.auth import Listener, authenticate, credential, may_enter
 from managedd.api.context import Actor, Context, Reply, Services
+from managedd.api.limits import Limits, read_body, source_of
 from managedd.api.openapi import ServedDocument
 from managedd.api.operation import InvalidRequest, Operation
 from managedd.api.routing import MethodNotAllowed, Router
@@ -40,6 +41,7 @@ class Api:
         self._services = services
         listed = tuple(operations)
         self._router = Router(listed)
+        self._limits = Limits(services.settings.server)
         self._document = ServedDocument(listed, services.threads)
         self._listener = listener
 
@@ -103,15 +105,23 @@ class Api:
             headers=request.headers,
             request=request,
             document=self._document,
+            limits=self._limits,
         )
         if method == WEBSOCKET:
             response: web.StreamResponse = await operation.handler(
                 context, **operation.bind(path_values, request.query, b"")
             )
             return response
-        body = await request.read() if request.can_read_body else b""
-        arguments = await self._bind(operation, path_values, request.query, body)
-        return _respond(operation, await operation.handler(context, **arguments))
+        if not request.can_read_body:
+            return await self._answer(operation, context, path_values, b"")
+        with self._limits.body(request, source_of(request, actor)):
+            return await self._answer(operation, context, path_values, await read_body(request))
+
+    async def _answer(
+        self, operation: Operation, ctx: Context, path: dict[str, str], body: bytes
+    ) -> web.StreamResponse:
+        arguments = await self._bind(operation, path, ctx.request.query, body)
+        return _respond(operation, await operation.handler(ctx, **arguments))
 
     @property
     def _is_open(self) -> bool:

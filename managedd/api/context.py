@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from managedd.api.auth import Listener
+    from managedd.api.limits import Limits
     from managedd.api.openapi import ServedDocument
     from managedd.bus import Bus
     from managedd.clock import Clock
@@ -76,6 +77,7 @@ class Context:
     headers: Mapping[str, str]
     request: web.Request
     document: ServedDocument
+    limits: Limits
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""

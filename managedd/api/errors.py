@@ -18,6 +18,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.CONFLICT: 409,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.LOCKED: 423,
+    ErrorCode.TOO_MANY: 429,
     ErrorCode.UNAVAILABLE: 503,
     ErrorCode.CONFIG: 500,
     ErrorCode.DRIVER: 503,
@@ -25,6 +26,8 @@ STATUS: dict[ErrorCode, int] = {
 }
 """Every code has a row (a test looks)."""
 
+PASSING = frozenset({ErrorCode.TOO_MANY, ErrorCode.UNAVAILABLE, ErrorCode.DRIVER})
+"""Codes whose answer says when to ask again."""
 HIDDEN = frozenset({ErrorCode.CONFIG, ErrorCode.INTERNAL})
 """Codes whose message is for the operator's log only."""
 
@@ -50,7 +53,7 @@ def problem(status: int, message: str, *, detail: Any = None, headers: dict[str,
 def from_error(error: ManagedError) -> web.Response:
     """The response of a failure that has a name."""
     headers = {}
-    if error.retry_after_seconds is not None or error.code in {ErrorCode.UNAVAILABLE, ErrorCode.DRIVER}:
+    if error.retry_after_seconds is not None or error.code in PASSING:
         headers["Retry-After"] = f"{error.retry_after_seconds or 1:g}"
     return problem(STATUS[error.code], error.message, detail=error.detail, headers=headers)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from aiohttp import WSMsgType, web
 
+from managedd.api.limits import source_of
 from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
@@ -39,6 +40,8 @@ POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 """The code after which Prefect's clients connect again; after 1000 and 1001 the observers inside runs give up for good."""
+TRY_AGAIN_LATER: Final = 1013
+_CLOSE_CODES: Final = {ErrorCode.UNAVAILABLE: SERVICE_RESTART, ErrorCode.TOO_MANY: TRY_AGAIN_LATER}
 _REASON_MAX_BYTES: Final = 123
 _STOPPING: Final = "managedd is stopping"
 KEY_CHECK_SECONDS: Final = 60.0
@@ -183,9 +186,14 @@ async def serve(ctx: Context, body: Callable[[Socket], Awaitable[None]]) -> web.
     await ws.prepare(ctx.request)
     socket = Socket(ws, ctx.request)
     with ctx.services.sockets.registered(socket):
-        code, reason = await _ending(socket, lambda socket: _while_key_lives(ctx, socket, body))
+        code, reason = await _ending(socket, lambda socket: _within_limits(ctx, socket, body))
         await socket.close(code, reason)
     return ws
+
+
+async def _within_limits(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:
+    with ctx.limits.socket(source_of(ctx.request, ctx.actor)):
+        await _while_key_lives(ctx, socket, body)
 
 
 async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> tuple[int, str]:
@@ -197,8 +205,8 @@ async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> 
     except Closed as end:
         return end.code, end.reason
     except ManagedError as error:
-        if error.code is ErrorCode.UNAVAILABLE:
-            return SERVICE_RESTART, error.message
+        if error.code in _CLOSE_CODES:
+            return _CLOSE_CODES[error.code], error.message
         log.warning("socket.refused", reason=error.message)
         return POLICY_VIOLATION, error.message
     except Exception as error:

@@ -121,3 +121,8 @@ async def test_a_large_body_does_not_keep_the_others_waiting(api: ApiClient, mon
         return bind(*args)
 
     monkeypatch.setattr(Operation, "bind", noting)
+    for size, elsewhere in ((1_000, False), (300_000, True)):
+        assert (await api.post("/logs/", [a_line(None, "x" * size)]))[0] == 201
+        assert (threads[-1] != threading.get_ident()) == elsewhere
+    status, _ = await api.post("/logs/", [a_line(None, "x" * 300_000, level="high")])
+    assert status == 422

@@ -7,6 +7,8 @@ from http import HTTPStatus
 from managedd.api.errors import HIDDEN, STATUS, from_error
 from managedd.errors import ErrorCode, ManagedError
 
+ASK_AGAIN = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
+
 
 def test_every_code_has_a_status() -> None:
     assert set(STATUS) == set(ErrorCode)
@@ -21,4 +23,4 @@ def test_what_is_hidden_is_a_fault_of_the_server() -> None:
 def test_whoever_may_ask_again_is_told_when() -> None:
     for code in ErrorCode:
         response = from_error(ManagedError(code, "x"))
-        assert ("Retry-After" in response.headers) == (STATUS[code] == HTTPStatus.SERVICE_UNAVAILABLE), code
+        assert ("Retry-After" in response.headers) == (STATUS[code] in ASK_AGAIN), code
