@@ -25,6 +25,7 @@ async def test_version_is_a_json_string_of_prefects_major(api: ApiClient) -> Non
 async def test_health_and_ready(api: ApiClient) -> None:
     assert await api.get("/health") == (200, True)
     assert (await api.get("/ready"))[0] == 200
+    assert await api.get("/hello") == (200, "👋")
 
 
 async def test_not_ready_asks_to_wait(api: ApiClient) -> None:

@@ -24,6 +24,12 @@ async def perform_readiness_check(ctx: Context) -> dict[str, str]:
     return {"message": "OK"}
 
 
+@operation("GET", "/hello", tag="Root", returns=str, scoped=False)
+async def hello(ctx: Context) -> str:
+    """Greets, as Prefect's server does."""
+    return "👋"
+
+
 @operation("GET", "/openapi.json", tag="Root", returns=dict[str, Any], scoped=False)
 async def read_openapi_document(ctx: Context) -> Reply:
     """The OpenAPI document of this API."""
