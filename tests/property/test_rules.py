@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from managedd.clock import iso
-from managedd.model.flow_runs import FlowRunFacts, ProposedState, TagLimit, TaskRunFacts
+from managedd.model.flow_runs import FlowRunFacts, ProposedState, TagLimit, TaskRunFacts, moment_us
 from managedd.model.states import OCCUPYING, TERMINAL, State, StateType
 from managedd.orchestration.rules import (
     Decision,
@@ -158,7 +158,7 @@ def assert_sound(decision: Decision, known: FlowRunFacts | TaskRunFacts) -> None
         assert decision.state.name
         assert None not in decision.state.details.values()
         if decision.state.type is StateType.SCHEDULED:
-            assert written(decision).scheduled_time_us is not None
+            assert moment_us(decision.state.details.get("scheduled_time")) is not None
     if decision.status is Status.REJECT and known.current is None:
         assert decision.write  # else there would be no state to answer with
 

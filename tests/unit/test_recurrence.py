@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from managedd.clock import to_us
-from managedd.engine import recurrence as seen_by_the_engine
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.schedules import CronSchedule, IntervalSchedule, RRuleSchedule, Schedule
 from managedd.orchestration.recurrence import MAX_RRULE_LENGTH, occurrences, validate
@@ -360,7 +359,3 @@ class TestEverySchedule:
         began = time.process_time()
         assert len(occurrences(cron(expression), GAP_DAY, 1000)) == 1000
         assert time.process_time() - began < 3  # measured: 0.01 to 0.3 s; the bound is for a loaded machine
-
-    def test_the_engine_sees_the_same_functions(self) -> None:
-        assert seen_by_the_engine.occurrences is occurrences
-        assert seen_by_the_engine.validate is validate
