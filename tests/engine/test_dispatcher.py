@@ -139,14 +139,12 @@ async def test_a_commit_wakes_it(world: World) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.dispatcher.run)
         await anyio.sleep(0.05)
-        began = time.monotonic()
         run_id = await world.run()
 
         async def claimed() -> bool:
             return desk.claimed == [run_id]
 
-        await world.until(claimed, 3)
-        assert time.monotonic() - began < 1
+        await world.until(claimed, 10)  # its poll comes only after 30 s
         tasks.cancel_scope.cancel()
 
 
