@@ -12,9 +12,11 @@ import pytest
 from tests.contract.place import POOL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.contract.place import Place
+    from tests.support.prefect_user import PrefectUser
 
 pytestmark = [pytest.mark.docker, pytest.mark.client, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -31,6 +33,13 @@ TEMPLATE = {
 
 
 @pytest.fixture(scope="module")
+def user(place: Place) -> Iterator[PrefectUser]:
+    """A user whose commands start without importing the client anew: there are more than a hundred here."""
+    with place.user.warmed() as warmed:
+        yield warmed
+
+
+@pytest.fixture(scope="module")
 def template(place: Place) -> Path:
     path = place.user.folder / "template.json"
     path.write_text(json.dumps(TEMPLATE))
@@ -40,8 +49,8 @@ def template(place: Place) -> Path:
 # --- work pools ------------------------------------------------------------------------------------------------------------
 
 
-def test_work_pools_are_made(place: Place, template: Path) -> None:
-    user, api = place.user, place.api
+def test_work_pools_are_made(place: Place, user: PrefectUser, template: Path) -> None:
+    api = place.api
     plain, paused, process, docker, kubernetes = user.all(
         ("work-pool", "create", "cli-plain", "--type", "prefect:managed"),
         (
@@ -93,8 +102,7 @@ def test_work_pools_are_made(place: Place, template: Path) -> None:
     assert api.get("/work_pools/cli-plain")["id"] == pool["id"]
 
 
-def test_types_of_work_pools_that_are_not_offered(place: Place) -> None:
-    user = place.user
+def test_types_of_work_pools_that_are_not_offered(place: Place, user: PrefectUser) -> None:
     for arguments, words in (
         (("create", "cli-no", "--type", "nonsense"), "Unknown work pool type 'nonsense'"),
         (("create", "cli-no", "--type", "ecs:push"), "Unknown work pool type 'ecs:push'"),
@@ -102,7 +110,7 @@ def test_types_of_work_pools_that_are_not_offered(place: Place) -> None:
             ("create", "cli-unprovisioned", "--type", "prefect:managed", "--provision-infra"),
             "Automatic infrastructure provisioning is not supported for",
         ),
-        (("provision-infrastructure", POOL), "Automatic infrastructure provisioning is not supported for"),
+        (("provision-infrastructure", POOL), "is not a push pool type"),
         (("get-default-base-job-template", "--type", "nonsense"), "Unknown work pool type 'nonsense'"),
         (("inspect", "cli-no"), "not found"),
         (("delete", "cli-no"), "not exist"),
@@ -112,8 +120,7 @@ def test_types_of_work_pools_that_are_not_offered(place: Place) -> None:
         assert "Traceback" not in done.text
 
 
-def test_work_pools_are_looked_at(place: Place) -> None:
-    user = place.user
+def test_work_pools_are_looked_at(place: Place, user: PrefectUser) -> None:
     listed, shown, json_shown, default, preview = user.all(
         ("work-pool", "ls"),
         ("work-pool", "inspect", POOL),
@@ -132,8 +139,8 @@ def test_work_pools_are_looked_at(place: Place) -> None:
     assert preview.code == 0
 
 
-def test_work_pools_are_changed_and_deleted(place: Place, template: Path) -> None:
-    user, api = place.user, place.api
+def test_work_pools_are_changed_and_deleted(place: Place, user: PrefectUser, template: Path) -> None:
+    api = place.api
 
     def pool() -> dict[str, Any]:
         return dict(api.get("/work_pools/cli-changed"))
@@ -159,8 +166,8 @@ def test_work_pools_are_changed_and_deleted(place: Place, template: Path) -> Non
     assert "cli-changed" not in [one["name"] for one in api.post("/work_pools/filter")]
 
 
-def test_work_queues(place: Place) -> None:
-    user, api = place.user, place.api
+def test_work_queues(place: Place, user: PrefectUser) -> None:
+    api = place.api
     made = user.prefect("work-queue", "create", "cli-queue", "--pool", POOL, "--limit", "3", "--priority", "2")
     assert "cli-queue" in made.text
     listed, shown, paused = user.all(
@@ -183,14 +190,14 @@ def test_work_queues(place: Place) -> None:
     assert "cli-queue" not in [one["name"] for one in api.post(f"/work_pools/{POOL}/queues/filter")]
 
 
-def test_worker_is_not_needed_by_a_managed_pool(place: Place) -> None:
-    done = place.user.prefect("worker", "start", "--pool", POOL, code=None)
+def test_worker_is_not_needed_by_a_managed_pool(place: Place, user: PrefectUser) -> None:
+    done = user.prefect("worker", "start", "--pool", POOL, code=None)
     assert "Workers are not required" in done.text
 
 
 @pytest.mark.timeout(240)
-def test_worker_serves_a_hybrid_pool(place: Place) -> None:
-    user, api = place.user, place.api
+def test_worker_serves_a_hybrid_pool(place: Place, user: PrefectUser) -> None:
+    api = place.api
     user.prefect("work-pool", "create", "cli-hybrid", "--type", "process")
     deployment = place.deployment("tutorial.py:hello", "hybrid", pool="cli-hybrid")
     run_id = place.submit(deployment, {"name": "worker"})
@@ -224,8 +231,8 @@ def ran(place: Place) -> dict[str, str]:
     return ids
 
 
-def test_deployments_are_looked_at(place: Place, ran: dict[str, str]) -> None:
-    listed, shown, flows = place.user.all(
+def test_deployments_are_looked_at(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
+    listed, shown, flows = user.all(
         ("deployment", "ls"), ("deployment", "inspect", "hello/cli", "-o", "json"), ("flow", "ls")
     )
     assert "hello/cli" in listed.text
@@ -235,8 +242,8 @@ def test_deployments_are_looked_at(place: Place, ran: dict[str, str]) -> None:
     assert "fails-first" in flows.text
 
 
-def test_deployment_run(place: Place, ran: dict[str, str]) -> None:
-    user, api = place.user, place.api
+def test_deployment_run(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
+    api = place.api
     bad, unknown, later, params = (
         user.prefect("deployment", "run", "hello/cli", "-p", "times=many", code=1),
         user.prefect("deployment", "run", "hello/nothing", code=1),
@@ -259,15 +266,15 @@ def test_deployment_run(place: Place, ran: dict[str, str]) -> None:
     assert "Hello, params!" in api.text(params.ids[0])
 
 
-def test_watching_a_run_that_fails(place: Place) -> None:
+def test_watching_a_run_that_fails(place: Place, user: PrefectUser) -> None:
     deployment = place.deployment("features.py:raises", "cli-raises")
-    done = place.user.prefect("deployment", "run", "--id", deployment, "--watch", timeout=120, code=1)
+    done = user.prefect("deployment", "run", "--id", deployment, "--watch", timeout=120, code=1)
     assert "outer trouble" in done.text
     assert "Failed" in done.text
 
 
-def test_schedules(place: Place, ran: dict[str, str]) -> None:
-    user, api = place.user, place.api
+def test_schedules(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
+    api = place.api
     name = "hello/cli"
 
     def schedules() -> dict[str, dict[str, Any]]:
@@ -310,16 +317,15 @@ def test_schedules(place: Place, ran: dict[str, str]) -> None:
     assert upcoming() == 0
 
 
-def test_deployment_is_deleted(place: Place) -> None:
+def test_deployment_is_deleted(place: Place, user: PrefectUser) -> None:
     place.deployment("tutorial.py:other", "cli-gone")
-    done = place.user.prefect("deployment", "delete", "other/cli-gone")
+    done = user.prefect("deployment", "delete", "other/cli-gone")
     assert "Deleted deployment" in done.text
-    gone = place.user.prefect("deployment", "inspect", "other/cli-gone", code=1)
+    gone = user.prefect("deployment", "inspect", "other/cli-gone", code=1)
     assert "not found" in gone.text.lower()
 
 
-def test_flow_runs(place: Place, ran: dict[str, str]) -> None:
-    user = place.user
+def test_flow_runs(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
     listed, shown, all_lines, head, tail, reverse = user.all(
         ("flow-run", "ls", "--limit", "50"),
         ("flow-run", "inspect", ran["hello"]),
@@ -337,8 +343,8 @@ def test_flow_runs(place: Place, ran: dict[str, str]) -> None:
     assert [line for line in reverse.out.splitlines() if "|" in line] == lines[::-1]
 
 
-def test_flow_run_retry_and_delete(place: Place, ran: dict[str, str]) -> None:
-    user, api = place.user, place.api
+def test_flow_run_retry_and_delete(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
+    api = place.api
     refused = user.prefect("flow-run", "retry", "no-such-run", code=1)
     assert "not found" in refused.text.lower()
     user.prefect("flow-run", "retry", ran["fails"])
@@ -359,8 +365,7 @@ def _left_failed(place: Place, run_id: str) -> bool:
     return True
 
 
-def test_task_runs(place: Place, ran: dict[str, str]) -> None:
-    user = place.user
+def test_task_runs(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
     [task_run] = place.api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [ran["hello"]]}}})
     listed, shown, logged = user.all(
         ("task-run", "ls", "--limit", "100"),
@@ -375,8 +380,7 @@ def test_task_runs(place: Place, ran: dict[str, str]) -> None:
 # --- everything else ---------------------------------------------------------------------------------------------------------
 
 
-def test_variables(place: Place) -> None:
-    user = place.user
+def test_variables(place: Place, user: PrefectUser) -> None:
     user.prefect("variable", "set", "cli_word", "hello", "--tag", "a")
     again = user.prefect("variable", "set", "cli_word", "other", code=1)
     assert "already exists" in again.text
@@ -398,8 +402,8 @@ def test_variables(place: Place) -> None:
     assert "not found" in missing.text
 
 
-def test_global_concurrency_limits(place: Place) -> None:
-    user, api = place.user, place.api
+def test_global_concurrency_limits(place: Place, user: PrefectUser) -> None:
+    api = place.api
     user.prefect("gcl", "create", "cli-limit", "--limit", "2")
     user.prefect("gcl", "update", "cli-limit", "--limit", "9")
     listed, shown, _ = user.all(("gcl", "ls"), ("gcl", "inspect", "cli-limit"), ("gcl", "disable", "cli-limit"))
@@ -411,8 +415,7 @@ def test_global_concurrency_limits(place: Place) -> None:
     assert "cli-limit" not in [one["name"] for one in api.post("/v2/concurrency_limits/filter")]
 
 
-def test_task_concurrency_limits(place: Place) -> None:
-    user = place.user
+def test_task_concurrency_limits(place: Place, user: PrefectUser) -> None:
     user.prefect("concurrency-limit", "create", "cli-tag", "3")
     listed, shown = user.all(("concurrency-limit", "ls"), ("concurrency-limit", "inspect", "cli-tag"))
     assert "cli-tag" in listed.text
@@ -435,8 +438,7 @@ if __name__ == "__main__":
 """
 
 
-def test_blocks(place: Place) -> None:
-    user = place.user
+def test_blocks(place: Place, user: PrefectUser) -> None:
     (user.folder / "harbor.py").write_text(BLOCK)
     registered = user.prefect("block", "register", "--file", "harbor.py")
     assert "Successfully registered" in registered.text
@@ -451,14 +453,14 @@ def test_blocks(place: Place) -> None:
     assert "harbor/cli-harbor" in listed.text
     assert "north" in shown.text
     assert "a pin" not in shown.text
-    assert "A block of the user's own." in type_shown.text
+    assert "A block of the user's own" in type_shown.text
     user.prefect("block", "delete", "harbor/cli-harbor")
     user.prefect("block", "type", "delete", "harbor")
     assert "harbor" not in [one["slug"] for one in place.api.post("/block_types/filter")]
 
 
-def test_artifacts(place: Place) -> None:
-    user, api = place.user, place.api
+def test_artifacts(place: Place, user: PrefectUser) -> None:
+    api = place.api
     for text in ("first", "second"):
         api.post("/artifacts/", {"key": "cli-artifact", "type": "markdown", "data": text})
     listed, every, shown = user.all(
@@ -478,8 +480,8 @@ AUTOMATION = {
 }
 
 
-def test_automations(place: Place) -> None:
-    user, api = place.user, place.api
+def test_automations(place: Place, user: PrefectUser) -> None:
+    api = place.api
     user.prefect("automation", "create", "--from-json", json.dumps(AUTOMATION))
     listed, shown, _ = user.all(
         ("automation", "ls"), ("automation", "inspect", "cli-automation"), ("automation", "pause", "cli-automation")
@@ -495,7 +497,7 @@ def test_automations(place: Place) -> None:
 
 
 def test_profiles_and_configuration(place: Place) -> None:
-    user = place.user
+    user = place.user  # what these commands change is read when a process begins
     user.prefect("profile", "create", "cli-profile")
     user.prefect("-p", "cli-profile", "config", "set", f"PREFECT_API_URL={place.daemon.url}", code=None)
     used = user.prefect("profile", "use", "cli-profile")
@@ -507,9 +509,9 @@ def test_profiles_and_configuration(place: Place) -> None:
 
 
 def test_cloud_login_knows_the_workspace(place: Place) -> None:
+    user = place.user  # what these commands change is read when a process begins
     [workspace] = place.api.get("/me/workspaces")
     handle = f"{workspace['account_handle']}/{workspace['workspace_handle']}"
-    user = place.user
     home = {
         "PREFECT_HOME": str(user.folder / "cloud-home"),
         "PREFECT_CLOUD_API_URL": place.daemon.url,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 import re
 import subprocess
@@ -9,18 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.support.warm_cli import warm_command_line
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.support.provision import Provisioned
+    from tests.support.warm_cli import WarmCommandLine
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 AT_ONCE = 3
 """More commands at once than this only wait for the processors."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """A command that has ended."""
 
@@ -45,6 +50,9 @@ class Done:
 
 class PrefectUser:
     """Runs commands against one API; `folder` is their home and where they stand."""
+
+    warm: WarmCommandLine | None = None
+    """Where `prefect` runs its commands, as long as they are under the user's own environment."""
 
     def __init__(self, there: Provisioned, url: str, folder: Path, **environment: str) -> None:
         assert there.prefect_cli is not None
@@ -71,7 +79,17 @@ class PrefectUser:
         self, *arguments: str, code: int | None = 0, timeout: float = 90, cwd: Path | None = None, **environment: str
     ) -> Done:
         """`prefect …` has ended, with that exit code unless None is given."""
+        if self.warm is not None and not environment:
+            ended = Done(" ".join(arguments), *self.warm.run(arguments, cwd or self.folder, timeout))
+            return _expected(ended, code)
         return self._run([self._cli, *arguments], code=code, timeout=timeout, cwd=cwd, environment=environment)
+
+    @contextlib.contextmanager
+    def warmed(self) -> Iterator[PrefectUser]:
+        """This user, whose commands start without importing the client anew."""
+        user = copy.copy(self)
+        with warm_command_line(self.folder / "warm", self._python, self.environment) as user.warm:
+            yield user
 
     def python(
         self, program: str, *arguments: str, code: int | None = 0, timeout: float = 90, **environment: str
@@ -117,10 +135,13 @@ class PrefectUser:
             raise AssertionError(
                 f"not done after {timeout:.0f} s: {' '.join(command[1:])}\n{said.decode(errors='replace')}"
             ) from None
-        ended = Done(command=" ".join(command[1:]), code=done.returncode, out=done.stdout, err=done.stderr)
-        if code is not None and ended.code != code:
-            raise AssertionError(f"expected exit code {code}\n{ended}")
-        return ended
+        return _expected(Done(" ".join(command[1:]), done.returncode, done.stdout, done.stderr), code)
+
+
+def _expected(ended: Done, code: int | None) -> Done:
+    if code is not None and ended.code != code:
+        raise AssertionError(f"expected exit code {code}\n{ended}")
+    return ended
 
 
 def in_threads(*works: Any) -> list[Any]:
