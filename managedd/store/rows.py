@@ -55,22 +55,21 @@ _TO_PYTHON: Mapping[Kind, Callable[[Any], Any] | None] = {
 
 
 @lru_cache
-def _reading(table: Table) -> tuple[str, tuple[tuple[str, Kind], ...]]:
+def _reading(table: Table) -> tuple[str, tuple[str, ...], tuple[tuple[str, Callable[[Any], Any]], ...]]:
+    """What reads the table's rows, the names of what is read, and what of it has to be translated."""
     shown = tuple(column for column in table.columns if not column.internal)
     listed = ", ".join(column.expr for column in shown)
-    return f"SELECT {listed} FROM {table.name} {table.joins}", tuple((column.name, column.kind) for column in shown)
+    converters = ((column.name, _TO_WIRE[column.kind]) for column in shown)
+    converted = tuple((name, convert) for name, convert in converters if convert is not None)
+    return f"SELECT {listed} FROM {table.name} {table.joins}", tuple(column.name for column in shown), converted
 
 
 def _wires(tx: Tx, table: Table, found: Iterable[Row]) -> list[Wire]:
-    _, shown = _reading(table)
-    converters = [(name, _TO_WIRE[kind]) for name, kind in shown]
-    page = [
-        {
-            name: value if convert is None else convert(value)
-            for (name, convert), value in zip(converters, row, strict=True)
-        }
-        for row in found
-    ]
+    _, names, converted = _reading(table)
+    page = [dict(zip(names, row, strict=True)) for row in found]
+    for wire in page:
+        for name, convert in converted:
+            wire[name] = convert(wire[name])
     if table.finish is not None and page:
         table.finish(tx, page)
     return page
