@@ -65,3 +65,5 @@ def place(
         )
         user.prefect("work-pool", "create", POOL, "--type", "prefect:managed")
         yield made
+        # Whatever the tests did, a client's mistake or a container's end is no error of the daemon's.
+        assert daemon.complaints() == []

@@ -72,7 +72,7 @@ async def test_layers(world: World) -> None:
 
 
 async def test_defaults_and_the_operators_limit_of_time(world: World) -> None:
-    execution = await job_for(world, pool={"image": None}, run={"timeout": 10_000})
+    execution = await job_for(world, run={"timeout": 10_000})
     spec = (await jobs(world, time_limit_seconds=600, image="ours:1").job(execution)).spec
     assert (spec.image, spec.memory_bytes, spec.cpus, spec.pids) == ("ours:1", 2 * 1024**3, 1.0, 1024)
     assert (await world.execution(execution.flow_run_id)).time_limit_seconds == 600

@@ -8,7 +8,7 @@ import pytest
 
 from managedd.errors import ErrorCode, ManagedError
 from managedd.orchestration.job_variables import check_template, defaults_from_schema, merge, render
-from managedd.orchestration.managed_job import DEFAULT_IMAGE, ManagedJob, managed_job
+from managedd.orchestration.managed_job import ManagedJob, managed_job
 from managedd.orchestration.pool_types import (
     MANAGED,
     check_offered,
@@ -62,7 +62,7 @@ def test_the_managed_template_renders_to_a_job_without_any_variables() -> None:
         "memory_limit",
         "cpu_limit",
     }
-    assert defaults_from_schema(template) == {"image": DEFAULT_IMAGE, "pip_packages": []}
+    assert defaults_from_schema(template) == {"pip_packages": []}, "a default image here would hide runs.image"
     assert managed_job(render(template["job_configuration"], merge(template))) == ManagedJob()
 
 
