@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+ENDED = frozenset({"FINALIZED", "LOST"})
+LAST_LINE_SECONDS = 60.0
 
 
 class HttpError(AssertionError):
@@ -70,7 +72,9 @@ class Api:
         return [state["name"] for state in self.get(f"/flow_run_states/?flow_run_id={flow_run_id}")]
 
     def logs(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Every log line of a run, in their order."""
+        """Every log line of a run, in their order; of one that has ended, the last one too: its state may be there before its output."""
+        if self.run(flow_run_id)["state_type"] in TERMINAL:
+            self._wait_until_read(flow_run_id)
         lines: list[dict[str, Any]] = []
         while True:
             page = self.post(
@@ -85,6 +89,12 @@ class Api:
             lines += page
             if len(page) < 200:
                 return lines
+
+    def _wait_until_read(self, flow_run_id: str) -> None:
+        deadline = time.monotonic() + LAST_LINE_SECONDS
+        while any(one["phase"] not in ENDED for one in self.get(f"/managed/flow_runs/{flow_run_id}/executions")):
+            assert time.monotonic() < deadline, f"run {flow_run_id} has ended, and its execution has not"
+            time.sleep(0.1)
 
     def text(self, flow_run_id: str) -> str:
         """The log of a run as text."""
