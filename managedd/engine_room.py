@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,6 +16,8 @@ from managedd.observe import get_log
 from managedd.store import meta
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import SecretStr
 
     from managedd.api.context import Services
@@ -119,7 +122,7 @@ class EngineRoom:
 
     async def _bind(self, host: str) -> None:
         configured = self._settings.runs.listen_port
-        kept = await self._services.db.read(lambda tx: _kept_port(tx, configured))
+        kept = await self._services.db.read(lambda tx: kept_port(partial(meta.get, tx), configured))
         # Live runs hold the port of the last start; a free one is the last resort.
         for port in dict.fromkeys([kept, configured, 0]):
             try:
@@ -158,10 +161,10 @@ def _plain(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _kept_port(tx: Tx, configured: int) -> int:
-    """The port of the last start, unless the operator has set another one since then."""
-    bound = meta.get(tx, _PORT)
-    return int(bound) if bound is not None and meta.get(tx, _PORT_FOR) == str(configured) else configured
+def kept_port(fact: Callable[[str], str | None], configured: int) -> int:
+    """The port of the last start, unless the operator has set another one since then; `fact` is what the store keeps under a name."""
+    bound = fact(_PORT)
+    return int(bound) if bound is not None and fact(_PORT_FOR) == str(configured) else configured
 
 
 def _keep_port(tx: Tx, configured: int, bound: int) -> None:

@@ -187,6 +187,7 @@ def _chosen(version: Mapping[str, Any]) -> str:
             ErrorCode.DRIVER,
             f"The container engine is version {version.get('Version')} (API {version.get('ApiVersion')}); managedd needs Docker 20.10 or "
             "newer (API 1.41)",
+            detail={"needs": "1.41"},
         )
     return "v{}.{}".format(*max(API_MIN, oldest))
 

@@ -1,0 +1,25 @@
+"""What a store that no daemon has open says, read without leaving a trace: no lock, no migration, no file beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def facts(data_dir: Path) -> Mapping[str, str]:
+    """The small facts of the installation (`meta`), as of the last checkpoint; none when there is no store or it can't be read.
+
+    Only while no daemon holds the directory's lock: the file is taken for one that nobody writes. Opened otherwise, by root, it would get a
+    write-ahead log of root's, and the daemon's own user could not open the store any more.
+    """
+    path = data_dir / "state.db"
+    with contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as store:
+            return {str(key): str(value) for key, value in store.execute("SELECT key, value FROM meta")}
+    return {}
