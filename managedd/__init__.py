@@ -6,6 +6,7 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 |---------------|--------------------------------------|
 | entry         | __main__                             |
 | command line  | cli                                  |
+| demo          | demo                                 |
 | composition   | daemon                               |
 | engine room   | engine_room                          |
 | host          | listeners, notify                    |
@@ -21,7 +22,7 @@ A library that could spread has a home; SQL text has the same home as SQLite:
 
 | library       | only in                              |
 |---------------|--------------------------------------|
-| aiohttp.web   | api, listeners                       |
+| aiohttp.web   | api, listeners, demo                 |
 | aiodocker     | drivers                              |
 | aiosqlite     | store                                |
 | sqlite3       | store                                |

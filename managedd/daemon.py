@@ -179,7 +179,14 @@ class Daemon:
         host, port = await self._clients.listen(server.host, server.port)
         await self._operator.listen_unix(self._settings.store.data_dir / SOCKET_NAME)
         self._services.facts["url"] = f"{url(host, port)}/api"
-        log.info("daemon.listening", host=host, port=port, url=self._services.facts["url"])
+        # Before the engine is asked for anything: whoever has to clean up after us finds whose things to remove.
+        log.info(
+            "daemon.listening",
+            host=host,
+            port=port,
+            url=self._services.facts["url"],
+            instance_id=self._identity.instance_id,
+        )
 
     async def _live(self, tasks: TaskGroup, told: anyio.Event) -> None:
         writer = _start(tasks, "log writer", self._log_writer.run)

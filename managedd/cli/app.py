@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from managedd import __version__
-from managedd.cli import check_config, logs, openapi, serve, status
+from managedd.cli import check_config, demo, logs, openapi, serve, status
 from managedd.cli.exits import INTERRUPTED, WRONG_USAGE, exit_code
 from managedd.errors import ManagedError
 
@@ -30,6 +30,7 @@ def application() -> App:
         version=f"managedd {__version__}",
     )
     app.command(serve.serve)
+    app.command(demo.demo)
     app.command(status.status)
     app.command(logs.logs)
     app.command(openapi.openapi)

@@ -1,0 +1,93 @@
+"""Docker when an engine answers and has or can pull the image, else the process driver; and why."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from managedd.drivers.docker import DockerDriver
+from managedd.drivers.docker_leavings import remove_leavings
+from managedd.engine_room import docker_settings
+from managedd.errors import ErrorCode, ManagedError
+from managedd.model.drivers import ImageError, PullPolicy, RunSpec
+
+if TYPE_CHECKING:
+    from managedd.config import Settings
+    from managedd.demo.screen import Screen
+
+Wish = Literal["auto", "docker", "process"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the demo's runs run in."""
+
+    driver: Literal["docker", "process"]
+    why: str
+
+
+async def choose(screen: Screen, wish: Wish, settings: Settings) -> Choice:
+    """The choice. Raises ManagedError(DRIVER) with what to do when Docker was wished for and can't be had."""
+    if wish == "process":
+        return Choice(driver="process", why="as wished")
+    try:
+        version = await _try_docker(screen, settings)
+    except ManagedError as error:
+        if wish == "docker":
+            raise ManagedError(
+                error.code, f"{error.message}\nWhat to do: {_advice(error.message)}, or try --driver process"
+            ) from error
+        return Choice(driver="process", why=error.message)
+    return Choice(driver="docker", why=f"an engine answers (version {version}) and has the image {settings.runs.image}")
+
+
+async def _try_docker(screen: Screen, settings: Settings) -> str:
+    """The version of an engine that can run what a daemon of these settings would start on it. Raises ManagedError(DRIVER)."""
+    instance_id = f"demo-{secrets.token_hex(6)}"
+    runs, url = settings.runs, settings.docker.host
+    driver = DockerDriver(instance_id, docker_settings(settings), url=url)
+    with screen.waiting("Looking for a container engine"):
+        info = await driver.open()
+    try:
+        if runs.listen_host is None and await driver.bind_host() is None:
+            raise ManagedError(
+                ErrorCode.DRIVER,
+                "The container engine's gateway is not an address of this host: runs could not reach the daemon",
+            )
+        spec = RunSpec(
+            execution_id=instance_id,
+            flow_run_id=instance_id,
+            instance_id=instance_id,
+            image=runs.image,
+            pull_policy=PullPolicy(runs.pull_policy),
+        )
+        with screen.waiting(f"Looking for the image {runs.image}"):
+            await driver.prepare(spec, _Pulling(screen).tell)
+    except ImageError as error:
+        raise ManagedError(ErrorCode.DRIVER, f"The image {runs.image} can't be had: {error}") from error
+    finally:
+        await driver.close()
+        # Opening it has made a network.
+        await remove_leavings(instance_id, url=url)
+    return info.version
+
+
+class _Pulling:
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    async def tell(self, line: str) -> None:
+        """What the driver says is where the wait is shown."""
+        self._screen.progress(line)
+
+
+def _advice(message: str) -> str:
+    words = message.lower()
+    if "permission denied" in words:
+        return "let this user speak to the engine (on most hosts: the group docker, then a new login)"
+    if "image" in words:
+        return "make the registry reachable or pull the image by hand"
+    if "gateway" in words:
+        return "set runs.listen_host and runs.api_url as config.example.toml says"
+    return "start Docker, or name its address with DOCKER_HOST"

@@ -1,0 +1,148 @@
+"""The demo's daemon: a process with a temporary data directory, and what it tells of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+
+from managedd.demo.children import StepFailed, end, outside_environment, own_command, start, unproxied
+from managedd.drivers.docker_leavings import remove_leavings
+from managedd.errors import ManagedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anyio.abc import Process
+
+    from managedd.config import Settings
+    from managedd.demo.screen import Screen
+
+START_SECONDS = 60.0
+ENGINE_SECONDS = 60.0
+STOP_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+POLL_SECONDS = 0.05
+TOLD_EVENTS = 12
+
+
+class DaemonProcess:
+    """One daemon, from its start to nothing of it being left."""
+
+    def __init__(self, settings: Settings, folder: Path, driver: str, config: Path | None) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._driver = driver
+        self.data_dir = folder / "data"
+        self._log = folder / "daemon.log"
+        self.arguments = ["serve", *(("--config", str(config)) if config else ()), "--data-dir", str(self.data_dir)]
+        self.arguments += ["--host", "127.0.0.1", "--port", "0", "--driver", driver]
+        self._process: Process | None = None
+        self.url = ""
+
+    async def start(self, caches: Path) -> None:
+        """It is ready, and runs can start. Raises StepFailed with the end of its log."""
+        own = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith("MANAGEDD_")}
+        # A wish of the host's settings would keep the demo from a port of its own, or its client out.
+        own |= {"MANAGEDD_SERVER__AUTH_STRING": "none", "MANAGEDD_LOG__FORMAT": "json", "MANAGEDD_LOG__LEVEL": "info"}
+        if self._settings.runs.api_url is None:
+            own["MANAGEDD_RUNS__LISTEN_PORT"] = "0"
+        environment = outside_environment(**own, **unproxied("127.0.0.1"), UV_CACHE_DIR=str(caches / "uv"))
+        with self._log.open("wb") as log:
+            self._process = await start(own_command(*self.arguments), environment, self._folder, log.fileno())
+        ready = await self._wait_for("daemon.ready", START_SECONDS)
+        self.url = str(ready["url"])
+        deadline = anyio.current_time() + ENGINE_SECONDS
+        while (problem := (await self.status())["engine"]["problem"]) is not None:
+            if anyio.current_time() > deadline:
+                raise StepFailed(
+                    f"The daemon runs, but no run can start: {problem}",
+                    self.told(),
+                    "mend that, or try another --driver",
+                )
+            await anyio.sleep(POLL_SECONDS)
+
+    async def _wait_for(self, event: str, seconds: float) -> dict[str, Any]:
+        assert self._process is not None
+        deadline = anyio.current_time() + seconds
+        while True:
+            found = next((each for each in self._events() if each["event"] == event), None)
+            if found is not None:
+                return found
+            if self._process.returncode is not None:
+                raise StepFailed(
+                    f"The daemon ended at its start with exit code {self._process.returncode}",
+                    self.told(),
+                    "mend what it says; `managedd check-config` shows the settings in force",
+                )
+            if anyio.current_time() > deadline:
+                raise StepFailed(f"The daemon is not ready after {seconds:.0f} s", self.told(), "look at what it says")
+            await anyio.sleep(POLL_SECONDS)
+
+    async def status(self) -> dict[str, Any]:
+        """What `managedd status --json` says. Raises StepFailed."""
+        found: dict[str, Any] = await self.get("/managed/status")
+        return found
+
+    async def get(self, path: str) -> Any:
+        """The answer of a GET below the API's address. Raises StepFailed."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url + path) as response:
+                response.raise_for_status()
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise StepFailed(
+                f"The daemon does not answer: {error or type(error).__name__}", self.told(), "look at what it says"
+            ) from error
+
+    async def ended(self) -> None:
+        """It has ended by itself."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def remove(self, screen: Screen) -> None:
+        """It has ended, and nothing of its runs is left. Nothing is raised: what could not be removed is told."""
+        if self._process is None:
+            return
+        await end(self._process, STOP_SECONDS)
+        await self._process.aclose()
+        if self._driver != "docker":
+            return
+        # It is in the log before the engine was asked for anything.
+        instance_id = next(
+            (each.get("instance_id") for each in self._events() if each["event"] == "daemon.listening"), None
+        )
+        if instance_id is None:
+            return
+        try:
+            await remove_leavings(str(instance_id), url=self._settings.docker.host)
+        except ManagedError as error:
+            screen.comment(
+                f"Could not be removed: {error.message}. By hand: docker ps -a and docker network ls, "
+                f"each with --filter label=managedd.instance={instance_id}"
+            )
+
+    def told(self) -> list[str]:
+        """The end of its log, for people."""
+        return [_told(each) for each in self._events()[-TOLD_EVENTS:]]
+
+    def _events(self) -> list[dict[str, Any]]:
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    entry = None
+                found.append(entry if isinstance(entry, dict) and "event" in entry else {"event": line})
+        return found
+
+
+def _told(event: dict[str, Any]) -> str:
+    facts = " ".join(f"{name}={value}" for name, value in event.items() if name not in {"event", "level", "timestamp"})
+    return " ".join(filter(None, (str(event.get("level", "")), str(event["event"]), facts)))

@@ -1,0 +1,307 @@
+"""What the demo does, in its order: a daemon, a repository, the client, a pool, a deployment, a run, its end; then nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import shutil
+import signal
+import string
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from managedd.demo.children import Ended, Step, StepFailed, own_command, perform, typed, unproxied
+from managedd.demo.choice import choose
+from managedd.demo.client import ensure_client
+from managedd.demo.daemon_process import DaemonProcess
+from managedd.demo.git_server import GitServer, git_environment, make_repository
+from managedd.demo.screen import Screen
+from managedd.errors import ErrorCode, ManagedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio.abc import TaskStatus
+
+    from managedd.config import Settings
+    from managedd.demo.choice import Wish
+    from managedd.demo.client import Client
+
+POOL: Final = "my-managed-pool"
+DEPLOYMENT: Final = "sales/demo"
+FLOW: Final = "sales.py"
+DEPLOY: Final = "deploy.py"
+COMMAND_SECONDS: Final = 180.0
+RUN_SECONDS: Final = 1200.0
+LOG_LINES: Final = 3
+TERMINATED: Final = 143
+_UUID: Final = re.compile(r"UUID: ([0-9a-f-]{36})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the caller wants of the demo."""
+
+    driver: Wish
+    settings: Settings
+    config: Path | None
+    cache: Path | None
+    """Where the client stays for the next time; None: it goes with everything else."""
+    keep: bool
+    """Go on until told to stop, once the story is told."""
+
+
+async def tell(wishes: Wishes) -> None:
+    """The story was told and nothing of it is left. Raises ManagedError with what failed, KeyboardInterrupt or SystemExit when told to stop."""
+    screen = Screen()
+    failure: Exception | None = None
+    told: list[signal.Signals] = []
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+        await tasks.start(_listen_for_signals, scope, told, screen)
+        tasks.start_soon(screen.run)
+        with scope:
+            try:
+                await _tell(screen, wishes)
+            except Exception as error:
+                failure = error
+        tasks.cancel_scope.cancel()
+    if told:
+        raise KeyboardInterrupt if told[0] == signal.SIGINT else SystemExit(TERMINATED)
+    if failure is not None:
+        raise failure
+
+
+async def _listen_for_signals(
+    scope: anyio.CancelScope, told: list[signal.Signals], screen: Screen, *, task_status: TaskStatus[None]
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
+        async for received in signals:
+            with contextlib.suppress(OSError):
+                screen.comment("Told to stop: removing what was made …" if not told else "Still removing …")
+            told.append(received)
+            scope.cancel()
+
+
+async def _tell(screen: Screen, wishes: Wishes) -> None:
+    if shutil.which("git") is None:
+        raise ManagedError(
+            ErrorCode.INTERNAL,
+            "git is missing.\nWhat to do: install the package git (Debian, Ubuntu: apt-get install git)",
+        )
+    async with _folder(screen) as folder:
+        screen.title("What runs run in")
+        choice = await choose(screen, wishes.driver, wishes.settings)
+        screen.comment(f"{'Docker' if choice.driver == 'docker' else 'The process driver'}: {choice.why}.")
+
+        caches = wishes.cache or folder / "cache"
+        daemon = DaemonProcess(wishes.settings, folder, choice.driver, wishes.config)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_shielded, daemon, screen)
+            screen.title("The daemon, on a free port and with a temporary data directory")
+            screen.command(typed("managedd", *daemon.arguments))
+            with screen.waiting("Starting the daemon"):
+                await daemon.start(caches)
+            status = await daemon.status()
+            engine = status["engine"]
+            screen.comment(f"Clients reach it at {daemon.url}, runs at {engine['runs_api_url']}.")
+
+            screen.title("The Prefect client as everybody has it, in a virtual environment of its own")
+            client = await ensure_client(screen, (wishes.cache or folder) / "client", caches)
+            stage = await stack.enter_async_context(_stage(screen, wishes, folder, daemon, client, engine))
+            await _act(stage)
+            if wishes.keep:
+                await stage.go_on()
+        screen.title("The end")
+    screen.comment("Nothing is left behind: the daemon, what its runs made and all files are removed.")
+
+
+async def _shielded(daemon: DaemonProcess, screen: Screen) -> None:
+    with anyio.CancelScope(shield=True), screen.waiting("Stopping the daemon and removing what its runs left"):
+        await daemon.remove(screen)
+
+
+@contextlib.asynccontextmanager
+async def _folder(screen: Screen) -> AsyncIterator[Path]:
+    """A folder that is gone after the block."""
+    folder = Path(tempfile.mkdtemp(prefix="managedd-demo-"))
+    try:
+        yield folder
+    finally:
+        with anyio.CancelScope(shield=True), screen.waiting("Removing the files"):
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        if await anyio.Path(folder).exists():
+            screen.comment(f"{folder} could not be removed, do so by hand")
+
+
+class Stage:
+    """The daemon, the repository and the client, as the person has them who types the commands."""
+
+    def __init__(
+        self, screen: Screen, wishes: Wishes, folder: Path, daemon: DaemonProcess, client: Client, source: str
+    ) -> None:
+        self.screen = screen
+        self.daemon = daemon
+        self._wishes = wishes
+        self._client = client
+        self.source = source
+        self.folder = folder / "work"
+        self.folder.mkdir()
+        scratch = folder / "tmp"
+        scratch.mkdir()
+        # The home is not the person's own: the client leaves nothing there, and what is in it does not matter.
+        home = folder / "home"
+        home.mkdir()
+        self._environment = git_environment(
+            home,
+            PATH=f"{client.bin}:{git_environment(home).get('PATH', '')}",
+            TMPDIR=str(scratch),
+            PREFECT_HOME=str(home / ".prefect"),
+            DO_NOT_TRACK="1",
+            PYTHONUNBUFFERED="1",
+            PYTHONUTF8="1",
+            NO_COLOR="1",
+            TERM="dumb",
+            COLUMNS=str(screen.columns),
+            **unproxied("127.0.0.1", str(urlsplit(source).hostname)),
+        )
+
+    async def prefect(self, *arguments: str, seconds: float = COMMAND_SECONDS, advice: str = "") -> Ended:
+        """`prefect …` has ended with 0. Raises StepFailed."""
+        return await self._perform(
+            [str(self._client.prefect), *arguments], typed("prefect", *arguments), seconds, advice
+        )
+
+    async def python(self, script: str) -> Ended:
+        """`python SCRIPT` has ended with 0. Raises StepFailed."""
+        return await self._perform([str(self._client.python), script], typed("python", script), COMMAND_SECONDS, "")
+
+    async def managedd(self, *arguments: str) -> Ended:
+        """`managedd …` over the demo's data directory has ended with 0. Raises StepFailed."""
+        arguments = (*arguments, "--data-dir", str(self.daemon.data_dir))
+        config = ("--config", str(self._wishes.config)) if self._wishes.config else ()
+        return await self._perform(own_command(*arguments, *config), typed("managedd", *arguments), COMMAND_SECONDS, "")
+
+    async def _perform(self, command: list[str], shown: str, seconds: float, advice: str) -> Ended:
+        step = Step(
+            shown=shown,
+            command=command,
+            environment=self._environment,
+            folder=self.folder,
+            advice=advice or "read what it says above; with --keep everything stays up to be looked at",
+            seconds=seconds,
+        )
+        return await perform(self.screen, step)
+
+    def show_file(self, name: str, text: str) -> None:
+        """The file is there, and shown."""
+        (self.folder / name).write_text(text, encoding="utf-8")
+        self.screen.command(f"cat {name}")
+        for line in text.splitlines():
+            self.screen.output(line)
+
+    async def go_on(self) -> None:
+        """Nothing more; raises StepFailed when the daemon ends by itself."""
+        self.screen.title("Everything stays up until Ctrl-C. In another terminal:")
+        for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+            self.screen.command(f"export {name}={typed(self._environment.get(name, self.daemon.url))}")
+        self.screen.command(typed(self._client.prefect, "deployment", "run", DEPLOYMENT, "--watch"))
+        await self.daemon.ended()
+        raise StepFailed("The daemon has ended", self.daemon.told(), "look at what it says")
+
+
+@contextlib.asynccontextmanager
+async def _stage(
+    screen: Screen, wishes: Wishes, folder: Path, daemon: DaemonProcess, client: Client, engine: dict[str, Any]
+) -> AsyncIterator[Stage]:
+    """The repository is served where host and runs reach it, until the block ends."""
+    screen.title("A git repository with a flow, served where this host and the runs reach it")
+    repository = folder / "repository"
+    flow = _resource(FLOW)
+    await make_repository(repository, {FLOW: flow})
+    reached = str(urlsplit(engine["runs_api_url"]).hostname)
+    listens = wishes.settings.runs.listen_host or reached
+    server = GitServer(repository, "demo")
+    async with server.serving(listens, reached, wishes.settings.server) as source:
+        stage = Stage(screen, wishes, folder, daemon, client, source)
+        stage.show_file(FLOW, flow)
+        screen.comment(f"To clone from {source}")
+        yield stage
+
+
+async def _act(stage: Stage) -> None:
+    """What a person types, from the first command to the end of the run."""
+    screen = stage.screen
+    screen.title("A work pool")
+    await stage.prefect("config", "set", f"PREFECT_API_URL={stage.daemon.url}")
+    await stage.prefect("work-pool", "create", POOL, "--type", "prefect:managed")
+    await stage.prefect("work-pool", "ls")
+
+    screen.title("A deployment of the flow, with a package of its own and a schedule")
+    stage.show_file(DEPLOY, string.Template(_resource(DEPLOY)).substitute(source=stage.source))
+    await stage.python(DEPLOY)
+
+    screen.title("A run of it, watched")
+    try:
+        watched = await stage.prefect("deployment", "run", DEPLOYMENT, "--watch", seconds=RUN_SECONDS)
+    except StepFailed:
+        with contextlib.suppress(StepFailed):
+            await stage.managedd("status")
+        for line in stage.daemon.told():
+            screen.comment(f"daemon: {line}")
+        raise
+    run_id = next((found[1] for line in watched.lines if (found := _UUID.search(line))), None)
+    if run_id is None:
+        raise StepFailed("The client did not name the run", (), "try again with another release of the client")
+    await _sum_up(stage, run_id)
+    screen.title("What the run has published")
+    await stage.prefect("artifact", "inspect", "sales", "--limit", "1")
+
+    screen.title("What the operator sees")
+    await stage.managedd("status")
+    await stage.managedd("logs", run_id, "--lines", str(LOG_LINES))
+
+
+async def _sum_up(stage: Stage, run_id: str) -> None:
+    """The final state, the attempts of the tasks and the minutes used were told. Raises StepFailed when the run did not complete."""
+    run = await stage.daemon.get(f"/flow_runs/{run_id}")
+    executions = await stage.daemon.get(f"/managed/flow_runs/{run_id}/executions")
+    seconds = [_seconds(each) for each in executions]
+    minutes = sum(minutes_used(each) for each in seconds)
+    stage.screen.comment(
+        f"Final state: {run['state_name']}. Compute time: {sum(seconds):.1f} s, which counts as {minutes} minute{'' if minutes == 1 else 's'} "
+        f"of the plan; peak memory: {_peak(executions)}."
+    )
+    if run["state_type"] != "COMPLETED":
+        raise StepFailed(
+            f"The run ended as {run['state_name']}: {(run['state'] or {}).get('message')}", (), "read its log above"
+        )
+
+
+def minutes_used(seconds: float) -> int:
+    """Compute time as a plan counts it: each attempt rounded up to the minute, at least one."""
+    return max(1, math.ceil(seconds / 60))
+
+
+def _seconds(execution: dict[str, Any]) -> float:
+    began, ended = (execution[name] and datetime.fromisoformat(execution[name]) for name in ("started_at", "exited_at"))
+    return (ended - began).total_seconds() if began and ended else 0.0
+
+
+def _peak(executions: list[dict[str, Any]]) -> str:
+    peak = max((each["peak_memory_bytes"] or 0 for each in executions), default=0)
+    return f"{peak / 1024**2:.0f} MiB" if peak else "not measured"
+
+
+def _resource(name: str) -> str:
+    # As text files: they are no modules of this package.
+    return resources.files("managedd.demo").joinpath("files", f"{name}.txt").read_text(encoding="utf-8")

@@ -1,0 +1,56 @@
+"""What a daemon that will not come back leaves in the engine: its containers and its network."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status
+from managedd.drivers.docker_spec import LABEL_INSTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONTROL_SECONDS: Final = 30.0
+ATTEMPTS: Final = 10
+
+
+async def remove_leavings(instance_id: str, *, url: str | None) -> int:
+    """Nothing with that daemon's label is in the engine; how many containers and networks were there. Raises ManagedError(DRIVER).
+
+    The daemon must have ended for good: one that runs would make its network anew.
+    """
+    engine = Engine(url, control_timeout_seconds=CONTROL_SECONDS)
+    try:
+        await engine.open()
+        label = f"{LABEL_INSTANCE}={instance_id}"
+        with doing("What is left in the container engine could not be listed"):
+            every = {"all": "true", "filters": json.dumps({"label": [label]})}
+            containers: list[dict[str, Any]] = await engine.docker._query_json("containers/json", params=every)
+            networks = await engine.docker.networks.list(filters={"label": label})
+        for container in containers:
+            await _remove(engine, f"containers/{container['Id']}", {"force": "true", "v": "true"})
+        for network in networks:
+            await _remove(engine, f"networks/{network['Id']}", {})
+        return len(containers) + len(networks)
+    finally:
+        await engine.close()
+
+
+async def _remove(engine: Engine, path: str, params: Mapping[str, str]) -> None:
+    failure: BaseException | None = None
+    for attempt in range(ATTEMPTS):
+        try:
+            await engine.call("DELETE", path, params)
+        except FAULTS as error:
+            if is_status(error, 404):
+                return
+            # 403 and 409: it is in use by what is being removed; 500: its file system is still busy.
+            failure = error
+        else:
+            # The network, unlike a container under removal, is gone with the answer; one more request would tell the same.
+            return
+        await anyio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+    raise failed(f"/{path[: path.index('/') + 13]} could not be removed", failure or TimeoutError())
