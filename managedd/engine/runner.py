@@ -151,9 +151,7 @@ class ExecutionRunner:
         return job
 
     async def _start(self, handle: Handle, interruption: Interruption, *, installs: bool) -> Ending | None:
-        log.debug(
-            "execution.start_requested", execution_id=self._execution.id, flow_run_id=self._execution.flow_run_id
-        )
+        log.debug("execution.start_requested", execution_id=self._execution.id, flow_run_id=self._execution.flow_run_id)
         try:
             await self._means.insist(lambda: self._means.driver.start(handle), _breakably(interruption))
         except ManagedError as error:
