@@ -2,6 +2,7 @@
 # make lint      ruff, mypy, import-linter
 # make serve     the daemon from this checkout (ARGS="--help")
 # make provision what the container tests need, with the engine left running; `make stop-engine` ends it
+# make binary    dist/managedd: one executable that needs no Python where it runs
 # make lock      requirements.lock from a fresh virtual environment: what test and lint install from then on
 # make clean     nothing left that make, pytest or the tools have made here
 
@@ -12,11 +13,12 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BINARY_VENV := .cache/binary-venv
 LOCK := $(wildcard requirements.lock)
 # Two makes in one checkout take turns at the virtual environment, where the system has flock.
 TURN := $(shell command -v flock >/dev/null && echo 'flock .cache/venv.lock')
 
-.PHONY: test lint serve provision stop-engine lock clean venv
+.PHONY: test lint serve binary provision stop-engine lock clean venv
 .DEFAULT_GOAL := test
 
 test: $(STAMP)
@@ -63,6 +65,22 @@ $(STAMP): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'; \
 	mv $(STAMP).new $(STAMP); \
 	echo "[venv] done in $$((SECONDS - began)) s"
+
+# Of the packages that the lock names, in a virtual environment of its own: the binary holds nothing that only tests need.
+binary:
+	@mkdir -p .cache
+	@$(TURN) $(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) .binary
+
+.PHONY: .binary
+.binary:
+	@set -e; began=$$SECONDS; \
+	[ -x $(BINARY_VENV)/bin/pip ] || { echo "[binary] making $(BINARY_VENV) …"; $(PYTHON) -m venv --clear $(BINARY_VENV); }; \
+	echo "[binary] installing managedd and PyInstaller …"; \
+	$(BINARY_VENV)/bin/python -m pip install -qq --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) . 'pyinstaller>=6.22,<7'; \
+	$(BINARY_VENV)/bin/python -m pip uninstall -qq --yes managedd; \
+	echo "[binary] freezing …"; \
+	PYTHONPATH=. $(BINARY_VENV)/bin/pyinstaller --noconfirm --log-level ERROR --distpath dist --workpath .cache/binary-work .ci/managedd.spec; \
+	echo "[binary] dist/managedd: $$(du -h dist/managedd | cut -f1), done in $$((SECONDS - began)) s"
 
 lock:
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; began=$$SECONDS; \

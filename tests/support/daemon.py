@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tests.support.http import Api
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LABEL_INSTANCE = "managedd.instance"
 LABEL_EXECUTION = "managedd.execution"
@@ -34,9 +34,15 @@ class LiveDaemon:
     """One data directory and the process over it. Ports are free ones and stay the same over restarts."""
 
     def __init__(
-        self, folder: Path, *, docker_host: str | None, settings: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        folder: Path,
+        *,
+        docker_host: str | None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "managedd"),
     ) -> None:
         self.folder = folder
+        self._program = program
         self.data_dir = folder / "data"
         self.log_path = folder / "daemon.log"
         self.docker_host = docker_host
@@ -66,7 +72,7 @@ class LiveDaemon:
         before = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "managedd", "serve", "--config", str(config)],
+                [*self._program, "serve", "--config", str(config)],
                 cwd=Path(__file__).parents[2],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
