@@ -69,12 +69,6 @@ def own_command(*arguments: str) -> list[str]:
 def outside_environment(**more: str) -> dict[str, str]:
     """The environment for programs that are not ours: without what would point them into another Python, repository or API."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN) or name in _KEPT}
-    if getattr(sys, "frozen", False):
-        # A frozen binary loads its own libraries; a program of the host would take them for the host's.
-        for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
-            kept.pop(name, None)
-            if before := kept.pop(f"{name}_ORIG", None):
-                kept[name] = before
     return {**kept, **more}
 
 
@@ -167,7 +161,11 @@ async def _lines(process: Process) -> AsyncIterator[str]:
     async for text in TextReceiveStream(process.stdout, errors="replace"):
         *whole, rest = (rest + text).split("\n")
         for line in whole:
-            # Of a line that was drawn over, what stood there last.
-            yield line.removesuffix("\r").rpartition("\r")[2]
+            yield _shown(line)
     if rest:
-        yield rest
+        yield _shown(rest)
+
+
+def _shown(line: str) -> str:
+    """Of a line that was drawn over, what stood there last."""
+    return line.removesuffix("\r").rpartition("\r")[2]

@@ -38,8 +38,7 @@ class Screen:
     """Standard output: on a terminal with a line that moves, elsewhere line by line."""
 
     def __init__(self) -> None:
-        self._out = sys.stdout
-        self.is_terminal = self._out.isatty()
+        self.is_terminal = sys.stdout.isatty()
         self._has_colours = self.is_terminal and not os.environ.get("NO_COLOR")
         self._wait: _Wait | None = None
         self._frame = 0
@@ -129,8 +128,8 @@ class Screen:
         if self._is_broken:
             return
         try:
-            self._out.write(text)
-            self._out.flush()
+            sys.stdout.write(text)
+            sys.stdout.flush()
         except OSError:
             # Raised once: what ends because of it cleans up in silence.
             self._is_broken = True

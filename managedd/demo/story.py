@@ -114,6 +114,8 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
             status = await daemon.status()
             engine = status["engine"]
             screen.comment(f"Clients reach it at {daemon.url}, runs at {engine['runs_api_url']}.")
+            if choice.driver == "docker":
+                screen.comment(f"Its containers and network carry the label managedd.instance={status['instance_id']}.")
 
             screen.title("The Prefect client as everybody has it, in a virtual environment of its own")
             client = await ensure_client(screen, (wishes.cache or folder) / "client", caches)
