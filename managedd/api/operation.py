@@ -230,7 +230,7 @@ def _build(handler: Handler) -> Operation:
 class _Embedded(BaseModel):
     """An embedded body: an explicit null for a member with a default means the default, as FastAPI has it."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

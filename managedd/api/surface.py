@@ -46,7 +46,7 @@ MODULES: tuple[str, ...] = (
 
 @cache
 def all_operations() -> tuple[Operation, ...]:
-    """Every operation of every route module; made once, because its validators cost a second and are constants."""
+    """Every operation of every route module; made once, because they are constants; a validator is built when it is first needed."""
     return tuple(
         operation for name in MODULES for operation in operations(import_module(f"managedd.api.routes.{name}"))
     )
