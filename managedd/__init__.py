@@ -6,7 +6,7 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 |---------------|--------------------------------------|
 | entry         | __main__                             |
 | command line  | cli                                  |
-| demo          | demo                                 |
+| side shows    | demo, doctor                         |
 | composition   | daemon                               |
 | engine room   | engine_room                          |
 | host          | listeners, notify                    |

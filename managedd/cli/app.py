@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from managedd import __version__
-from managedd.cli import check_config, demo, logs, openapi, serve, status
+from managedd.cli import check_config, demo, doctor, logs, openapi, serve, status
 from managedd.cli.exits import INTERRUPTED, WRONG_USAGE, exit_code
 from managedd.errors import ManagedError
 
@@ -35,6 +35,7 @@ def application() -> App:
     app.command(logs.logs)
     app.command(openapi.openapi)
     app.command(check_config.check_config)
+    app.command(doctor.doctor)
     return app
 
 
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     """The exit code, after the command that the arguments name has run or its failure was told."""
     app = application()
     try:
-        app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        done = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
         error.verbose = False
@@ -63,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         if known is None:
             raise
         return _tell(known.message, exit_code(known))
-    return 0
+    # Most commands have nothing to say but that they are done.
+    return done if isinstance(done, int) else 0
 
 
 def _tell(message: str, code: int) -> int:

@@ -23,3 +23,8 @@ def facts(data_dir: Path) -> Mapping[str, str]:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as store:
             return {str(key): str(value) for key, value in store.execute("SELECT key, value FROM meta")}
     return {}
+
+
+def sqlite_version() -> tuple[int, ...]:
+    """The version of SQLite that this Python has."""
+    return sqlite3.sqlite_version_info

@@ -1,0 +1,122 @@
+"""Looks at the container engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from managedd.doctor.checks.data import room
+from managedd.doctor.examination import NotApplicable
+from managedd.doctor.judgement import engine as judge
+from managedd.drivers.docker_end import timestamp_us
+from managedd.drivers.docker_probe import DockerProbe, fault_of
+from managedd.errors import ManagedError
+from managedd.model.urls import mask_urls
+
+if TYPE_CHECKING:
+    from managedd.doctor.finding import Finding
+    from managedd.doctor.patient import Patient
+
+
+async def engine(patient: Patient) -> list[Finding]:
+    """Whether it answers; what it says of itself is kept for those after."""
+    probe = DockerProbe(patient.docker, url=patient.settings.docker.host)
+    try:
+        version = await probe.open()
+        patient.engine = probe
+        before = time.time()
+        patient.info = await probe.info()
+    except ManagedError as error:
+        return [judge.unusable(fault_of(error), error.message)]
+    told_us = timestamp_us(patient.info.get("SystemTime"))
+    # It told its time at some moment between the question and the answer.
+    skew = None if told_us is None else _beyond(told_us / 1_000_000, before, time.time())
+    return [
+        judge.usable(version, patient.info),
+        judge.clock("clock of the engine", skew, "the engine's clock"),
+        *judge.leftovers(await probe.sweep()),
+    ]
+
+
+def _beyond(moment: float, earliest: float, latest: float) -> float:
+    """How far `moment` is outside of the interval."""
+    return moment - earliest if moment < earliest else max(0.0, moment - latest)
+
+
+async def control_groups(patient: Patient) -> list[Finding]:
+    """Which limits it can hold."""
+    return judge.control_groups(patient.info)
+
+
+async def features(patient: Patient) -> list[Finding]:
+    """How it is set up."""
+    return judge.features(patient.info, runtime=patient.settings.docker.runtime)
+
+
+async def disk(patient: Patient) -> list[Finding]:
+    """Room for images and containers."""
+    root = str(patient.info.get("DockerRootDir") or "")
+    if not patient.probe.is_local or not root or not Path(root).is_absolute():
+        raise NotApplicable("the engine is not on this host")
+    if not await anyio.Path(root).exists():
+        raise NotApplicable(f"{root} is not to be seen from here")
+    return [
+        await room(
+            "disk of the engine",
+            Path(root),
+            "make room: docker system df shows what takes it, docker image prune removes images",
+        )
+    ]
+
+
+async def image(patient: Patient) -> list[Finding]:
+    """The image of runs that name none."""
+    runs = patient.settings.runs
+    found = await patient.probe.image(runs.image)
+    digest = words = None
+    if runs.pull_policy != "Never":
+        try:
+            digest = await patient.probe.registry_digest(runs.image)
+        except ManagedError as error:
+            words = mask_urls(error.message)
+    made_us = timestamp_us((found or {}).get("Created"))
+    return [
+        judge.image(
+            runs.image,
+            runs.pull_policy,
+            found=found,
+            registry_digest=digest,
+            registry_words=words,
+            engine_architecture=patient.info.get("Architecture"),
+            age_seconds=None if made_us is None else time.time() - made_us / 1_000_000,
+        )
+    ]
+
+
+async def slots(patient: Patient) -> list[Finding]:
+    """What the plans promise, against what is there."""
+    settings = patient.settings
+    memory = int(patient.info.get("MemTotal") or _host_memory_bytes())
+    if not memory:
+        raise NotApplicable("neither the engine nor the host says how much memory there is")
+    return [
+        judge.slots(
+            {name: plan.concurrent_runs for name, plan in settings.plans.items()},
+            settings.default_plan,
+            memory_limit_bytes=settings.runs.memory_limit_bytes,
+            cpu_limit=settings.runs.cpu_limit,
+            host_memory_bytes=memory,
+            host_processors=int(patient.info.get("NCPU") or 0) or os.cpu_count(),
+        )
+    ]
+
+
+def _host_memory_bytes() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0

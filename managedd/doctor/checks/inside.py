@@ -1,0 +1,350 @@
+"""Looks from inside: a container of the runs' image, on the runs' network, with a run's limits."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import SocketAttribute
+
+from managedd.doctor import inside as program
+from managedd.doctor.checks.firewalls import culprit_for
+from managedd.doctor.examination import NotApplicable
+from managedd.doctor.finding import problem
+from managedd.doctor.judgement import engine as judge_engine
+from managedd.doctor.judgement import runs as judge
+from managedd.doctor.patient import Inside, Listening
+from managedd.drivers.docker_network import is_address_of_this_host
+from managedd.engine_room import kept_port
+from managedd.listeners import bracketed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from anyio.abc import SocketStream
+
+    from managedd.doctor.finding import Finding
+    from managedd.doctor.patient import Patient
+    from managedd.drivers.docker_probe import NetworkFacts
+
+CONTAINER: Final = "container"
+NEIGHBOUR_PORT: Final = 47111
+"""Inside the container, where nothing else is."""
+REACH_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 3.0
+LISTEN_SECONDS: Final = 20.0
+"""How long a container may take from its start to listening."""
+LOOK_SECONDS: Final = 40.0
+ADDRESSES_MAX: Final = 8
+ENV_MAX_BYTES: Final = 100_000
+"""A longer variable can't be handed to a process."""
+_SIOCGIFADDR: Final = 0x8915
+
+
+class _Stop(Exception):
+    """There is nothing more to be had; the finding says why."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.seen)
+        self.finding = finding
+
+
+async def container(patient: Patient) -> list[Finding]:
+    """Starts one (and another to be its neighbour), and keeps what it saw for those after."""
+    if await patient.probe.image(patient.settings.runs.image) is None:
+        raise NotApplicable(f"the image {patient.settings.runs.image} is not on this host; docker pull it first")
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            network, made = await _network(patient, stack)
+            listening, token = await _listening(patient, network, stack)
+            patient.inside = seen = await _look(patient, network, listening, token)
+    except _Stop as stop:
+        return [stop.finding]
+    found = judge.contents(python=seen.python, prefect=seen.prefect, image=patient.settings.runs.image)
+    started = judge.started(seconds=seen.after - seen.before)
+    return [started, judge.network(network, made=made), found, *judge.port(listening.wanted_port, listening.port)]
+
+
+async def api(patient: Patient) -> list[Finding]:
+    """Whether it reached the API, and who was in the way."""
+    seen = _seen(patient)
+    answer = seen.answers.get("api")
+    blocked_by = None
+    if (answer or {}).get("outcome") in {"refused", "timeout", "unreachable"} and patient.probe.is_local:
+        blocked_by = await culprit_for(seen.listening.url, seen.network)
+    return [
+        judge.api(answer, url=seen.listening.url, real=seen.listening.real, token=seen.token, blocked_by=blocked_by)
+    ]
+
+
+async def addresses(patient: Patient) -> list[Finding]:
+    """What else of this host it reached."""
+    seen, server = _seen(patient), patient.settings.server
+    return judge.addresses(
+        seen.answers,
+        seen.addresses,
+        port=_clients_port(patient),
+        guarded=server.auth_string is not None,
+        loopback=server.host == "localhost" or server.host.startswith("127.") or server.host == "::1",
+        listens=patient.status is not None,
+    )
+
+
+async def neighbours(patient: Patient) -> list[Finding]:
+    """Whether it reached the other container."""
+    seen = _seen(patient)
+    return [judge.neighbours(seen.answers.get("neighbour"), without=seen.neighbour)]
+
+
+async def limits(patient: Patient) -> list[Finding]:
+    """Whether it had the limits that it was given."""
+    runs = patient.settings.runs
+    return judge.limits(
+        _seen(patient).limits, memory_bytes=runs.memory_limit_bytes, pids=runs.pids_limit, cpus=runs.cpu_limit
+    )
+
+
+async def clock(patient: Patient) -> list[Finding]:
+    """Whether its clock was this host's."""
+    seen = _seen(patient)
+    skew = seen.now - seen.before if seen.now < seen.before else max(0.0, seen.now - seen.after)
+    return [judge_engine.clock("clock in a run", skew, "the clock in a container")]
+
+
+async def package_index(patient: Patient) -> list[Finding]:
+    """Whether it reached the package index."""
+    host, _ = _index(patient)
+    return [judge.package_index(_seen(patient).answers.get("index"), host=host)]
+
+
+def _seen(patient: Patient) -> Inside:
+    if patient.inside is None:
+        raise NotApplicable("no container has looked")
+    return patient.inside
+
+
+# --- the network, and what listens there -------------------------------------------------------------------------------
+
+
+async def _network(patient: Patient, stack: contextlib.AsyncExitStack) -> tuple[NetworkFacts, bool]:
+    """The daemon's own network when it has one, else one like it for as long as this lasts."""
+    instance_id = patient.instance_id
+    found = None if instance_id is None else await patient.probe.network_of(instance_id)
+    if found is not None:
+        return found, False
+    return await stack.enter_async_context(patient.probe.network()), True
+
+
+async def _listening(
+    patient: Patient, network: NetworkFacts, stack: contextlib.AsyncExitStack
+) -> tuple[Listening, str]:
+    """Where the API is for runs: the daemon's listener, or one of ours at the address and port that it would take."""
+    if patient.status is not None:
+        engine = patient.status.get("engine") or {}
+        if engine.get("problem") or not engine.get("runs_api_url"):
+            words = engine.get("problem") or "it has no address for runs yet"
+            raise _Stop(problem(CONTAINER, f"the daemon can't run anything: {words}", "see what it says"))
+        url = str(engine["runs_api_url"])
+        return Listening(url=url, real=True, wanted_port=0, port=0), ""
+    runs = patient.settings.runs
+    gateway = network.gateway
+    host = runs.listen_host or (gateway if gateway is not None and is_address_of_this_host(gateway) else None)
+    if host is None:
+        raise _Stop(
+            problem(
+                CONTAINER,
+                f"the container engine's gateway ({gateway}) is not an address of this host, so nothing can listen there for runs",
+                "set runs.listen_host to an address of this host that runs reach, and runs.api_url to the URL under which they reach it",
+            )
+        )
+    wanted = kept_port(patient.facts.get, runs.listen_port)
+    token = secrets.token_hex(16)
+    try:
+        port = await stack.enter_async_context(_standing_in(host, (wanted, runs.listen_port, 0), token))
+    except OSError as error:
+        raise _Stop(
+            problem(
+                CONTAINER,
+                f"can't listen on {host} for runs: {error.strerror or error}",
+                "set runs.listen_host to an address of this host",
+            )
+        ) from error
+    url = runs.api_url or f"http://{bracketed(gateway or host)}:{port}/api"
+    return Listening(url=url, real=False, wanted_port=wanted, port=port), token
+
+
+@contextlib.asynccontextmanager
+async def _standing_in(host: str, ports: tuple[int, ...], token: str) -> AsyncIterator[int]:
+    """Something answers every request at `host` and the yielded port with the token, in the daemon's place."""
+    *first, last = dict.fromkeys(ports)
+    listener = None
+    for port in first:
+        with contextlib.suppress(OSError):
+            listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
+            break
+    if listener is None:
+        listener = await anyio.create_tcp_listener(local_host=host, local_port=last)
+
+    async def answer(client: SocketStream) -> None:
+        async with client:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError), anyio.move_on_after(REACH_SECONDS):
+                asked = b""
+                while b"\r\n\r\n" not in asked and len(asked) < 16_384:
+                    asked += await client.receive()
+                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(token)}\r\nConnection: close\r\n\r\n"
+                await client.send(head.encode() + token.encode())
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(listener.serve, answer), name="stand-in listener")
+        yield int(listener.extra(SocketAttribute.local_port))  # noqa: S610 (a socket's, not a query's)
+        tasks.cancel_scope.cancel()
+
+
+# --- the containers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Started:
+    """How containers are started here."""
+
+    patient: Patient
+    network: NetworkFacts
+
+    @contextlib.asynccontextmanager
+    async def with_(self, asked: Mapping[str, Any]) -> AsyncIterator[str]:
+        """A container that does what is asked of the program inside."""
+        runs, docker = self.patient.settings.runs, self.patient.docker
+        env = {}
+        if docker.ca_bundle is not None and len(docker.ca_bundle) < ENV_MAX_BYTES:
+            env["MANAGEDD_DOCTOR_CA"] = docker.ca_bundle.decode(errors="replace")
+        text = resources.files("managedd.doctor").joinpath("inside.py").read_text()
+        async with self.patient.probe.container(
+            self.network.name,
+            image=runs.image,
+            command=["-c", text, json.dumps(asked)],
+            env=env,
+            limits={"memory_bytes": runs.memory_limit_bytes, "cpus": runs.cpu_limit, "pids": runs.pids_limit},
+        ) as name:
+            yield name
+
+    async def printed(self, name: str, *, seconds: float) -> dict[str, Any]:
+        """What the program has said. Raises _Stop when it ends or `seconds` pass without."""
+        probe, ended = self.patient.probe, None
+        lines: list[str] = []
+        with anyio.move_on_after(seconds):
+            while True:
+                # In this order: what it printed before it ended is there when it has ended.
+                ended = await probe.exit_code(name)
+                lines = await probe.output(name)
+                said = next((line for line in lines if line.startswith(program.MARK)), None)
+                if said is not None:
+                    found: dict[str, Any] = json.loads(said.removeprefix(program.MARK))
+                    return found
+                if ended is not None:
+                    break
+                await anyio.sleep(0.1)
+        last = " | ".join(lines[-3:]) or "nothing"
+        how = f"said nothing for {seconds:.0f} s" if ended is None else f"ended with exit code {ended}"
+        raise _Stop(
+            problem(
+                CONTAINER,
+                f"a container of {self.patient.settings.runs.image} {how}; its last output: {last}",
+                "the image needs python3 and an entry point that runs its arguments, as prefecthq/prefect has",
+            )
+        )
+
+
+async def _look(patient: Patient, network: NetworkFacts, listening: Listening, token: str) -> Inside:
+    started = _Started(patient=patient, network=network)
+    interfaces = _addresses()
+    async with contextlib.AsyncExitStack() as stack:
+        neighbour, without = None, None
+        try:
+            asked = {"listen": {"port": NEIGHBOUR_PORT, "seconds": LISTEN_SECONDS + LOOK_SECONDS}}
+            name = await stack.enter_async_context(started.with_(asked))
+            await started.printed(name, seconds=LISTEN_SECONDS)
+            neighbour = await patient.probe.address_of(name, network.name)
+            without = None if neighbour else "the engine does not tell a container's address"
+        except _Stop as stop:
+            without = stop.finding.seen
+        before = time.time()
+        targets = _targets(patient, listening, interfaces, neighbour)
+        name = await stack.enter_async_context(started.with_({"targets": targets, "timeout_seconds": REACH_SECONDS}))
+        said = await started.printed(name, seconds=LOOK_SECONDS)
+        after = time.time()
+    return Inside(
+        network=network,
+        listening=listening,
+        token=token,
+        answers=said["answers"],
+        addresses=interfaces,
+        limits=said["limits"],
+        now=float(said["now"]),
+        before=before,
+        after=after,
+        python=str(said["python"]),
+        prefect=said["prefect"],
+        neighbour=without,
+    )
+
+
+def _targets(
+    patient: Patient, listening: Listening, interfaces: Mapping[str, str], neighbour: str | None
+) -> list[dict[str, Any]]:
+    url = urlsplit(listening.url)
+    secure = url.scheme == "https"
+    path = f"{url.path.rstrip('/')}/ready"
+    port = url.port or (443 if secure else 80)
+    found: list[dict[str, Any]] = [
+        {"name": "api", "kind": url.scheme, "host": url.hostname, "port": port, "path": path}
+    ]
+    found += [_tcp(address, address, _clients_port(patient)) for address in interfaces]
+    if neighbour is not None:
+        found.append(_tcp("neighbour", neighbour, NEIGHBOUR_PORT))
+    with contextlib.suppress(NotApplicable):
+        found.append(_tcp("index", *_index(patient)))
+    return found
+
+
+def _tcp(name: str, host: str, port: int) -> dict[str, Any]:
+    return {"name": name, "kind": "tcp", "host": host, "port": port, "path": "", "timeout_seconds": CONNECT_SECONDS}
+
+
+def _clients_port(patient: Patient) -> int:
+    """Where clients are listened to; any other port of the host says as well whether the host is reached."""
+    url = urlsplit(str((patient.status or {}).get("url") or ""))
+    return url.port or patient.settings.server.port or 9
+
+
+def _index(patient: Patient) -> tuple[str, int]:
+    """Host and port of the package index. Raises NotApplicable when the way there leads through a proxy."""
+    docker = patient.docker
+    if docker.http_proxy or docker.https_proxy:
+        raise NotApplicable("runs reach it through a proxy")
+    url = urlsplit(docker.package_index_url or "https://pypi.org/simple")
+    return url.hostname or "pypi.org", url.port or (80 if url.scheme == "http" else 443)
+
+
+def _addresses() -> dict[str, str]:
+    """This host's own IPv4 addresses, as far as other networks could know them: address → interface."""
+    found: dict[str, str] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, interface in socket.if_nameindex():
+            # Container bridges are this host too; the runs' own one is tried as the API's address.
+            if interface == "lo" or interface.startswith(("br-", "docker", "veth", "virbr", "cni", "podman")):
+                continue
+            with contextlib.suppress(OSError):
+                packed = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+                found.setdefault(socket.inet_ntoa(packed[20:24]), interface)
+    return dict(list(found.items())[:ADDRESSES_MAX])

@@ -1,0 +1,1 @@
+"""What the checks saw, judged: pure functions from what was seen to findings."""
