@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import shutil
 import signal
@@ -42,6 +43,8 @@ DEPLOY: Final = "deploy.py"
 COMMAND_SECONDS: Final = 180.0
 RUN_SECONDS: Final = 1200.0
 LOG_LINES: Final = 3
+PLACE_MAX_BYTES: Final = 70
+"""A unix socket's path has room for about 100."""
 TERMINATED: Final = 143
 _UUID: Final = re.compile(r"UUID: ([0-9a-f-]{36})")
 
@@ -135,7 +138,7 @@ async def _shielded(daemon: DaemonProcess, screen: Screen) -> None:
 @contextlib.asynccontextmanager
 async def _folder(screen: Screen) -> AsyncIterator[Path]:
     """A folder that is gone after the block."""
-    folder = Path(tempfile.mkdtemp(prefix="managedd-demo-"))
+    folder = Path(tempfile.mkdtemp(prefix="managedd-demo-", dir=_place()))
     try:
         yield folder
     finally:
@@ -143,6 +146,12 @@ async def _folder(screen: Screen) -> AsyncIterator[Path]:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
         if await anyio.Path(folder).exists():
             screen.comment(f"{folder} could not be removed, do so by hand")
+
+
+def _place() -> str:
+    """Where folders for a time are made; where their names are too long for the daemon's socket, where they are short."""
+    place = tempfile.gettempdir()
+    return place if len(os.fsencode(place)) < PLACE_MAX_BYTES else "/tmp"  # noqa: S108 (mkdtemp's name can't be guessed)
 
 
 class Stage:
