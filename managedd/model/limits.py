@@ -1,0 +1,109 @@
+"""Limits as values: the token bucket that slots, compute minutes and start rates all are, and the plan that sizes a workspace's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SECOND_US: Final = 1_000_000
+MINUTES_AN_HOUR: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBucket:
+    """So many tokens at most, so many of them taken. It is made from rows each time it is asked; nothing is counted beside them.
+
+    Slots: what is taken comes back when a run ends, so the rows say it anew. Compute minutes: all of it comes back at one moment, the
+    month's end. A start rate: tokens come back one by one, `refill_per_second`, up to `capacity`.
+    """
+
+    capacity: float | None
+    """None: never empty."""
+    taken: float = 0.0
+    refill_per_second: float = 0.0
+    as_of_us: int = 0
+    """When `taken` was true."""
+    renewed_at_us: int | None = None
+    """When everything comes back at once; None: never by itself."""
+
+    def at(self, now_us: int) -> TokenBucket:
+        """The bucket then; a moment before `as_of_us` (a clock set back) gives nothing back and takes nothing."""
+        if now_us <= self.as_of_us:
+            return self
+        if self.renewed_at_us is not None and now_us >= self.renewed_at_us:
+            return replace(self, taken=0.0, as_of_us=now_us, renewed_at_us=None)
+        back = (now_us - self.as_of_us) / SECOND_US * self.refill_per_second
+        return replace(self, taken=max(0.0, self.taken - back), as_of_us=now_us)
+
+    def free(self, now_us: int) -> float:
+        """How many tokens are there then; negative where more was taken than there was (a limit that was lowered, minutes overrun)."""
+        if self.capacity is None:
+            return float("inf")
+        return self.capacity - self.at(now_us).taken
+
+    def has(self, tokens: float, now_us: int) -> bool:
+        """Whether so many tokens are there then. A bucket that is smaller than that never has them."""
+        return self.free(now_us) >= tokens
+
+    def take(self, tokens: float, now_us: int) -> TokenBucket:
+        """The bucket after they were taken, whether they were there or not: what has happened has happened."""
+        now = self.at(now_us)
+        return replace(now, taken=now.taken + tokens)
+
+    def ready_us(self, tokens: float, now_us: int) -> int | None:
+        """When so many tokens will be there if nobody takes or gives back any; None: not by itself."""
+        if self.has(tokens, now_us):
+            return now_us
+        assert self.capacity is not None
+        moments = []
+        if tokens <= self.capacity:
+            if self.refill_per_second > 0:
+                seconds = (tokens - self.free(now_us)) / self.refill_per_second
+                moments.append(max(now_us, self.as_of_us) + math.ceil(seconds * SECOND_US))
+            if self.renewed_at_us is not None:
+                moments.append(self.renewed_at_us)
+        return min(moments, default=None)
+
+
+def start_rate(burst: int, per_minute: float, starts_us: Iterable[int], now_us: int) -> TokenBucket:
+    """The bucket of starts, from the moments of those that were made, in order, as if it had been full before the first."""
+    bucket = TokenBucket(capacity=burst, refill_per_second=per_minute / 60)
+    for moment in starts_us:
+        bucket = bucket.take(1, moment)
+    return bucket.at(now_us)
+
+
+class OnExhausted(StrEnum):
+    """What becomes of runs under way when the compute hours are used up."""
+
+    FINISH = "finish"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The limits of a workspace; None: no limit."""
+
+    name: str
+    concurrent_runs: int | None = None
+    """Runs of managed pools at the same time."""
+    managed_pools: int | None = None
+    compute_hours: float | None = None
+    """Each calendar month."""
+    on_exhausted: OnExhausted = OnExhausted.FINISH
+    memory_limit_bytes: int | None = None
+    """The most that a run may ask for."""
+    time_limit_seconds: int | None = None
+    """The longest that a run may take."""
+    start_burst: int | None = None
+    starts_per_minute: float | None = None
+    """After `start_burst` starts at once, so many a minute; both or neither."""
+
+    @property
+    def compute_minutes(self) -> float | None:
+        return None if self.compute_hours is None else self.compute_hours * MINUTES_AN_HOUR

@@ -1,0 +1,86 @@
+"""Compute time: from when a run's container was started to when it ended, in whole minutes, month by month. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from managedd.clock import from_us, to_us
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+MINUTE_US: Final = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Month:
+    """A calendar month of a time zone: from `begins_us`, up to but not including `ends_us`."""
+
+    name: str
+    """`2026-11`."""
+    begins_us: int
+    ends_us: int
+
+
+def month_of(moment_us: int, zone: tzinfo) -> Month:
+    """The month in which the moment lies."""
+    local = from_us(moment_us).astimezone(zone)
+    return _month(local.year, local.month, zone)
+
+
+def month_named(name: str, zone: tzinfo) -> Month:
+    """The month of a name such as `2026-11`. Raises ValueError."""
+    parsed = datetime.strptime(name, "%Y-%m")
+    return _month(parsed.year, parsed.month, zone)
+
+
+def _month(year: int, month: int, zone: tzinfo) -> Month:
+    begins = datetime(year, month, 1, tzinfo=zone)
+    ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=zone)
+    return Month(name=f"{year:04d}-{month:02d}", begins_us=to_us(begins), ends_us=to_us(ends))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """Minutes of one execution that count in one month."""
+
+    month: str
+    day: str
+    """The first day of them in that month, `2026-11-22`."""
+    minutes: int
+
+
+def metered(started_us: int, ended_us: int, zone: tzinfo) -> list[Metered]:
+    """What an execution costs: its time rounded up to the minute, at least one, and split at each month's end.
+
+    The parts add up to the whole: each is what was reached by its end, rounded up, less what was counted before.
+    """
+    total = minutes(started_us, ended_us)
+    found: list[Metered] = []
+    counted, at_us = 0, started_us
+    while counted < total:
+        month = month_of(at_us, zone)
+        is_last = ended_us <= month.ends_us
+        reached = total if is_last else minutes(started_us, month.ends_us)
+        if reached > counted:
+            day = from_us(at_us).astimezone(zone).date().isoformat()
+            found.append(Metered(month=month.name, day=day, minutes=reached - counted))
+        counted, at_us = reached, month.ends_us
+    return found
+
+
+def minutes(started_us: int, ended_us: int) -> int:
+    """Whole minutes, rounded up; at least one, also where a clock was set back in between."""
+    return max(1, -(-(ended_us - started_us) // MINUTE_US))
+
+
+def measured_end_us(started_us: int, ended_us: int, engine_started_us: int | None, engine_ended_us: int | None) -> int:
+    """When it ended, on our clock: by the engine's own account of how long it ran, where there is one.
+
+    We may have noticed the end late, and the engine's clock may be another host's; the difference of its two readings is neither.
+    """
+    if engine_started_us is None or engine_ended_us is None or engine_ended_us < engine_started_us:
+        return max(started_us, ended_us)
+    return started_us + (engine_ended_us - engine_started_us)

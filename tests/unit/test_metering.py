@@ -1,0 +1,91 @@
+"""Compute time: whole minutes, split at the month's end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from managedd.clock import to_us
+from managedd.model.metering import MINUTE_US, measured_end_us, metered, minutes, month_named, month_of
+
+BERLIN = ZoneInfo("Europe/Berlin")
+DAY_US = 86_400_000_000
+
+
+def us(text: str) -> int:
+    return to_us(datetime.fromisoformat(text))
+
+
+def parts(started: str, ended: str, zone: ZoneInfo | None = None) -> list[tuple[str, str, int]]:
+    return [(part.month, part.day, part.minutes) for part in metered(us(started), us(ended), zone or UTC)]
+
+
+def test_a_run_costs_whole_minutes_and_at_least_one() -> None:
+    assert parts("2026-11-22T10:00:00Z", "2026-11-22T10:00:00Z") == [("2026-11", "2026-11-22", 1)]
+    assert parts("2026-11-22T10:00:00Z", "2026-11-22T10:01:00Z") == [("2026-11", "2026-11-22", 1)]
+    assert parts("2026-11-22T10:00:00Z", "2026-11-22T10:01:00.000001Z") == [("2026-11", "2026-11-22", 2)]
+
+
+def test_a_clock_that_was_set_back_makes_no_run_free_or_negative() -> None:
+    assert parts("2026-11-22T10:00:00Z", "2026-11-22T09:00:00Z") == [("2026-11", "2026-11-22", 1)]
+    assert parts("2026-12-01T00:00:10Z", "2026-11-30T23:00:00Z") == [("2026-12", "2026-12-01", 1)]
+
+
+def test_a_run_across_the_end_of_the_month_is_split_there() -> None:
+    assert parts("2026-11-30T23:58:30Z", "2026-12-01T00:03:00Z") == [
+        ("2026-11", "2026-11-30", 2),
+        ("2026-12", "2026-12-01", 3),
+    ]
+    assert parts("2026-11-30T23:59:30Z", "2026-12-01T00:00:10Z") == [("2026-11", "2026-11-30", 1)]
+    assert parts("2026-12-31T23:59:00Z", "2027-02-01T00:01:00Z") == [
+        ("2026-12", "2026-12-31", 1),
+        ("2027-01", "2027-01-01", 31 * 1440),
+        ("2027-02", "2027-02-01", 1),
+    ]
+
+
+def test_the_month_is_one_of_the_operators_time_zone() -> None:
+    assert parts("2026-11-30T22:59:00Z", "2026-11-30T23:01:00Z", BERLIN) == [
+        ("2026-11", "2026-11-30", 1),
+        ("2026-12", "2026-12-01", 1),
+    ]
+
+
+@pytest.mark.parametrize(("name", "days"), [("2027-02", 28), ("2028-02", 29), ("2026-12", 31)])
+def test_months_have_their_days(name: str, days: int) -> None:
+    month = month_named(name, UTC)
+    assert month.ends_us - month.begins_us == days * DAY_US
+    assert month_of(month.ends_us - 1, UTC) == month
+    assert month_of(month.ends_us, UTC) != month
+    assert month_of(month.begins_us, UTC) == month
+
+
+def test_a_month_with_a_change_of_the_clock_is_an_hour_shorter() -> None:
+    march = month_named("2026-03", BERLIN)
+    assert march.ends_us - march.begins_us == 31 * DAY_US - 3_600_000_000
+
+
+@given(
+    st.integers(us("2026-01-01T00:00:00Z"), us("2030-01-01T00:00:00Z")),
+    st.integers(-DAY_US, 100 * DAY_US),
+    st.sampled_from([UTC, BERLIN, ZoneInfo("America/New_York")]),
+)
+def test_the_parts_add_up(started_us: int, length_us: int, zone: ZoneInfo) -> None:
+    found = metered(started_us, started_us + length_us, zone)
+    assert sum(part.minutes for part in found) == minutes(started_us, started_us + length_us)
+    assert [part.month for part in found] == sorted({part.month for part in found})
+    for part in found:
+        month = month_named(part.month, zone)
+        assert 0 < part.minutes <= -(-(month.ends_us - month.begins_us) // MINUTE_US)
+        assert part.day.startswith(part.month)
+
+
+def test_how_long_it_ran_is_what_the_engine_measured() -> None:
+    assert measured_end_us(1_000, 9_000, None, None) == 9_000
+    assert measured_end_us(1_000, 9_000, 500_000, 500_700) == 1_700, "noticed late, on another clock"
+    assert measured_end_us(1_000, 9_000, 500_700, 500_000) == 9_000, "an engine whose clock was set back says nothing"
+    assert measured_end_us(9_000, 1_000, None, None) == 9_000
