@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from managedd.errors import ErrorCode, ManagedError, conflict
-from managedd.orchestration import templates
 from managedd.orchestration.schemas import first_error
 
 MAX_DEPTH = 100
@@ -133,6 +132,9 @@ class _Hydration:
     def _jinja(self, template: Any) -> str:
         if not isinstance(template, str):
             raise _bad("Invalid jinja: 'template' must be a text")
+        # Here, because few parameters are templates, and each start would load Jinja for them.
+        from managedd.orchestration import templates  # noqa: PLC0415
+
         text = templates.render(template, self._context.values)
         self._spend(len(text))
         return text

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.errors import ManagedError, invalid
-from managedd.orchestration import templates
 from managedd.orchestration.deployment_rules import check_job_variables
 from managedd.store import automations as automation_rows
 from managedd.store import rows
@@ -109,6 +108,9 @@ async def validate_automation_template(ctx: Context, *, template: str = "") -> R
 
 
 def _validate(template: str) -> Reply:
+    # Here, because it is asked for rarely, and each start would load Jinja for it.
+    from managedd.orchestration import templates  # noqa: PLC0415
+
     try:
         templates.check(template)
     except ManagedError as error:
