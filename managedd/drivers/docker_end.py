@@ -52,7 +52,11 @@ def content_of(archive: bytes | None, *, max_bytes: int) -> bytes | None:
 
 def report_of(archive: bytes | None) -> Report:
     """The report in the tar that the engine gave; an empty one when there is none or it is not to be believed."""
-    content = content_of(archive, max_bytes=REPORT_MAX_BYTES)
+    return parsed(content_of(archive, max_bytes=REPORT_MAX_BYTES))
+
+
+def parsed(content: bytes | None) -> Report:
+    """The report that these bytes are; an empty one when they are none, or not to be believed."""
     try:
         fields = json.loads(content) if content else None
     except (ValueError, RecursionError):

@@ -173,18 +173,20 @@ class Child:
         self.kill(number)
 
 
-def install(requirements: Path, timeout_seconds: float, child: Child) -> str | None:
+def install(requirements: Path, timeout_seconds: float, child: Child, installer: Path | None = None) -> str | None:
     """The requirements are installed; the returned text says why not. Their file is gone either way."""
     try:
-        return _install(requirements, timeout_seconds, child)
+        return _install(requirements, timeout_seconds, child, installer)
     finally:
         requirements.unlink()
 
 
-def _install(requirements: Path, timeout_seconds: float, child: Child) -> str | None:
+def _install(requirements: Path, timeout_seconds: float, child: Child, installer: Path | None) -> str | None:
     wanted = requirements.read_text()
     mask = Mask([wanted, *(os.environ.get(name, "") for name in INDEX_VARIABLES)])
-    if uv := shutil.which("uv"):
+    if installer is not None:
+        command = [sys.executable, "-IS", str(installer), str(requirements)]
+    elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--python", sys.executable, "--requirement", str(requirements)]
     else:
         command = [
@@ -396,6 +398,9 @@ def main(arguments: list[str]) -> int:
     """The returned code is the command's own, 128 + n for a signal, or one of ours."""
     parser = argparse.ArgumentParser(prog="managedd-shim")
     parser.add_argument("--install-timeout-seconds", type=float, default=600.0)
+    parser.add_argument(
+        "--installer", type=Path, default=None, help="a program that installs the requirements in its argument"
+    )
     parser.add_argument("--cgroup", type=Path, default=None, help="where this run's own control group is mounted")
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args(arguments)
@@ -411,7 +416,7 @@ def main(arguments: list[str]) -> int:
     requirements = directory / "requirements.txt"
     if requirements.exists():
         report.write(phase="installing")
-        error = install(requirements, chosen.install_timeout_seconds, child)
+        error = install(requirements, chosen.install_timeout_seconds, child, chosen.installer)
         if child.signalled is not None:
             report.write(phase="exited", exited_us=now_us(), exit_code=128 + child.signalled, **measures(chosen.cgroup))
             return 128 + child.signalled

@@ -102,6 +102,8 @@ def cause_of_exit(view: View, status: ExitStatus) -> EndCause:
         return EndCause.HOST_RESTART
     if status.gone:
         return EndCause.LOST
+    if status.out_of_time:
+        return EndCause.TIME
     if _out_of_memory(execution, status):
         return EndCause.MEMORY
     if status.install_failed:

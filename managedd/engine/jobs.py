@@ -55,9 +55,7 @@ class Jobs:
             "image": spec.image,
             "memory_limit_bytes": spec.memory_bytes,
             "cpu_limit": spec.cpus,
-            "time_limit_seconds": min(
-                job.timeout_seconds or self._runs.time_limit_seconds, self._runs.time_limit_seconds
-            ),
+            "time_limit_seconds": spec.time_limit_seconds,
         }
         await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
         return Job(spec=spec, notes=_notes(dropped))
@@ -107,6 +105,8 @@ class Jobs:
             cpus=job.cpus or runs.cpu_limit,
             pids=runs.pids_limit,
             install_timeout_seconds=runs.install_timeout_seconds,
+            time_limit_seconds=min(job.timeout_seconds or runs.time_limit_seconds, runs.time_limit_seconds),
+            stop_grace_seconds=runs.stop_grace_seconds,
         )
 
 

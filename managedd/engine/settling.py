@@ -132,12 +132,15 @@ def _as_the_run_has_it(view: View, ended: Ending) -> Ending:
 def _ending_of(view: View, status: ExitStatus, peak_bytes: int | None, pending_deadline_seconds: float) -> Ending:
     execution, cause = view.execution, cause_of_exit(view, status)
     execution = replace(execution, installed_at=execution.installed_at or status.installed_at_us)
-    started = execution.started_at
+    started, ended = execution.started_at, view.now_us
+    if status.out_of_time and status.finished_at_us is not None:
+        # It was ended while nobody looked, by this host's clock.
+        ended = status.finished_at_us
     return ending(
         cause,
         execution,
         detail=ASKED_TO_STOP if cause is EndCause.CANCEL else exit_detail(cause, status),
-        elapsed_seconds=None if started is None else (view.now_us - started) / SECOND_US,
+        elapsed_seconds=None if started is None else (ended - started) / SECOND_US,
         exit_code=status.exit_code,
         peak_memory_bytes=peak_bytes,
         pending_deadline_seconds=pending_deadline_seconds,
@@ -154,6 +157,7 @@ def _evidence(execution: Execution, status: ExitStatus, peak_bytes: int | None) 
             "gone": status.gone,
             "host_restarted": status.host_restarted,
             "install_failed": status.install_failed,
+            "out_of_time": status.out_of_time,
             # The engine's own clock, which may be another host's: the columns are all of ours.
             "started_at_us": status.started_at_us,
             "finished_at_us": status.finished_at_us,

@@ -44,6 +44,10 @@ class RunSpec:
     cpus: float | None = None
     pids: int | None = None
     install_timeout_seconds: int = 600
+    time_limit_seconds: float | None = None
+    """Held by the engine above; a driver whose runs have a supervisor of their own holds it too, a little later, for a daemon that is down."""
+    stop_grace_seconds: float = 10.0
+    """Between SIGTERM and SIGKILL when such a supervisor acts by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,8 @@ class ExitStatus:
     """It was started before the host's last boot."""
     install_failed: bool = False
     """The shim reported that installing packages failed; `error` says how."""
+    out_of_time: bool = False
+    """The run's own supervisor ended it because its time was over."""
     installed_at_us: int | None = None
     """When the shim's installation phase ended (also with nothing to install)."""
     error: str | None = None

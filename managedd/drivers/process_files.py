@@ -1,0 +1,214 @@
+"""The folder of a run on this host: what is placed in it, and what can be read from it while the run lives and afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import stat
+import time
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from managedd.drivers import run_environment, run_tree
+from managedd.drivers.docker_end import REPORT_MAX_BYTES, Report, parsed
+from managedd.drivers.run_output import numbers
+from managedd.model.drivers import ExitStatus, Liveness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+KILLED: Final = 137
+TMP_MAX_LENGTH: Final = 60
+"""A socket's address has 107 characters at most, and programs make theirs deep below TMPDIR."""
+READ_BYTES: Final = 1024 * 1024
+PLACED: Final = ("supervisor.py", "run_tree.py", "run_output.py", "run_environment.py")
+SUPERVISOR_KILLED: Final = "the process that held it was killed"
+
+
+class RunFolder:
+    """One run's folder, named by its execution."""
+
+    def __init__(self, runs: Path, execution_id: str) -> None:
+        self.path = runs / execution_id
+        self.execution_id = execution_id
+
+    # --- making it -------------------------------------------------------------------------------------------------------
+
+    def place(self, files: Mapping[str, tuple[bytes, int]], environment: Path, spec: Callable[[RunFolder], Mapping[str, Any]],
+              install_env: Mapping[str, str]) -> None:  # fmt: skip
+        """The folder is there with all that the run needs; `spec.json`, written last, makes it count."""
+        if self.path.exists():
+            self.remove()
+        self.path.mkdir(mode=0o700, parents=True)
+        for name in ("work", "home", "output", *self._own_tmp()):
+            (self.path / name).mkdir()
+        here = resources.files("managedd.drivers")
+        given = {**files, **{name: ((here / name).read_bytes(), 0o644) for name in PLACED}}
+        for name, (content, mode) in given.items():
+            path = self.path / name
+            path.parent.mkdir(exist_ok=True)
+            _write(path, content, mode)
+        place = {"base": str(environment), "folder": str(environment.parent), "install_env": dict(install_env)}
+        _write(self.path / "environment.json", json.dumps(place).encode(), 0o600)
+        run_environment.lay_over(str(self.path / "env"), str(environment), str(self.path))
+        _write(self.path / "lock", b"", 0o600)
+        _write(self.path / "spec.json.new", json.dumps(spec(self)).encode(), 0o600)
+        (self.path / "spec.json.new").rename(self.path / "spec.json")
+
+    def _own_tmp(self) -> tuple[str, ...]:
+        return ("tmp",) if len(str(self.path / "tmp")) <= TMP_MAX_LENGTH else ()
+
+    def base_environment(self, path: str) -> dict[str, str]:
+        """The variables that every run has, below its own."""
+        found = {
+            "HOME": str(self.path / "home"), "VIRTUAL_ENV": str(self.path / "env"), "LANG": "C.UTF-8", "TZ": "UTC", "PATH": path,
+        }  # fmt: skip
+        return found | ({"TMPDIR": str(self.path / "tmp")} if self._own_tmp() else {})
+
+    def python(self) -> str:
+        """The interpreter of the run's own environment."""
+        return run_environment.python_of(str(self.path / "env"))
+
+    # --- reading it ------------------------------------------------------------------------------------------------------
+
+    def spec(self) -> dict[str, Any] | None:
+        """What the run was made from; None when there is no whole folder."""
+        return _json(self.path / "spec.json")
+
+    def state(self) -> dict[str, Any] | None:
+        """What its supervisor has written down; None before its start."""
+        return _json(self.path / "state.json")
+
+    def liveness(self) -> Liveness:
+        """Where the run stands."""
+        if not (self.path / "spec.json").exists():
+            return Liveness.GONE
+        # Asked before: it begins with the state and ends with the lock.
+        was_started = (self.path / "state.json").exists()
+        if self._is_held():
+            return Liveness.RUNNING
+        if was_started or (self.path / "state.json").exists():
+            return Liveness.EXITED
+        return Liveness.CREATED
+
+    def _is_held(self) -> bool:
+        try:
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def bury(self, seconds: float) -> None:
+        """The end of a run whose supervisor has written none: nothing of it runs, and that it was killed is written down."""
+        state = self.state()
+        if state is None or "exit_code" in state:
+            return
+        run_tree.kill_marked(self.execution_id, str(self.path), seconds)
+        state |= {"exit_code": KILLED, "finished_us": time.time_ns() // 1000, "error": SUPERVISOR_KILLED}
+        with contextlib.suppress(OSError):
+            _write(self.path / "state.json.new", json.dumps(state).encode(), 0o600)
+            (self.path / "state.json.new").rename(self.path / "state.json")
+
+    def status(self) -> ExitStatus:
+        """How the run ended, from what its supervisor and its shim have left. The run can write both: they decide nothing beyond it."""
+        state = self.state()
+        if state is None:
+            return ExitStatus(exit_code=None, gone=True, error="its folder was removed while the run was under way")
+        report = self._report()
+        code = state.get("exit_code")
+        peaks = [peak for peak in (state.get("peak_memory_bytes"), report.peak_memory_bytes) if isinstance(peak, int)]
+        return ExitStatus(
+            exit_code=code if isinstance(code, int) else None,
+            oom_killed=bool(state.get("oom_killed")),
+            peak_memory_bytes=max(peaks, default=None),
+            started_at_us=state.get("started_us"),
+            finished_at_us=state.get("finished_us"),
+            host_restarted=state.get("boot_id") != run_tree.boot_id(),
+            install_failed=report.install_error is not None,
+            installed_at_us=report.installed_us,
+            out_of_time=bool(state.get("out_of_time")),
+            error=report.install_error or state.get("error"),
+        )
+
+    def _report(self) -> Report:
+        with contextlib.suppress(OSError), (self.path / "report.json").open("rb") as file:
+            return parsed(file.read(REPORT_MAX_BYTES))
+        return Report()
+
+    # --- removing it -----------------------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """The folder is gone, and so are its control groups. Raises OSError."""
+        state = self.state() or {}
+        for group in (state.get("groups") or {}).values():
+            with contextlib.suppress(OSError, TypeError):
+                os.rmdir(group)
+        # First, so that half a folder never counts as a run.
+        (self.path / "spec.json").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path, onerror=_again)
+
+
+class OutputFiles:
+    """Reads what a run has printed, from file to file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+        self._file = -1
+
+    def read(self) -> bytes:
+        """The next bytes; none when there are no more now."""
+        while True:
+            # Asked before reading: a file that has a successor gets nothing more.
+            later = [number for number in numbers(str(self._folder)) if number > self._number]
+            if self._file >= 0 and (data := os.read(self._file, READ_BYTES)):
+                return data
+            if not later:
+                return b""
+            self.close()
+            with contextlib.suppress(FileNotFoundError):  # it was the oldest, and went
+                self._file = os.open(self._folder / str(later[0]), os.O_RDONLY | os.O_CLOEXEC)
+            self._number = later[0]
+
+    def close(self) -> None:
+        """The file is closed."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if type(found) is dict else None
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
+
+
+def _again(function: Callable[..., Any], path: str, failure: Any) -> None:
+    """A run may have taken its own rights to a folder away; they are given back once."""
+    above = os.path.dirname(path)
+    for place in (above, path):
+        with contextlib.suppress(OSError):
+            os.chmod(place, stat.S_IRWXU)
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
