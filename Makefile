@@ -1,3 +1,4 @@
+# make demo      all of it shown in a few minutes, from nothing but Python, git and make (ARGS="--driver process")
 # make test      everything from nothing: virtual environment, engine, image, Prefect client, then pytest (ARGS="-k name" to choose)
 # make lint      ruff, mypy, import-linter
 # make serve     the daemon from this checkout (ARGS="--help")
@@ -13,13 +14,25 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What is installed beside managedd itself.
+EXTRA := [dev]
+DEMO := .cache/demo
 BINARY_VENV := .cache/binary-venv
 LOCK := $(wildcard requirements.lock)
 # Two makes in one checkout take turns at the virtual environment, where the system has flock.
 TURN := $(shell command -v flock >/dev/null && echo 'flock .cache/venv.lock')
 
-.PHONY: test lint serve binary provision stop-engine lock clean venv
+.PHONY: demo test lint serve binary provision stop-engine lock clean venv
 .DEFAULT_GOAL := test
+
+# Where the development tools are not installed yet, without them: they take most of the time.
+demo:
+	@command -v git >/dev/null || { echo "[demo] git is missing; on Debian: apt-get install git" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) $(if $(wildcard $(STAMP)),,VENV=$(DEMO)/venv EXTRA=) .demo
+
+.PHONY: .demo
+.demo: $(STAMP)
+	@$(BIN)/managedd demo --cache $(DEMO) $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest $(ARGS)
@@ -52,18 +65,23 @@ $(STAMP): pyproject.toml $(LOCK)
 .PHONY: .install
 .install:
 	@if [ -e $(STAMP) ] && [ -z "$$(find pyproject.toml $(LOCK) -newer $(STAMP))" ]; then exit 0; fi; \
-	set -e; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	set -ef; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	    || { echo "[venv] $(PYTHON) is missing or older than Python 3.11; name another with PYTHON=" >&2; exit 1; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
-	    || { echo "[venv] $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
+	    || { version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	         echo "[venv] $(PYTHON) can't make virtual environments; on Debian and Ubuntu: apt-get install python$$version-venv" >&2; exit 1; }; \
+	began=$$SECONDS; \
+	exec 9<> <(:); { while ! read -rt 5 -u 9; do echo "[venv] … $$((SECONDS - began)) s"; done; } & trap "kill $$!" EXIT; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    echo "[venv] making $(VENV) …"; $(PYTHON) -m venv --clear $(VENV); \
 	fi; \
-	echo "[venv] installing managedd and its development tools $(if $(LOCK),as requirements.lock says )…"; \
-	began=$$SECONDS; touch $(STAMP).new; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) --editable '.[dev]'; \
-	mv $(STAMP).new $(STAMP); \
+	echo "[venv] installing managedd$(if $(EXTRA), and its development tools)$(if $(LOCK), as requirements.lock says) …"; \
+	touch $(STAMP).new; \
+	pip="$(BIN)/python -m pip --quiet --quiet --disable-pip-version-check"; wanted="$(if $(LOCK),--constraint $(LOCK)) --editable .$(EXTRA)"; \
+	{ $$pip install uv && UV_CACHE_DIR=$(DEMO)/uv $(BIN)/uv pip install --quiet --python $(BIN)/python $$wanted; } 2>$(STAMP).uv \
+	    || { echo "[venv] uv could not do it, pip takes longer …"; $$pip install $$wanted; }; \
+	rm -f $(STAMP).uv; mv $(STAMP).new $(STAMP); \
 	echo "[venv] done in $$((SECONDS - began)) s"
 
 # Of the packages that the lock names, in a virtual environment of its own: the binary holds nothing that only tests need.
