@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -12,6 +13,7 @@ from managedd.observe import get_log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import tzinfo
 
     from managedd.bus import Bus
     from managedd.clock import Clock
@@ -53,6 +55,8 @@ class Means:
     instance_id: str
     job: Callable[[Execution], Awaitable[Job]]
     """What to run. Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used."""
+    zone: tzinfo = UTC
+    """Of whose months compute time is counted."""
 
     async def write(self, body: Callable[[Tx], T]) -> T:
         """What `body` returned, committed; a store that is busy or full is waited for.

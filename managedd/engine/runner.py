@@ -21,7 +21,7 @@ from managedd.model.drivers import Handle, ImageError, Liveness
 from managedd.model.executions import ENDED, EndCause, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
-from managedd.store import executions, flow_runs
+from managedd.store import executions, flow_runs, usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -180,7 +180,7 @@ class ExecutionRunner:
         """The execution is EXITED (or LOST) with its evidence, and the run has an end state."""
 
         def body(tx: Tx) -> Settled | None:
-            return settle(
+            settled = settle(
                 tx,
                 self._execution.id,
                 ended=ended,
@@ -188,6 +188,9 @@ class ExecutionRunner:
                 seen_peak_bytes=self._supervision.peak_memory_bytes,
                 pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
             )
+            if settled is not None:
+                usage.record(tx, settled.execution, status, self._means.zone)
+            return settled
 
         settled = await self._means.write(body)
         if settled is None:

@@ -469,3 +469,33 @@ CREATE UNIQUE INDEX executions_live ON executions(flow_run_id) WHERE phase NOT I
 CREATE INDEX executions_open ON executions(phase) WHERE phase NOT IN ('FINALIZED', 'LOST');
 CREATE UNIQUE INDEX executions_key ON executions(key_hash) WHERE key_hash IS NOT NULL;
 CREATE INDEX executions_workspace ON executions(workspace_id, claimed_at);
+
+-- What ended executions have cost, month by month: written in the transaction that ends them, kept when their runs are deleted.
+CREATE TABLE usage (
+    execution_id  TEXT NOT NULL,
+    -- '2026-11', of the operator's time zone; the day is the first one in that month.
+    month         TEXT NOT NULL,
+    day           TEXT NOT NULL,
+    workspace_id  TEXT NOT NULL REFERENCES workspaces(id),
+    minutes       INTEGER NOT NULL,
+    flow_run_id   TEXT NOT NULL,
+    deployment_id TEXT,
+    -- 'flow/deployment', or the flow alone, as they were called then.
+    owner         TEXT NOT NULL,
+    PRIMARY KEY (execution_id, month)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_month ON usage(workspace_id, month);
+
+-- The sums, so that asking what is left costs nothing.
+CREATE TABLE usage_months (
+    workspace_id TEXT NOT NULL REFERENCES workspaces(id),
+    month        TEXT NOT NULL,
+    minutes      INTEGER NOT NULL,
+    -- The last share of the plan's hours, in percent, that was warned of.
+    warned       INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (workspace_id, month)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER usage_added AFTER INSERT ON usage BEGIN
+    INSERT INTO usage_months (workspace_id, month, minutes) VALUES (NEW.workspace_id, NEW.month, NEW.minutes)
+    ON CONFLICT (workspace_id, month) DO UPDATE SET minutes = minutes + NEW.minutes;
+END;

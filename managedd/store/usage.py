@@ -1,0 +1,131 @@
+"""Compute minutes: what ended executions have cost stands in a ledger, what runs now is reckoned from its row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from managedd.model.metering import measured_end_us, metered
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from managedd.model.drivers import ExitStatus
+    from managedd.model.executions import Execution
+    from managedd.model.metering import Metered, Month
+    from managedd.store.database import Tx
+
+_OWNER = (
+    "SELECT r.deployment_id, CASE WHEN d.id IS NULL THEN f.name ELSE f.name || '/' || d.name END AS owner "
+    "FROM flow_runs AS r JOIN flows AS f ON f.id = r.flow_id LEFT JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = ?"
+)
+_LIVE = (
+    "SELECT workspace_id, flow_run_id, started_at FROM executions "
+    "WHERE phase NOT IN ('FINALIZED', 'LOST') AND phase <> 'EXITED' AND started_at IS NOT NULL"
+)
+DELETED = "(deleted)"
+
+By = Literal["deployment", "day"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """Minutes of a workspace in a month."""
+
+    ended: int
+    """Of executions that have ended."""
+    running: int
+    """Of those under way, until now."""
+
+    @property
+    def minutes(self) -> int:
+        return self.ended + self.running
+
+
+def record(tx: Tx, execution: Execution, status: ExitStatus | None, zone: tzinfo) -> None:
+    """The execution, which has ended, is in the ledger: once, however often this is said; one that was never started costs nothing."""
+    if execution.started_at is None or execution.exited_at is None:
+        return
+    measured = (None, None) if status is None else (status.started_at_us, status.finished_at_us)
+    ended_us = measured_end_us(execution.started_at, execution.exited_at, *measured)
+    owner = tx.one(_OWNER, (execution.flow_run_id,))
+    for part in metered(execution.started_at, ended_us, zone):
+        tx.execute(
+            "INSERT INTO usage (execution_id, month, day, workspace_id, minutes, flow_run_id, deployment_id, owner) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (
+                execution.id,
+                part.month,
+                part.day,
+                execution.workspace_id,
+                part.minutes,
+                execution.flow_run_id,
+                None if owner is None else owner["deployment_id"],
+                DELETED if owner is None else owner["owner"],
+            ),
+        )
+
+
+def used(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> Used:
+    """What the workspace has used of the month by now."""
+    ended = tx.scalar(
+        "SELECT minutes FROM usage_months WHERE workspace_id = ? AND month = ?", (workspace_id, month.name)
+    )
+    running = sum(part.minutes for _, part in _running(tx, workspace_id, month, zone))
+    return Used(ended=ended or 0, running=running)
+
+
+def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -> list[tuple[str, int, int]]:
+    """(deployment or day, minutes, executions) of the month, what runs now included; those that used most first, days in order."""
+    column = "owner" if by == "deployment" else "day"
+    minutes: Counter[str] = Counter()
+    executions: Counter[str] = Counter()
+    for row in tx.all(
+        f"SELECT {column} AS name, sum(minutes) AS minutes, count(*) AS executions FROM usage "
+        "WHERE workspace_id = ? AND month = ? GROUP BY 1",
+        (workspace_id, month.name),
+    ):
+        minutes[row["name"]], executions[row["name"]] = row["minutes"], row["executions"]
+    for flow_run_id, part in _running(tx, workspace_id, month, zone):
+        owner = tx.one(_OWNER, (flow_run_id,))
+        name = part.day if by == "day" else DELETED if owner is None else owner["owner"]
+        minutes[name] += part.minutes
+        executions[name] += 1
+    names = sorted(minutes) if by == "day" else sorted(minutes, key=lambda name: (-minutes[name], name))
+    return [(name, minutes[name], executions[name]) for name in names]
+
+
+def warned(tx: Tx, workspace_id: str, month: Month) -> int:
+    """The last share of the month's hours that was warned of, in percent; 0: none."""
+    return (
+        tx.scalar("SELECT warned FROM usage_months WHERE workspace_id = ? AND month = ?", (workspace_id, month.name))
+        or 0
+    )
+
+
+def warn(tx: Tx, workspace_id: str, month: Month, percent: int) -> None:
+    """That share was warned of."""
+    tx.execute(
+        "INSERT INTO usage_months (workspace_id, month, minutes, warned) VALUES (?, ?, 0, ?) "
+        "ON CONFLICT (workspace_id, month) DO UPDATE SET warned = excluded.warned",
+        (workspace_id, month.name, percent),
+    )
+
+
+def forget(tx: Tx, *, before_month: str, limit: int) -> int:
+    """At most `limit` entries of months before that one are gone; their sums stay."""
+    done = tx.execute(
+        "DELETE FROM usage WHERE (execution_id, month) IN (SELECT execution_id, month FROM usage WHERE month < ? LIMIT ?)",
+        (before_month, limit),
+    )
+    return done.rowcount
+
+
+def _running(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> list[tuple[str, Metered]]:
+    return [
+        (row["flow_run_id"], part)
+        for row in tx.all(f"{_LIVE} AND workspace_id = ?", (workspace_id,))
+        for part in metered(row["started_at"], tx.now, zone)
+        if part.month == month.name
+    ]

@@ -1,0 +1,182 @@
+"""What runs cost: reckoned while they run, in the ledger once they have ended, once and for all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from managedd.drivers.fake import FakeRun
+from managedd.model.executions import Phase
+from managedd.model.metering import month_of
+from managedd.store import flow_runs, usage
+from managedd.store.usage import Used
+from tests.engine.test_runner import COMPLETED, FOREVER, RUNNING, finished, plan
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from managedd.model.executions import Execution
+    from managedd.store.database import Tx
+    from managedd.store.usage import By
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+async def used(world: World, moment_us: int | None = None) -> Used:
+    month = month_of(moment_us or world.clock.now_us(), UTC)
+    return await world.read(lambda tx: usage.used(tx, world.workspace, month, UTC))
+
+
+async def told(world: World, by: By) -> list[tuple[str, int, int]]:
+    month = month_of(world.clock.now_us(), UTC)
+    return await world.read(lambda tx: usage.broken_down(tx, world.workspace, month, UTC, by))
+
+
+def passed(world: World, seconds: float) -> None:
+    assert isinstance(world.clock, ManualClock)
+    world.clock.advance(seconds)
+    world.engine.wake()
+
+
+async def begun(world: World, execution: Execution) -> None:
+    await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+    await world.propose(execution.flow_run_id, RUNNING)
+
+
+async def ended(world: World, execution: Execution) -> Execution:
+    await world.propose(execution.flow_run_id, COMPLETED)
+    world.engine.finish(execution.id)
+    return await finished(world, execution)
+
+
+async def test_a_run_costs_from_its_start_to_its_end(still: World) -> None:
+    plan(still, FOREVER)
+    deployed = await still.deployment("d")
+    async with still.daemon() as daemon:
+        execution = await still.claimed(deployment_id=deployed)
+        passed(still, 1)
+        assert await used(still) == Used(ended=0, running=0), "waiting is free"
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+        assert await used(still) == Used(ended=0, running=1)
+        passed(still, 61)
+        assert await used(still) == Used(ended=0, running=2)
+        assert await told(still, "deployment") == [("etl/d", 2, 1)]
+        await ended(still, execution)
+    assert await used(still) == Used(ended=2, running=0)
+    assert await told(still, "deployment") == [("etl/d", 2, 1)]
+    assert await told(still, "day") == [("2026-03-02", 2, 1)]
+
+
+async def test_what_was_never_started_is_free(world: World) -> None:
+    plan(world, FakeRun(image_error="no such image"))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await finished(world, execution)
+    assert await used(world) == Used(ended=0, running=0)
+
+
+async def test_a_run_that_is_deleted_has_cost_what_it_has_cost(still: World) -> None:
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+        passed(still, 120)
+        await ended(still, execution)
+
+    def delete(tx: Tx) -> None:
+        flow_runs.delete(tx, execution.flow_run_id)
+
+    await still.write(delete)
+    assert await used(still) == Used(ended=2, running=0)
+    assert await told(still, "deployment") == [("etl", 2, 1)]
+
+
+async def test_two_attempts_are_two_executions(still: World) -> None:
+    """Each is rounded up by itself, as a suspended run that was resumed is."""
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        for _ in range(2):
+            execution = await still.claimed()
+            daemon.fleet.start(execution)
+            await begun(still, execution)
+            passed(still, 61)
+            await ended(still, execution)
+    assert await used(still) == Used(ended=4, running=0)
+
+
+async def test_a_daemon_that_was_down_loses_and_doubles_nothing(still: World) -> None:
+    """Its container ended while nobody looked: the engine's own account counts, not when it was noticed."""
+    plan(still, FOREVER)
+    execution = await still.claimed()
+    async with still.daemon() as daemon:
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+    await still.propose(execution.flow_run_id, COMPLETED)
+    passed(still, 150)
+    still.engine.finish(execution.id)
+    passed(still, 3 * 86_400)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        gone = await finished(still, execution)
+    assert gone.started_at is not None
+    assert await used(still) == Used(ended=3, running=0)
+    await still.write(lambda tx: usage.record(tx, gone, None, UTC))
+    assert await used(still) == Used(ended=3, running=0), "said twice, counted once"
+
+
+async def test_a_month_that_ends_in_between(still: World) -> None:
+    assert isinstance(still.clock, ManualClock)
+    still.clock.turn_to(datetime(2026, 11, 30, 23, 58, 30, tzinfo=UTC))
+    november = still.clock.now_us()
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+        passed(still, 270)
+        assert await used(still, november) == Used(ended=0, running=2)
+        assert await used(still) == Used(ended=0, running=3)
+        await ended(still, execution)
+    assert await used(still, november) == Used(ended=2, running=0)
+    assert await used(still) == Used(ended=3, running=0)
+
+
+async def test_a_clock_that_is_set_back(still: World) -> None:
+    assert isinstance(still.clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+        passed(still, 600)
+        still.clock.set_wall(-3600)
+        assert await used(still) == Used(ended=0, running=1)
+        await ended(still, execution)
+    assert (await used(still)).ended >= 1
+
+
+async def test_the_ledger_forgets_by_and_by_and_the_sums_stay(still: World) -> None:
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+        await ended(still, execution)
+    month = month_of(still.clock.now_us(), UTC)
+    assert await still.write(lambda tx: usage.forget(tx, before_month=month.name, limit=10)) == 0
+    assert await still.write(lambda tx: usage.forget(tx, before_month="2026-04", limit=10)) == 1
+    assert await used(still) == Used(ended=1, running=0)
+    assert await told(still, "day") == []
+
+
+async def test_a_warning_is_remembered_for_its_month(still: World) -> None:
+    month = month_of(still.clock.now_us(), UTC)
+    assert await still.read(lambda tx: usage.warned(tx, still.workspace, month)) == 0
+    await still.write(lambda tx: usage.warn(tx, still.workspace, month, 80))
+    assert await still.read(lambda tx: usage.warned(tx, still.workspace, month)) == 80
+    assert await used(still) == Used(ended=0, running=0)
