@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -22,9 +24,11 @@ class Listening:
 
     url: str
     real: bool
-    wanted_port: int
-    """The port that it should have, and the one that it got; 0: the daemon's listener, which has what it has."""
-    port: int
+    wanted_port: int = 0
+    """Of ours: the port that it should have, the one that it got, what it answers with, and whether a daemon has started and has it now."""
+    port: int = 0
+    token: str = ""
+    gave_way: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,6 @@ class Inside:
 
     network: NetworkFacts
     listening: Listening
-    token: str
-    """What our own listener answers with."""
     answers: Mapping[str, Mapping[str, Any]]
     """By target: `outcome` answered, refused, timeout, unreachable, unresolved or failed, and what belongs to it."""
     addresses: Mapping[str, str]
@@ -61,6 +63,8 @@ class Patient:
     began_monotonic: float = field(default_factory=time.monotonic)
     status: Status | None = None
     """None: no daemon answers."""
+    locked: bool = False
+    """Somebody holds the data directory's lock."""
     locked_by: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the store of a daemon that does not run keeps: instance_id, runs_port."""

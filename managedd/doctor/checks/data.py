@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
 from anyio import to_thread
 
 from managedd import __version__
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FLUSHES = 5
+ANSWER_SECONDS = 10.0
+"""A daemon that takes longer to say how it is hangs."""
 MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -73,7 +76,7 @@ async def daemon(patient: Patient) -> list[Finding]:
     """Whether a daemon holds the lock, and answers; else what its store says."""
     path = patient.settings.store.data_dir
     try:
-        locked = await _aside(partial(lock.is_locked, path))
+        patient.locked = locked = await _aside(partial(lock.is_locked, path))
         patient.locked_by = await _aside(partial(lock.holder, path))
     except (PermissionError, NotADirectoryError) as error:
         return [
@@ -83,9 +86,10 @@ async def daemon(patient: Patient) -> list[Finding]:
                 "run the doctor as the daemon's user, or as root (sudo managedd doctor)",
             )
         ]
-    words = "nothing listens on its socket"
+    words = "no answer in time"
     try:
-        patient.status = await patient.ask()
+        with anyio.move_on_after(ANSWER_SECONDS):
+            patient.status = await patient.ask()
     except ManagedError as error:
         words = error.message
     status = patient.status or {}

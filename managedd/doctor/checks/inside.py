@@ -5,40 +5,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import secrets
 import socket
 import struct
 import time
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import SocketAttribute
 
 from managedd.doctor import inside as program
 from managedd.doctor.checks.firewalls import culprit_for
+from managedd.doctor.checks.listening import CONTAINER, NothingMore, listening_on, network_for
 from managedd.doctor.examination import NotApplicable
 from managedd.doctor.finding import problem
 from managedd.doctor.judgement import engine as judge_engine
 from managedd.doctor.judgement import runs as judge
-from managedd.doctor.patient import Inside, Listening
-from managedd.drivers.docker_network import is_address_of_this_host
-from managedd.engine_room import kept_port
-from managedd.listeners import bracketed
+from managedd.doctor.patient import Inside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from anyio.abc import SocketStream
-
     from managedd.doctor.finding import Finding
-    from managedd.doctor.patient import Patient
+    from managedd.doctor.patient import Listening, Patient
     from managedd.drivers.docker_probe import NetworkFacts
 
-CONTAINER: Final = "container"
 NEIGHBOUR_PORT: Final = 47111
 """Inside the container, where nothing else is."""
 REACH_SECONDS: Final = 5.0
@@ -52,24 +44,16 @@ ENV_MAX_BYTES: Final = 100_000
 _SIOCGIFADDR: Final = 0x8915
 
 
-class _Stop(Exception):
-    """There is nothing more to be had; the finding says why."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.seen)
-        self.finding = finding
-
-
 async def container(patient: Patient) -> list[Finding]:
     """Starts one (and another to be its neighbour), and keeps what it saw for those after."""
     if await patient.probe.image(patient.settings.runs.image) is None:
         raise NotApplicable(f"the image {patient.settings.runs.image} is not on this host; docker pull it first")
     try:
         async with contextlib.AsyncExitStack() as stack:
-            network, made = await _network(patient, stack)
-            listening, token = await _listening(patient, network, stack)
-            patient.inside = seen = await _look(patient, network, listening, token)
-    except _Stop as stop:
+            network, made = await network_for(patient, stack)
+            listening = await listening_on(patient, network, stack)
+            patient.inside = seen = await _look(patient, network, listening)
+    except NothingMore as stop:
         return [stop.finding]
     found = judge.contents(python=seen.python, prefect=seen.prefect, image=patient.settings.runs.image)
     started = judge.started(seconds=seen.after - seen.before)
@@ -79,12 +63,16 @@ async def container(patient: Patient) -> list[Finding]:
 async def api(patient: Patient) -> list[Finding]:
     """Whether it reached the API, and who was in the way."""
     seen = _seen(patient)
+    if seen.listening.gave_way.is_set():
+        raise NotApplicable("a daemon has started meanwhile: run managedd doctor again")
     answer = seen.answers.get("api")
     blocked_by = None
     if (answer or {}).get("outcome") in {"refused", "timeout", "unreachable"} and patient.probe.is_local:
         blocked_by = await culprit_for(seen.listening.url, seen.network)
     return [
-        judge.api(answer, url=seen.listening.url, real=seen.listening.real, token=seen.token, blocked_by=blocked_by)
+        judge.api(
+            answer, url=seen.listening.url, real=seen.listening.real, token=seen.listening.token, blocked_by=blocked_by
+        )
     ]
 
 
@@ -134,83 +122,6 @@ def _seen(patient: Patient) -> Inside:
     return patient.inside
 
 
-# --- the network, and what listens there -------------------------------------------------------------------------------
-
-
-async def _network(patient: Patient, stack: contextlib.AsyncExitStack) -> tuple[NetworkFacts, bool]:
-    """The daemon's own network when it has one, else one like it for as long as this lasts."""
-    instance_id = patient.instance_id
-    found = None if instance_id is None else await patient.probe.network_of(instance_id)
-    if found is not None:
-        return found, False
-    return await stack.enter_async_context(patient.probe.network()), True
-
-
-async def _listening(
-    patient: Patient, network: NetworkFacts, stack: contextlib.AsyncExitStack
-) -> tuple[Listening, str]:
-    """Where the API is for runs: the daemon's listener, or one of ours at the address and port that it would take."""
-    if patient.status is not None:
-        engine = patient.status.get("engine") or {}
-        if engine.get("problem") or not engine.get("runs_api_url"):
-            words = engine.get("problem") or "it has no address for runs yet"
-            raise _Stop(problem(CONTAINER, f"the daemon can't run anything: {words}", "see what it says"))
-        url = str(engine["runs_api_url"])
-        return Listening(url=url, real=True, wanted_port=0, port=0), ""
-    runs = patient.settings.runs
-    gateway = network.gateway
-    host = runs.listen_host or (gateway if gateway is not None and is_address_of_this_host(gateway) else None)
-    if host is None:
-        raise _Stop(
-            problem(
-                CONTAINER,
-                f"the container engine's gateway ({gateway}) is not an address of this host, so nothing can listen there for runs",
-                "set runs.listen_host to an address of this host that runs reach, and runs.api_url to the URL under which they reach it",
-            )
-        )
-    wanted = kept_port(patient.facts.get, runs.listen_port)
-    token = secrets.token_hex(16)
-    try:
-        port = await stack.enter_async_context(_standing_in(host, (wanted, runs.listen_port, 0), token))
-    except OSError as error:
-        raise _Stop(
-            problem(
-                CONTAINER,
-                f"can't listen on {host} for runs: {error.strerror or error}",
-                "set runs.listen_host to an address of this host",
-            )
-        ) from error
-    url = runs.api_url or f"http://{bracketed(gateway or host)}:{port}/api"
-    return Listening(url=url, real=False, wanted_port=wanted, port=port), token
-
-
-@contextlib.asynccontextmanager
-async def _standing_in(host: str, ports: tuple[int, ...], token: str) -> AsyncIterator[int]:
-    """Something answers every request at `host` and the yielded port with the token, in the daemon's place."""
-    *first, last = dict.fromkeys(ports)
-    listener = None
-    for port in first:
-        with contextlib.suppress(OSError):
-            listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-            break
-    if listener is None:
-        listener = await anyio.create_tcp_listener(local_host=host, local_port=last)
-
-    async def answer(client: SocketStream) -> None:
-        async with client:
-            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError), anyio.move_on_after(REACH_SECONDS):
-                asked = b""
-                while b"\r\n\r\n" not in asked and len(asked) < 16_384:
-                    asked += await client.receive()
-                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(token)}\r\nConnection: close\r\n\r\n"
-                await client.send(head.encode() + token.encode())
-
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(partial(listener.serve, answer), name="stand-in listener")
-        yield int(listener.extra(SocketAttribute.local_port))  # noqa: S610 (a socket's, not a query's)
-        tasks.cancel_scope.cancel()
-
-
 # --- the containers ----------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +150,7 @@ class _Started:
             yield name
 
     async def printed(self, name: str, *, seconds: float) -> dict[str, Any]:
-        """What the program has said. Raises _Stop when it ends or `seconds` pass without."""
+        """What the program has said. Raises NothingMore when it ends or `seconds` pass without."""
         probe, ended = self.patient.probe, None
         lines: list[str] = []
         with anyio.move_on_after(seconds):
@@ -256,7 +167,7 @@ class _Started:
                 await anyio.sleep(0.1)
         last = " | ".join(lines[-3:]) or "nothing"
         how = f"said nothing for {seconds:.0f} s" if ended is None else f"ended with exit code {ended}"
-        raise _Stop(
+        raise NothingMore(
             problem(
                 CONTAINER,
                 f"a container of {self.patient.settings.runs.image} {how}; its last output: {last}",
@@ -265,7 +176,7 @@ class _Started:
         )
 
 
-async def _look(patient: Patient, network: NetworkFacts, listening: Listening, token: str) -> Inside:
+async def _look(patient: Patient, network: NetworkFacts, listening: Listening) -> Inside:
     started = _Started(patient=patient, network=network)
     interfaces = _addresses()
     async with contextlib.AsyncExitStack() as stack:
@@ -276,7 +187,7 @@ async def _look(patient: Patient, network: NetworkFacts, listening: Listening, t
             await started.printed(name, seconds=LISTEN_SECONDS)
             neighbour = await patient.probe.address_of(name, network.name)
             without = None if neighbour else "the engine does not tell a container's address"
-        except _Stop as stop:
+        except NothingMore as stop:
             without = stop.finding.seen
         before = time.time()
         targets = _targets(patient, listening, interfaces, neighbour)
@@ -286,7 +197,6 @@ async def _look(patient: Patient, network: NetworkFacts, listening: Listening, t
     return Inside(
         network=network,
         listening=listening,
-        token=token,
         answers=said["answers"],
         addresses=interfaces,
         limits=said["limits"],

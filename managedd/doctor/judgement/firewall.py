@@ -189,44 +189,46 @@ def _walk(rules: _Rules, chain: str, knock: Knock, maybe: list[_Verdict], *, dep
 def _matches(words: Sequence[str], knock: Knock) -> tuple[bool | None, str]:
     """Whether the rule takes the packet (None: who knows), and its target."""
     answers: list[bool | None] = []
-    target, at, negated = "", 0, False
+    target, at = "", 0
     while at < len(words):
-        word, value = words[at], words[at + 1] if at + 1 < len(words) else ""
-        at += 2
-        if word == "!":
-            negated, at = True, at - 1
+        negated = words[at] == "!"
+        word, at = words[at + negated], at + negated + 1
+        if word in {"-j", "-g"}:
+            # What follows belongs to the target: --reject-with, --log-prefix.
+            target = words[at]
+            break
+        begin = at
+        # A comment may look like anything; of the rest no value begins with a dash.
+        while at < len(words) and (at == begin if word == "--comment" else words[at] != "!" and words[at][:1] != "-"):
+            at += 1
+        if word in {"-m", "--comment"}:
             continue
-        answer: bool | None = None
-        match word:
-            case "-j" | "-g":
-                target = value
-                # What follows belongs to the target: --reject-with, --log-prefix.
-                break
-            case "-m" | "--comment":
-                continue
-            case "-i":
-                answer = knock.bridge.startswith(value[:-1]) if value.endswith("+") else knock.bridge == value
-            case "-s":
-                answer = _within(knock.subnet, value)
-            case "-d":
-                answer = _within(knock.address, value)
-            case "-p":
-                answer = value in {"tcp", "all", "6"}
-            case "--dport" | "--dports":
-                answer = any(_in_range(knock.port, part) for part in value.split(","))
-            case "--ctstate" | "--state":
-                answer = "NEW" in value.split(",")
-            case "--dst-type":
-                answer = value == "LOCAL"
-            case "--icmp-type":
-                answer = False
-            case "--tcp-flags":
-                at += 1
-        answers.append(answer if not negated or answer is None else not answer)
-        negated = False
+        answer = _match(word, words[begin] if at > begin else "", knock)
+        answers.append(answer if answer is None else answer != negated)
     if False in answers:
         return False, target
     return (None if None in answers else True), target
+
+
+def _match(word: str, value: str, knock: Knock) -> bool | None:
+    match word:
+        case "-i":
+            return knock.bridge.startswith(value[:-1]) if value.endswith("+") else knock.bridge == value
+        case "-s":
+            return _within(knock.subnet, value)
+        case "-d":
+            return _within(knock.address, value)
+        case "-p":
+            return value in {"tcp", "all", "6"}
+        case "--dport" | "--dports":
+            return any(_in_range(knock.port, part) for part in value.split(","))
+        case "--ctstate" | "--state":
+            return "NEW" in value.split(",")
+        case "--dst-type":
+            return value == "LOCAL"
+        case "--icmp-type":
+            return False
+    return None
 
 
 def _within(inner: str, outer: str) -> bool | None:

@@ -1,0 +1,183 @@
+"""What the doctor makes of a container engine: pure, each judgement from what was seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from managedd.doctor.finding import Finding, Level
+from managedd.doctor.judgement import engine
+from managedd.drivers.docker_probe import Fault
+
+GIB = 1024**3
+LIMITS = {"CgroupVersion": "2", "CgroupDriver": "systemd", "MemoryLimit": True, "SwapLimit": True, "PidsLimit": True}
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    assert len({finding.name for finding in findings}) == len(findings)
+    return {finding.name: finding for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("fault", "mend"),
+    [
+        (Fault.PERMISSION, "group docker"),
+        (Fault.NO_SOCKET, "docker.host"),
+        (Fault.REFUSED, "systemctl start docker"),
+        (Fault.TIMEOUT, "restart docker"),
+        (Fault.TLS, "DOCKER_TLS_VERIFY"),
+        (Fault.TOO_OLD, "20.10"),
+        (Fault.OTHER, "docker version"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_a_problem_with_a_way_out(fault: Fault, mend: str) -> None:
+    found = engine.unusable(fault, "the words")
+    assert (found.level, found.seen, found.facts["fault"]) == (Level.PROBLEM, "the words", fault.value)
+    assert mend in str(found.mend)
+
+
+def test_every_fault_has_a_way_out() -> None:
+    assert all(engine.unusable(fault, "").mend for fault in Fault)
+
+
+def test_an_engine_that_answers_is_named() -> None:
+    found = engine.usable(
+        {"Version": "28.2.2", "ApiVersion": "1.50"}, {"OperatingSystem": "Debian", "Driver": "overlay2"}
+    )
+    assert found.level is Level.OK
+    assert "Docker 28.2.2 on Debian, API 1.50" in found.seen
+    podman = engine.usable({"Version": "5.2", "Components": [{"Name": "Podman Engine"}]}, {})
+    assert podman.seen.startswith("Podman Engine 5.2")
+
+
+def test_limits_that_hold() -> None:
+    found = engine.control_groups({**LIMITS, "CpuCfsQuota": True})
+    assert {finding.level for finding in found} == {Level.OK}
+    assert by_name(found)["control groups"].facts == {"version": "2", "driver": "systemd"}
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "name", "level"),
+    [
+        ("MemoryLimit", "WARNING: No memory limit support", "memory limit", Level.PROBLEM),
+        ("SwapLimit", "WARNING: No swap limit support", "memory limit", Level.WARNING),
+        ("PidsLimit", "WARNING: No pids limit support", "process limit", Level.WARNING),
+        ("CpuCfsQuota", "WARNING: No cpu cfs quota support", "processor limit", Level.WARNING),
+    ],
+)
+def test_a_limit_that_does_not_hold_is_told_however_the_engine_says_it(
+    key: str, words: str, name: str, level: Level
+) -> None:
+    said = by_name(engine.control_groups({**LIMITS, key: False}))
+    warned = by_name(engine.control_groups({**{k: v for k, v in LIMITS.items() if k != key}, "Warnings": [words]}))
+    for found in (said, warned):
+        assert found.pop(name).level is level
+        assert {other.level for other in found.values()} == {Level.OK}
+
+
+def test_without_control_groups_no_limit_holds() -> None:
+    [found] = engine.control_groups({"CgroupDriver": "none"})
+    assert found.level is Level.PROBLEM
+
+
+def test_features() -> None:
+    plain = by_name(engine.features({"Driver": "overlay2", "LiveRestoreEnabled": True}, runtime=None))
+    assert [finding.level for finding in plain.values()] == [Level.OK]
+    odd = by_name(
+        engine.features(
+            {"Driver": "vfs", "Runtimes": {"runc": {}}, "SecurityOptions": ["name=rootless"]}, runtime="runsc"
+        )
+    )
+    assert {name: finding.level for name, finding in odd.items()} == {
+        "engine restarts": Level.NOTE,
+        "storage driver": Level.WARNING,
+        "container runtime": Level.PROBLEM,
+        "rootless engine": Level.NOTE,
+    }
+    assert "'runsc', the engine has runc" in odd["container runtime"].seen
+
+
+def image(policy: str = "IfNotPresent", **changes: Any) -> Finding:
+    there = {"Size": 500 * 1024**2, "Architecture": "amd64", "RepoDigests": ["p@sha256:aa"]}
+    seen: dict[str, Any] = {
+        "found": there,
+        "registry_digest": "sha256:aa",
+        "registry_words": None,
+        "engine_architecture": "x86_64",
+        "age_seconds": 3 * 86_400.0,
+    }
+    return engine.image("p:3", policy, **{**seen, **changes})
+
+
+def test_an_image_that_is_here_and_its_age() -> None:
+    found = image()
+    assert (found.level, found.facts["age_seconds"]) == (Level.OK, 259_200)
+    assert "500 MiB, made 3 days ago; the registry has the same" in found.seen
+
+
+def test_an_image_that_is_not_here() -> None:
+    assert (image(found=None).level, image(found=None).facts["pullable"]) == (Level.NOTE, True)
+    lost = image(found=None, registry_digest=None, registry_words="no such host")
+    assert (lost.level, "no such host" in lost.seen) == (Level.PROBLEM, True)
+    never = image("Never", found=None, registry_digest=None)
+    assert (never.level, "Never" in never.seen) == (Level.PROBLEM, True)
+
+
+def test_an_image_that_has_to_be_pulled_each_time_and_cannot() -> None:
+    offline: dict[str, Any] = {"registry_digest": None, "registry_words": "denied"}
+    assert image("Always", **offline).level is Level.PROBLEM
+    assert image(**offline).level is Level.OK
+
+
+def test_an_image_for_another_machine_or_behind_its_registry_or_old() -> None:
+    assert image(engine_architecture="aarch64").level is Level.PROBLEM
+    assert "another one" in image(registry_digest="sha256:bb").seen
+    old = image(age_seconds=200 * 86_400.0)
+    assert (old.level, "docker pull p:3" in str(old.mend)) == (Level.NOTE, True)
+
+
+@pytest.mark.parametrize(
+    ("skew", "level"), [(0.0, Level.OK), (1.5, Level.WARNING), (-40.0, Level.PROBLEM), (None, Level.NOTE)]
+)
+def test_clocks_apart(skew: float | None, level: Level) -> None:
+    assert engine.clock("clock of the engine", skew, "the engine's clock").level is level
+
+
+def test_which_way_a_clock_is_off() -> None:
+    assert "40.0 s behind" in engine.clock("c", -40.0, "it").seen
+    assert "2.0 s ahead" in engine.clock("c", 2.0, "it").seen
+
+
+def slots(promised: int | None, memory_bytes: int, processors: int | None = 64) -> Finding:
+    return engine.slots(
+        {"pro": promised},
+        "pro",
+        memory_limit_bytes=2 * GIB,
+        cpu_limit=1.0,
+        host_memory_bytes=memory_bytes,
+        host_processors=processors,
+    )
+
+
+def test_effective_slots() -> None:
+    few = slots(10, 8 * GIB)
+    assert (few.level, few.facts["fit_memory"]) == (Level.WARNING, 3)
+    assert few.seen.startswith("3 of 10 (plan pro): memory")
+    assert "plans.pro.concurrent_runs to 3" in str(few.mend)
+    assert slots(10, 21 * GIB).level is Level.OK
+    assert slots(None, 8 * GIB).seen.startswith("3 of unlimited")
+    assert slots(10, GIB).seen.startswith("0 of 10")
+    assert "share 4 processors" in slots(10, 64 * GIB, 4).seen
+    assert "share" not in slots(10, 64 * GIB, 10).seen
+    assert "share" not in slots(10, 64 * GIB, None).seen
+
+
+def test_leftovers_are_told() -> None:
+    assert engine.leftovers(0) == []
+    assert engine.leftovers(2)[0].facts["removed"] == 2
+
+
+def test_the_driver_is_told_with_the_reason() -> None:
+    assert engine.driver("auto", "docker", "an engine answers").seen == "docker, because an engine answers"
+    assert "runs.driver" in engine.driver("docker", "docker", "").seen
