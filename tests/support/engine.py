@@ -116,6 +116,11 @@ def _leave(users: TextIO) -> None:
 def _start() -> str:
     if named := os.environ.get("DOCKER_HOST"):
         raise CannotProvisionError(f"no Docker engine answers at DOCKER_HOST ({named})")
+    socket_path = Path(urlsplit(SOCKET).path)
+    if socket_path.is_socket() and not os.access(socket_path, os.R_OK | os.W_OK):
+        raise CannotProvisionError(
+            f"this user may not open {socket_path}; on most hosts those in the group docker may, after a new login"
+        )
     if not debian_root() and not (os.geteuid() == 0 and shutil.which("dockerd")):
         raise CannotProvisionError(
             "no Docker engine answers at /var/run/docker.sock, and only root on Debian can have one installed and started"
