@@ -37,7 +37,7 @@ PIPE_BYTES = 256 * 1024
 FASTEST_BYTES_PER_SECOND = 4 * 1024**3
 """No family takes memory faster; from it follows how long nobody has to look."""
 LOOK_SECONDS = (0.02, 0.5)
-UNWATCHED_LOOK_SECONDS = 5.0
+UNWATCHED_LOOK_SECONDS = 2.0
 """Between two readings where the kernel holds the limit."""
 OOM_SCORE = "500"
 """When the host itself runs out of memory, runs go before the daemon."""
@@ -191,6 +191,9 @@ class Supervisor:
         limit = self._spec["memory_bytes"]
         self._usage = run_tree.usage(run_tree.descendants(os.getpid()), limit)
         self._peak_bytes = max(self._peak_bytes, self._usage.memory_bytes)
+        if not os.path.exists("spec.json"):
+            # The folder was removed from outside: nobody will ask for this run again.
+            self._kill_all()
         pause = UNWATCHED_LOOK_SECONDS
         if self._memory_is_watched:
             left = limit - self._usage.memory_bytes

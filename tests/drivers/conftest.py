@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,10 +15,13 @@ import pytest
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings, network_name
 from managedd.drivers.fake import FakeDriver, FakeEngine, FakeRun
+from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.model.drivers import Driver, Handle, RunSpec
+from tests.support.steps import STATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.support.provision import Provisioned
 
@@ -119,6 +123,33 @@ class DockerWorld:
         await sweep(self._host, self.instance_id)
 
 
+class ProcessWorld:
+    """Runs as processes of this host; all worlds of a checkout share their environments, which cost seconds to make."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.instance_id = str(uuid.uuid4())
+        self.runs_dir = folder / "runs"
+        self._settings = {"env_dir": STATE / "environments", **settings}
+
+    async def driver(self, **settings: Any) -> ProcessDriver:
+        driver = ProcessDriver(
+            self.instance_id, ProcessSettings(runs_dir=self.runs_dir, **{**self._settings, **settings})
+        )
+        await driver.open()
+        return driver
+
+    def spec(self, life: Life, **changes: Any) -> RunSpec:
+        return new_spec(self.instance_id, life, **changes)
+
+    async def vanish(self, spec: RunSpec, handle: Handle) -> None:
+        shutil.rmtree(self.runs_dir / spec.execution_id)
+
+    async def close(self) -> None:
+        driver = await self.driver()
+        for found in await driver.list_owned(self.instance_id):
+            await driver.remove(found.handle)
+
+
 async def sweep(docker_host: str, instance_id: str, *, network: bool = False) -> None:
     """Nothing of that daemon is left in the engine."""
     async with aiodocker.Docker(url=docker_host) as docker:
@@ -144,6 +175,15 @@ async def docker_world(
     docker_engine: Provisioned, docker_instance: str, anyio_backend: str
 ) -> AsyncIterator[DockerWorld]:
     world = DockerWorld(str(docker_engine.docker_host), docker_instance)
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+@pytest.fixture
+async def process_world(tmp_path: Path, anyio_backend: str) -> AsyncIterator[ProcessWorld]:
+    world = ProcessWorld(tmp_path)
     try:
         yield world
     finally:

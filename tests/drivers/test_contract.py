@@ -1,4 +1,4 @@
-"""What every driver promises: one suite, over planned and over real containers."""
+"""What every driver promises: one suite, over planned and over real containers, and over processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from managedd.drivers.fake import FakeRun
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Driver, ExitStatus, Handle, ImageError, Liveness, PullPolicy, RunSpec
 from managedd.model.logs import LogCursor, RawLine, Stream
-from tests.drivers.conftest import DockerWorld, FakeWorld, Life, World
+from tests.drivers.conftest import DockerWorld, FakeWorld, Life, ProcessWorld, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -39,14 +40,24 @@ TALK = Life(
 TALK_LINES = [*((list(Stream)[n % 2], f"line {n}") for n in range(20)), (Stream.STDOUT, "the end")]
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
-async def world(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[World]:
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("process", marks=pytest.mark.client),
+    ]
+)
+async def world(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "fake":
         yield FakeWorld()
         return
-    made = DockerWorld(
-        str(request.getfixturevalue("docker_engine").docker_host), request.getfixturevalue("docker_instance")
-    )
+    made: DockerWorld | ProcessWorld
+    if request.param == "process":
+        made = ProcessWorld(tmp_path)
+    else:
+        made = DockerWorld(
+            str(request.getfixturevalue("docker_engine").docker_host), request.getfixturevalue("docker_instance")
+        )
     try:
         yield made
     finally:
