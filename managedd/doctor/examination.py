@@ -80,10 +80,11 @@ async def _all(
             begins(check)
             found = await _one(patient, check)
         else:
-            found = [not_checked(check.name, because)]
+            found = [not_checked(check.name, f"see {because}")]
         own = next((finding for finding in found if finding.name == check.name), None)
         if own is not None and (own.level is Level.PROBLEM or own.seen.startswith(NOT_CHECKED)):
-            failed[check.name] = own.seen.removeprefix(NOT_CHECKED)
+            # Whoever needs this one is sent to where it began.
+            failed[check.name] = because or check.name
         findings += (replace(finding, group=check.group) for finding in found)
 
 

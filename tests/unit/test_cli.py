@@ -54,18 +54,18 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     shown = " ".join(done.stdout.split())
     assert all(
         name in shown
-        for name in ("serve", "status", "logs", "openapi", "check-config", "3 no daemon", "4 can't listen")
+        for name in ("serve", "status", "logs", "openapi", "check-config", "doctor", "3 no daemon", "4 can't listen")
     )
     assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "logs", "openapi", "check-config"])
+@pytest.mark.parametrize("command", ["serve", "status", "logs", "openapi", "check-config", "doctor"])
 def test_every_command_takes_config_and_data_dir(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--config" in shown
     assert "--data-dir" in shown
-    if command in {"status", "logs", "check-config"}:
+    if command in {"status", "logs", "check-config", "doctor"}:
         assert "--json" in shown
 
 
@@ -90,7 +90,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "openapi", "check-config"])
+@pytest.mark.parametrize("command", ["serve", "status", "openapi", "check-config", "doctor"])
 def test_a_wrong_configuration_is_exit_code_2(command: str, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[server]\nprot = 1\n")
