@@ -43,7 +43,9 @@ class Fleet:
         """The execution has a runner; one that has one already keeps it."""
         if self._tasks is None or execution.id in self._runners:
             return
-        runner = ExecutionRunner(execution, self._means, self._lookout)
+        # What exists nowhere yet is made where runs are made now.
+        means = self._means if execution.handle is None else self._means.of(execution.driver)
+        runner = ExecutionRunner(execution, means, self._lookout)
         self._runners[execution.id] = runner
         self._tasks.start_soon(self._own, execution.id, runner, name=f"runner {execution.id}")
 

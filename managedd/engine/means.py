@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -57,6 +57,13 @@ class Means:
     """What to run. Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used."""
     zone: tzinfo = UTC
     """Of whose months compute time is counted."""
+    others: Callable[[str], Driver | None] = lambda _name: None
+    """By name, the drivers in which runs of an earlier start may still be."""
+
+    def of(self, driver: str) -> Means:
+        """The same for an execution of that driver."""
+        other = None if driver == self.driver.name else self.others(driver)
+        return self if other is None else replace(self, driver=other)
 
     async def write(self, body: Callable[[Tx], T]) -> T:
         """What `body` returned, committed; a store that is busy or full is waited for.

@@ -121,14 +121,16 @@ class ExecutionRunner:
         except ManagedError as error:
             return self._refused(error)
         failpoints.reach("create.done")
-        changes = {"handle": {"version": handle.version, "data": dict(handle.data)}}
+        # An earlier start may have claimed it for another driver.
+        changes = {"driver": handle.driver, "handle": {"version": handle.version, "data": dict(handle.data)}}
         if self._execution.phase is Phase.CLAIMED:
             await self._advance(Phase.CREATED, {**changes, "created_at": self._means.clock.now_us()})
         else:
             await self._note(changes)
         failpoints.reach("created.committed")
         interruption.check()
-        await self._say(f"Starting the run's container from image {made.spec.image}")
+        what = "process in the environment for" if handle.driver == "process" else "container from"
+        await self._say(f"Starting the run's {what} image {made.spec.image}")
         return await self._start(handle, interruption, installs=bool(made.spec.packages))
 
     async def _prepare(self) -> Job | Ending:

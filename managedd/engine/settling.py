@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = get_log("settling")
 
-ASKED_TO_STOP = "it was asked to stop and its container was ended"
+ASKED_TO_STOP = "it was asked to stop and was ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

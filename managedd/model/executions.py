@@ -116,10 +116,10 @@ END_RULES: Mapping[EndCause, EndRule] = {
         "The flow run's process ended with exit code {exit_code} before the run had ended{detail}."
     ),
     EndCause.HOST_RESTART: _crashed("The host or its container engine restarted while the run was under way."),
-    EndCause.LOST: _crashed("The run's container is gone: {detail}."),
+    EndCause.LOST: _crashed("What the run ran in is gone: {detail}."),
     EndCause.DRAIN: _crashed("The run was stopped because this host is being drained."),
     EndCause.SPEC: _crashed("The run's job variables can't be used: {detail}"),
-    EndCause.DRIVER: _crashed("The container engine could not run it: {detail}"),
+    EndCause.DRIVER: _crashed("It could not be run: {detail}"),
     EndCause.ORPHANED: _crashed("The deployment of this run was deleted before the run could start."),
     EndCause.CANCEL_EARLY: _cancelled("The flow run was cancelled before it had a container."),
     EndCause.CANCEL_STUCK: _cancelled(

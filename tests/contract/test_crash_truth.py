@@ -131,7 +131,7 @@ def _last_words(place: Place, run_id: str, words: str) -> float:
 def test_container_is_killed_or_removed_from_outside(place: Place, deployed: dict[str, str]) -> None:
     runs = {command: place.submit(deployed["ticks"]) for command in ("kill", "rm -f")}
     runs["timeout"] = place.submit(deployed["ticks"], job_variables={"timeout": 25})
-    expected = {"kill": ("engine_exit", "SIGKILL"), "rm -f": ("lost", "container is gone")}
+    expected = {"kill": ("engine_exit", "SIGKILL"), "rm -f": ("lost", "is gone")}
     for command, (cause, words) in expected.items():
         place.api.wait(runs[command], types={"RUNNING"})
         [container] = place.daemon.containers(flow_run_id=runs[command])
