@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +32,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError, To
 
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model import addresses, env_names, images
+from managedd.model.limits import OnExhausted, Plan
 
 DEFAULT_FILE = Path("/etc/managedd/config.toml")
 """Read when it exists and neither `--config` nor MANAGEDD_CONFIG names another."""
@@ -75,6 +77,17 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError):
+        raise ValueError(
+            f"{name!r} is no time zone; allowed: a name of the IANA database, such as 'Europe/Berlin' or 'UTC'"
+        ) from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 
 
@@ -160,6 +173,22 @@ class DockerSection(Section):
     dns: list[IpAddress] = Field(default_factory=list, max_length=8)
 
 
+class ProcessSection(Section):
+    """Runs without a container engine: processes of this host, which nothing isolates."""
+
+    trusted: bool = False
+    """Whoever may start a run may do what the daemon's user may do: needed with several workspaces, or with clients of other hosts."""
+    python: str | None = Field(None, min_length=1, max_length=500)
+    """A path or a version; None: the first on this host that Prefect can use."""
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """PATH of runs, behind the commands of their environment."""
+    env_dir: AbsolutePath | None = None
+    """Where the environments are; None: in the data directory."""
+    env_retention_days: float = Field(14.0, gt=0, le=3660)
+    output_max_bytes: int = Field(50 * 1024 * 1024, ge=64 * 1024)
+    output_max_files: int = Field(2, ge=1, le=100)
+
+
 class RunsSection(Section):
     """What every run gets, unless its pool, deployment or run says otherwise within these bounds."""
 
@@ -197,10 +226,48 @@ class RunsSection(Section):
 
 
 class PlanSection(Section):
-    """The limits of a workspace."""
+    """The limits of a workspace; None: no limit."""
 
     concurrent_runs: int | None = Field(None, ge=0)
-    """Runs of managed pools at the same time; None: no limit."""
+    """Runs of managed pools at the same time."""
+    managed_pools: int | None = Field(None, ge=0)
+    compute_hours: float | None = Field(None, ge=0)
+    """Each calendar month of `usage.time_zone`."""
+    on_exhausted: Literal["finish", "stop"] = "finish"
+    memory_limit_bytes: int | None = Field(None, ge=64 * 1024**2)
+    """The most that a run may ask for."""
+    time_limit_seconds: int | None = Field(None, ge=1)
+    """The longest that a run may take."""
+    start_burst: int | None = Field(None, ge=1)
+    starts_per_minute: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _rate(self) -> Self:
+        if (self.start_burst is None) != (self.starts_per_minute is None):
+            raise ValueError("start_burst and starts_per_minute are one limit; allowed: both, or neither")
+        return self
+
+    def plan(self, name: str) -> Plan:
+        """The plan of that name."""
+        return Plan(name=name, **{**self.model_dump(), "on_exhausted": OnExhausted(self.on_exhausted)})
+
+
+class UsageSection(Section):
+    """Compute hours."""
+
+    time_zone: TimeZone = "UTC"
+    """Of whose months they are counted."""
+    keep_days: float = Field(400.0, gt=0)
+    """How long it is known which run used what; the sums of months stay."""
+
+
+class HostSection(Section):
+    """What all runs together may reserve of this host."""
+
+    memory_bytes: int | None = Field(None, ge=64 * 1024**2)
+    """None: what the host has, less the larger of 1 GiB and a tenth."""
+    cpu_overcommit: float = Field(8.0, gt=0, le=1000)
+    """So many times the host's processors."""
 
 
 class SchedulerSection(Section):
@@ -235,7 +302,15 @@ class RetentionSection(Section):
 
 
 def _default_plans() -> dict[str, PlanSection]:
-    return {"free": PlanSection(concurrent_runs=1), "pro": PlanSection(concurrent_runs=10), "unlimited": PlanSection()}
+    return {
+        "free": PlanSection(concurrent_runs=1, managed_pools=1, compute_hours=10, **_MANAGED_RUN),
+        "pro": PlanSection(concurrent_runs=10, managed_pools=5, compute_hours=250, **_MANAGED_RUN),
+        "unlimited": PlanSection(),
+    }
+
+
+_MANAGED_RUN: dict[str, Any] = {"memory_limit_bytes": 2 * 1024**3, "time_limit_seconds": 86_400}
+"""What Prefect's managed pools give a run on either plan."""
 
 
 class Settings(Section):
@@ -245,9 +320,12 @@ class Settings(Section):
     store: StoreSection = Field(default_factory=StoreSection)
     log: LogSection = LogSection()
     docker: DockerSection = DockerSection()
+    process: ProcessSection = ProcessSection()
     runs: RunsSection = RunsSection()
     scheduler: SchedulerSection = SchedulerSection()
     retention: RetentionSection = RetentionSection()
+    usage: UsageSection = UsageSection()
+    host: HostSection = HostSection()
     plans: dict[str, PlanSection] = Field(default_factory=_default_plans)
     default_plan: str = "pro"
     """The plan of the default workspace, applied at each start."""
@@ -266,21 +344,36 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.runs.driver == "process":
-            raise ValueError(
-                "runs.driver = 'process' is not offered yet: runs need a container engine; allowed: auto, docker"
-            )
+        refusal = self.why_no_processes(workspaces=1)
+        if self.runs.driver == "process" and refusal is not None:
+            raise ValueError(f"runs.driver = 'process': {refusal}")
         if self.default_plan not in self.plans:
             raise ValueError(f"default_plan = {self.default_plan!r} is no plan; plans: {', '.join(sorted(self.plans))}")
-        if self.server.auth_string is None and not _is_loopback(self.server.host):
+        if self.server.auth_string is None and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} lets other hosts in, and nothing asks them who they are: set server.auth_string "
                 '= "user:password" (clients set the same as PREFECT_API_AUTH_STRING), or listen on 127.0.0.1'
             )
         return self
 
+    def why_no_processes(self, *, workspaces: int) -> str | None:
+        """Why runs may not be processes of this host; None when they may."""
+        if self.process.trusted:
+            return None
+        if not is_loopback(self.server.host):
+            reason = f"server.host = {self.server.host!r} lets other hosts in"
+        elif workspaces > 1:
+            reason = f"there are {workspaces} workspaces"
+        else:
+            return None
+        return (
+            f"processes are not isolated from this host or from each other, and {reason}: set process.trusted = true if everybody who may "
+            "start a run may do what the daemon's user may do, or use a container engine"
+        )
 
-def _is_loopback(host: str) -> bool:
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches that address."""
     if host == "localhost":
         return True
     try:

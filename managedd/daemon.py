@@ -12,6 +12,7 @@ import secrets
 import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import anyio
 
@@ -28,6 +29,7 @@ from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
 from managedd.engine.janitor import Janitor
 from managedd.engine.jobs import Jobs
+from managedd.engine.limiter import Limits, host_limits
 from managedd.engine.log_writer import LogWriter
 from managedd.engine.means import Means
 from managedd.engine.reconciler import Reconciler
@@ -35,6 +37,7 @@ from managedd.engine.scheduler import Scheduler
 from managedd.engine_room import EngineRoom, docker_settings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
+from managedd.model.limits import Plans
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
 from managedd.store import meta, run_key, workspaces
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from managedd.config import Settings
+    from managedd.model.limits import HostLimits
 
 log = get_log("daemon")
 
@@ -91,7 +95,15 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     identity = await _identity(db, data_dir)
     await db.write(lambda tx: workspaces.ensure_default(tx, plan=settings.default_plan))
     _check_plans(await db.read(lambda tx: workspaces.on_other_plans(tx, settings.plans)))
-    services = Services(settings=settings, db=db, logs=logs, bus=bus, clock=clock)
+    services = Services(
+        settings=settings,
+        db=db,
+        logs=logs,
+        bus=bus,
+        clock=clock,
+        plans=Plans(section.plan(name) for name, section in settings.plans.items()),
+        zone=ZoneInfo(settings.usage.time_zone),
+    )
     return Daemon(settings, services, identity)
 
 
@@ -144,6 +156,7 @@ class Daemon:
             settings=settings.runs,
             instance_id=identity.instance_id,
             job=self._jobs.job,
+            zone=services.zone,
         )
         self._fleet = Fleet(self._means)
         self._reconciler = Reconciler(
@@ -225,11 +238,20 @@ class Daemon:
             services.bus,
             services.clock,
             driver=self._room.driver.name,
-            plan_slots={name: plan.concurrent_runs for name, plan in settings.plans.items()},
+            limits=Limits(plans=services.plans, zone=services.zone, host=self._host_limits()),
+            needs=self._jobs.needs,
             poll_seconds=settings.runs.poll_seconds,
             key_hash=self._identity.run_key_hash,
             start=self._fleet.start,
             may_claim=self._room.answers,
+        )
+
+    def _host_limits(self) -> HostLimits:
+        """Of the engine's host, which need not be this one."""
+        detail = self._room.describe()["detail"]
+        memory_bytes = detail.get("memory_bytes") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return host_limits(
+            self._settings.host, memory_bytes=memory_bytes, cpus=detail.get("cpus") or os.cpu_count() or 1
         )
 
     def _scheduler(self) -> Scheduler:

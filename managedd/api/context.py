@@ -11,6 +11,7 @@ from managedd.api.sockets import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import tzinfo
 
     from aiohttp import web
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.config import Settings
+    from managedd.model.limits import Plans
     from managedd.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -53,6 +55,9 @@ class Services:
     logs: Database
     bus: Bus
     clock: Clock
+    plans: Plans
+    zone: tzinfo
+    """Of whose months compute time is counted."""
     ready: bool = False
     """False: every request but /health is answered 503 + Retry-After + Prefect-Maintenance."""
     stopping: bool = False

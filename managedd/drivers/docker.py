@@ -105,6 +105,8 @@ class DockerDriver:
                 "cgroup_version": info.get("CgroupVersion"),
                 "storage_driver": info.get("Driver"),
                 "live_restore": bool(info.get("LiveRestoreEnabled")),
+                "memory_bytes": info.get("MemTotal"),
+                "cpus": info.get("NCPU"),
                 "operating_system": info.get("OperatingSystem"),
                 "security_options": info.get("SecurityOptions") or [],
                 "network": network_name(self._instance_id),

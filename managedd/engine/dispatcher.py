@@ -7,8 +7,9 @@ to claim, so that looking costs nobody the writer.
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import groupby
+from collections import Counter, deque
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -16,9 +17,11 @@ import anyio
 from managedd import failpoints
 from managedd.bus import Bus, Topic
 from managedd.engine.evidence import end_state
+from managedd.engine.limiter import Limiter, Limits, Shortage
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
+from managedd.model.limits import Needs
 from managedd.model.states import StateType, scheduled_details
 from managedd.observe import get_log
 from managedd.orchestration.transition import propose
@@ -26,7 +29,7 @@ from managedd.orchestration.verdicts import Status
 from managedd.store import executions, flow_runs, queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator
 
     from managedd.clock import Clock
     from managedd.model.executions import Execution
@@ -40,6 +43,11 @@ BATCH: Final = 64
 SECOND_US: Final = 1_000_000
 SET_ASIDE_SECONDS: Final = 60.0
 """How long a run that can't even be claimed is left alone, so that the others go on."""
+RIGHT_OF_WAY_SECONDS: Final = 300.0
+"""How long smaller runs may pass one that the host has no room for."""
+AWAITING_HOURS: Final = "AwaitingComputeHours"
+AWAITING_HOST: Final = "AwaitingHostCapacity"
+NOTHING: Final = Needs(memory_bytes=0, cpus=0)
 
 
 class _Unclaimable(Exception):
@@ -50,23 +58,39 @@ class _Unclaimable(Exception):
         self.run_id = run_id
 
 
-class _Slots:
-    """What may still be claimed within one transaction."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """The candidate gets what it needs."""
 
-    def __init__(self, plan_slots: Mapping[str, int | None]) -> None:
-        self._plan_slots = plan_slots
-        self._claimed: Counter[str] = Counter()
+    head: QueueHead
+    candidate: Candidate
+    needs: Needs
 
-    def free(self, head: QueueHead) -> bool:
-        limits = (
-            (self._plan_slots.get(head.plan), head.workspace_taken, head.workspace_id),
-            (head.pool_limit, head.pool_taken, head.work_pool_id),
-            (head.queue_limit, head.queue_taken, head.work_queue_id),
-        )
-        return all(limit is None or taken + self._claimed[owner] < limit for limit, taken, owner in limits)
 
-    def take(self, head: QueueHead) -> None:
-        self._claimed.update((head.workspace_id, head.work_pool_id, head.work_queue_id))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tell:
+    """The candidate is told, by a state, what it waits for or why it can never go."""
+
+    head: QueueHead
+    candidate: Candidate
+    state: ProposedState
+
+
+class _Line:
+    """The candidates of one pool, in the order in which they may go."""
+
+    def __init__(self, waiting: list[tuple[QueueHead, Candidate]]) -> None:
+        self._waiting = deque(sorted(waiting, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id)))
+        self.head = waiting[0][0]
+
+    def first_due(self) -> int:
+        return self._waiting[0][1].due_at
+
+    def next(self) -> tuple[QueueHead, Candidate]:
+        return self._waiting.popleft()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
 
 class Dispatcher:
@@ -79,7 +103,8 @@ class Dispatcher:
         clock: Clock,
         *,
         driver: str,
-        plan_slots: Mapping[str, int | None],
+        limits: Limits,
+        needs: Callable[[Tx, str], Needs],
         poll_seconds: float,
         key_hash: Callable[[str], str],
         start: Callable[[Execution], None],
@@ -89,7 +114,8 @@ class Dispatcher:
         self._bus = bus
         self._clock = clock
         self._driver = driver
-        self._plan_slots = plan_slots
+        self._limits = limits
+        self._needs = needs
         self._poll_seconds = poll_seconds
         self._key_hash = key_hash
         self._start = start
@@ -140,8 +166,7 @@ class Dispatcher:
     def _something_to_do(self, tx: Tx) -> bool:
         if queue.cancelling_without_execution(tx, 1):
             return True
-        slots = _Slots(self._plan_slots)
-        return self._may_claim() and any(slots.free(head) for head in queue.heads(tx))
+        return self._may_claim() and any(True for _ in self._steps(tx, Limiter(tx, self._limits)))
 
     def _claim(self, tx: Tx) -> list[Execution]:
         for workspace, run_id in queue.cancelling_without_execution(tx, BATCH):
@@ -149,41 +174,76 @@ class Dispatcher:
         claimed: list[Execution] = []
         if not self._may_claim():
             return claimed
-        slots = _Slots(self._plan_slots)
-        for workspace, heads in groupby(queue.heads(tx), key=lambda head: head.workspace_id):
-            for head, candidate in self._in_order(tx, heads):
-                if len(claimed) >= BATCH:
-                    break
-                if not slots.free(head):
-                    continue
-                execution = self._claim_run(tx.scoped(workspace), head, candidate)
-                if execution is not None:
-                    slots.take(head)
-                    claimed.append(execution)
+        limiter = Limiter(tx, self._limits)
+        for step in islice(self._steps(tx, limiter), BATCH):
+            scoped = tx.scoped(step.head.workspace_id)
+            if isinstance(step, _Tell):
+                propose(scoped, step.candidate.id, step.state)
+                continue
+            execution = self._claim_run(scoped, step)
+            if execution is not None:
+                # The next step is reckoned with this one.
+                limiter.take(step.head, step.needs)
+                claimed.append(execution)
         failpoints.reach("claim.uncommitted")
         return claimed
 
-    def _in_order(self, tx: Tx, heads: Iterable[QueueHead]) -> list[tuple[QueueHead, Candidate]]:
-        """What may go in one workspace: by priority, then in due order over all queues of that priority."""
+    def _steps(self, tx: Tx, limiter: Limiter) -> Iterator[_Claim | _Tell]:
+        """What there is to do, in order: who has least goes first, workspace before pool before run."""
+        taken: Counter[str] = Counter()
+        lines = self._lines(tx)
+        for line in lines:
+            taken[line.head.workspace_id] = line.head.workspace_taken
+            taken[line.head.work_pool_id] = line.head.pool_taken
+        closed = False
+        while lines := [line for line in lines if line]:
+            line = min(
+                lines,
+                key=lambda line: (taken[line.head.workspace_id], taken[line.head.work_pool_id], line.first_due()),
+            )
+            head, candidate = line.next()
+            shortage = limiter.shortage(head)
+            if shortage is Shortage.HOURS and candidate.state_name != AWAITING_HOURS:
+                yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
+            if shortage is not None:
+                continue
+            needs = NOTHING if candidate.orphaned else self._needs(tx, candidate.id)
+            if not limiter.could_fit(needs):
+                yield _Tell(head=head, candidate=candidate, state=_too_large(limiter.host_message(needs)))
+            elif closed or not limiter.fits(needs):
+                closed = closed or self._has_right_of_way(candidate)
+                if candidate.state_name != AWAITING_HOST:
+                    yield _waits(head, candidate, AWAITING_HOST, limiter.host_message(needs))
+            else:
+                taken.update((head.workspace_id, head.work_pool_id))
+                yield _Claim(head=head, candidate=candidate, needs=needs)
+
+    def _has_right_of_way(self, candidate: Candidate) -> bool:
+        """Whether it has waited for the host for so long that smaller ones must not pass it any more."""
+        waited_us = self._clock.now_us() - candidate.state_us
+        return candidate.state_name == AWAITING_HOST and waited_us > RIGHT_OF_WAY_SECONDS * SECOND_US
+
+    def _lines(self, tx: Tx) -> list[_Line]:
         now = self._clock.monotonic()
         self._set_aside = {run_id: until for run_id, until in self._set_aside.items() if until > now}
-        found = [
-            (head, candidate)
-            for head in heads
-            for candidate in queue.candidates(tx, head.work_queue_id, BATCH + len(self._set_aside))
-            if candidate.id not in self._set_aside
-        ]
-        return sorted(found, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id))
+        by_pool: dict[str, list[tuple[QueueHead, Candidate]]] = {}
+        for head in queue.heads(tx):
+            found = queue.candidates(tx, head.work_queue_id, BATCH + len(self._set_aside))
+            by_pool.setdefault(head.work_pool_id, []).extend(
+                (head, candidate) for candidate in found if candidate.id not in self._set_aside
+            )
+        return [_Line(waiting) for waiting in by_pool.values() if waiting]
 
-    def _claim_run(self, tx: Tx, head: QueueHead, candidate: Candidate) -> Execution | None:
+    def _claim_run(self, tx: Tx, step: _Claim) -> Execution | None:
         try:
-            return self._claimed(tx, head, candidate)
+            return self._claimed(tx, step)
         except Exception as error:
             if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
                 raise
-            raise _Unclaimable(candidate.id) from error
+            raise _Unclaimable(step.candidate.id) from error
 
-    def _claimed(self, tx: Tx, head: QueueHead, candidate: Candidate) -> Execution | None:
+    def _claimed(self, tx: Tx, step: _Claim) -> Execution | None:
+        candidate = step.candidate
         if candidate.orphaned:
             propose(tx, candidate.id, end_state(EndCause.ORPHANED), force=True)
             return None
@@ -192,7 +252,20 @@ class Dispatcher:
         outcome = propose(tx, candidate.id, ProposedState(type=StateType.PENDING, details=details))
         if outcome.status is not Status.ACCEPT:
             return None
-        execution = executions.insert(tx, flow_run_id=candidate.id, work_pool_id=head.work_pool_id, driver=self._driver)
+        execution = executions.insert(
+            tx, flow_run_id=candidate.id, work_pool_id=step.head.work_pool_id, driver=self._driver, needs=step.needs
+        )
         executions.note(tx, execution.id, {"key_hash": self._key_hash(execution.id)})
         flow_runs.set_infrastructure(tx, candidate.id, f"managedd:{execution.id}")
         return execution
+
+
+def _waits(head: QueueHead, candidate: Candidate, name: str, message: str) -> _Tell:
+    """It keeps its place in the queue, and says what it waits for."""
+    details = scheduled_details(candidate.due_at)
+    state = ProposedState(type=StateType.SCHEDULED, name=name, message=message, details=details)
+    return _Tell(head=head, candidate=candidate, state=state)
+
+
+def _too_large(message: str) -> ProposedState:
+    return end_state(EndCause.SPEC, detail=f"{message} It never will: lower memory_limit or cpu_limit.")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from managedd.engine import run_env
 from managedd.engine.means import Job
 from managedd.engine.run_env import RunFacts
-from managedd.errors import invalid
+from managedd.errors import ManagedError, invalid
 from managedd.model.drivers import PullPolicy, RunSpec
+from managedd.model.limits import Needs
 from managedd.orchestration.job_variables import (
     BlockById,
     BlockByName,
@@ -48,7 +49,7 @@ class Jobs:
 
         Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
         """
-        facts, job = await self._db.read(lambda tx: self._load(tx, execution))
+        facts, job = await self._db.read(lambda tx: self._load(tx, execution.flow_run_id))
         env, dropped = strip_reserved(job.env)
         spec = self._spec(execution, facts, job, env, await self._api_url())
         limits = {
@@ -60,8 +61,18 @@ class Jobs:
         await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
         return Job(spec=spec, notes=_notes(dropped))
 
-    def _load(self, tx: Tx, execution: Execution) -> tuple[JobFacts, ManagedJob]:
-        facts = job_facts.load(tx, execution.flow_run_id)
+    def needs(self, tx: Tx, flow_run_id: str) -> Needs:
+        """What the run will reserve of the host; the default where its job variables can't be used, which its runner will say."""
+        try:
+            _, job = self._load(tx, flow_run_id)
+        except ManagedError:
+            job = ManagedJob()
+        return Needs(
+            memory_bytes=job.memory_bytes or self._runs.memory_limit_bytes, cpus=job.cpus or self._runs.cpu_limit
+        )
+
+    def _load(self, tx: Tx, flow_run_id: str) -> tuple[JobFacts, ManagedJob]:
+        facts = job_facts.load(tx, flow_run_id)
         if facts is None:
             raise invalid("the flow run was deleted")
         if facts.work_pool_name is None:

@@ -107,3 +107,40 @@ class Plan:
     @property
     def compute_minutes(self) -> float | None:
         return None if self.compute_hours is None else self.compute_hours * MINUTES_AN_HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a run reserves of the host while it runs."""
+
+    memory_bytes: int
+    cpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLimits:
+    """What all runs together may reserve; None: no limit."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+class Plans:
+    """The plans in force, by name: replaced as a whole when the settings are read anew. Its owner is the daemon."""
+
+    def __init__(self, plans: Iterable[Plan]) -> None:
+        self._plans = {plan.name: plan for plan in plans}
+
+    def __getitem__(self, name: str) -> Plan:
+        """The plan of that name; one that the settings do not have allows nothing: it must not mean "no limits"."""
+        return self._plans.get(name) or Plan(name=name, concurrent_runs=0, managed_pools=0, compute_hours=0)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._plans
+
+    def names(self) -> list[str]:
+        return sorted(self._plans)
+
+    def replace(self, plans: Iterable[Plan]) -> None:
+        """From now on these are in force."""
+        self._plans = {plan.name: plan for plan in plans}

@@ -10,6 +10,7 @@ import orjson
 from managedd import ids
 from managedd.bus import Topic
 from managedd.model.executions import NEXT, EndCause, Execution, Phase
+from managedd.model.limits import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,18 +45,35 @@ def _load(row: Row) -> Execution:
 
 
 def insert(
-    tx: Tx, *, flow_run_id: str, work_pool_id: str | None, driver: str, execution_id: str | None = None
+    tx: Tx,
+    *,
+    flow_run_id: str,
+    work_pool_id: str | None,
+    driver: str,
+    execution_id: str | None = None,
+    needs: Needs | None = None,
 ) -> Execution:
-    """A CLAIMED execution of the run exists; its attempt is one more than the run's last.
+    """A CLAIMED execution of the run exists, and `needs` of the host is reserved for it; its attempt is one more than the run's last.
 
     Raises IntegrityFault (CONFLICT) when the run has a live one.
     """
     attempt = tx.scalar("SELECT coalesce(max(attempt), 0) + 1 FROM executions WHERE flow_run_id = ?", (flow_run_id,))
     execution_id = execution_id or ids.new_id()
     tx.execute(
-        "INSERT INTO executions (id, workspace_id, flow_run_id, work_pool_id, attempt, phase, driver, claimed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (execution_id, tx.workspace, flow_run_id, work_pool_id, attempt, Phase.CLAIMED.value, driver, tx.now),
+        "INSERT INTO executions (id, workspace_id, flow_run_id, work_pool_id, attempt, phase, driver, claimed_at, memory_limit_bytes, "
+        "cpu_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            execution_id,
+            tx.workspace,
+            flow_run_id,
+            work_pool_id,
+            attempt,
+            Phase.CLAIMED.value,
+            driver,
+            tx.now,
+            None if needs is None else needs.memory_bytes,
+            None if needs is None else needs.cpus,
+        ),
     )
     tx.publish(Topic.EXECUTIONS)
     found = get(tx, execution_id)
@@ -100,6 +118,35 @@ def marks(tx: Tx) -> dict[str, Mark]:
         "WHERE e.phase NOT IN ('FINALIZED', 'LOST')"
     )
     return {row[0]: Mark(phase=row[1], stop_requested_at=row[2], state_id=row[3]) for row in found}
+
+
+def claims_since(tx: Tx, workspace_id: str, since_us: int) -> list[int]:
+    """When executions of the workspace were claimed from then on, in order; microseconds."""
+    found = tx.all(
+        "SELECT claimed_at FROM executions WHERE workspace_id = ? AND claimed_at >= ? ORDER BY claimed_at",
+        (workspace_id, since_us),
+    )
+    return [row[0] for row in found]
+
+
+def unstarted(tx: Tx, workspace_id: str) -> int:
+    """How many executions of the workspace were claimed and have not been started."""
+    count: int = tx.scalar(
+        "SELECT count(*) FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') "
+        "AND phase <> 'EXITED' AND started_at IS NULL AND workspace_id = ?",
+        (workspace_id,),
+    )
+    return count
+
+
+def reserved(tx: Tx) -> Needs:
+    """What all executions that may be running were promised of the host."""
+    row = tx.one(
+        "SELECT coalesce(sum(memory_limit_bytes), 0) AS memory, coalesce(sum(cpu_limit), 0.0) AS cpus "
+        "FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') AND phase <> 'EXITED'"
+    )
+    assert row is not None
+    return Needs(memory_bytes=row["memory"], cpus=row["cpus"])
 
 
 def ended_by_us(tx: Tx, flow_run_id: str) -> str | None:

@@ -40,6 +40,9 @@ class Candidate:
     """It waited for its deployment's slot; its scheduled time is only when it would have looked again."""
     orphaned: bool
     """Its deployment is gone."""
+    state_name: str
+    state_us: int
+    """Since when it is in that state."""
 
 
 _LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
@@ -116,13 +119,24 @@ def candidates(tx: Tx, work_queue_id: str, limit: int) -> list[Candidate]:
                 WHERE {_DUE} ORDER BY r.next_scheduled_start_time LIMIT :limit),
         waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
                     WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
-        SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned
-        FROM (SELECT * FROM due UNION ALL SELECT * FROM waiting) AS c LEFT JOIN deployments AS d ON d.id = c.deployment_id
+        SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp
+        FROM (SELECT * FROM due UNION ALL SELECT * FROM waiting) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
+        LEFT JOIN deployments AS d ON d.id = c.deployment_id
         ORDER BY c.due_at, c.id LIMIT :limit
         """,
         {"queue": work_queue_id, "now": tx.now, "limit": limit},
     )
-    return [Candidate(id=row[0], due_at=row[1], awaited_slot=bool(row[2]), orphaned=bool(row[3])) for row in found]
+    return [
+        Candidate(
+            id=row[0],
+            due_at=row[1],
+            awaited_slot=bool(row[2]),
+            orphaned=bool(row[3]),
+            state_name=row[4],
+            state_us=row[5],
+        )
+        for row in found
+    ]
 
 
 def next_due(tx: Tx) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
+from managedd.model.limits import Plans
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
 
@@ -68,7 +70,16 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     settings = Settings(store=StoreSection(data_dir=tmp_path))
     await db.write(lambda tx: ensure_default(tx, plan=settings.default_plan))
     try:
-        yield Services(settings=settings, db=db, logs=logs, bus=bus, clock=SystemClock(), ready=True)
+        yield Services(
+            settings=settings,
+            db=db,
+            logs=logs,
+            bus=bus,
+            clock=SystemClock(),
+            plans=Plans(section.plan(name) for name, section in settings.plans.items()),
+            zone=UTC,
+            ready=True,
+        )
     finally:
         await logs.close()
         await db.close()

@@ -20,7 +20,7 @@ from managedd.orchestration.transition import propose
 from managedd.store import executions, flow_runs, queue, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import create
-from tests.engine.world import SECOND_US
+from tests.engine.world import NEEDS, SECOND_US, limits
 
 if TYPE_CHECKING:
     from managedd.model.executions import Execution
@@ -42,7 +42,8 @@ class Desk:
             world.bus,
             world.clock,
             driver="fake",
-            plan_slots=options.pop("plan_slots", {"pro": None}),
+            limits=limits(**options.pop("limits", {})),
+            needs=lambda tx, run_id: NEEDS,
             poll_seconds=options.pop("poll_seconds", 30.0),
             key_hash=lambda execution_id: f"hash of {execution_id}",
             start=self.claims.append,
@@ -179,7 +180,7 @@ async def test_paused(still: World, paused: str) -> None:
 @pytest.mark.parametrize("limited", ["pool", "queue", "plan", "deployment"])
 @pytest.mark.parametrize("limit", [0, 1, 3])
 async def test_a_limit_is_used_up_and_never_passed(still: World, limited: str, limit: int) -> None:
-    desk = Desk(still, plan_slots={"pro": limit if limited == "plan" else None})
+    desk = Desk(still, limits={"concurrent_runs": limit if limited == "plan" else None})
     values: dict[str, Any] = {}
     if limited == "pool":
         await still.write(lambda tx: rows.patch(tx, WORK_POOL, still.pool_id, {"concurrency_limit": limit}))
@@ -221,7 +222,7 @@ async def test_limits_of_all_levels_together(still: World) -> None:
         await still.run(deployment_id=one, due_in_seconds=-40 + number)
         await still.run(due_in_seconds=-30 + number)
         await still.run(queue_id=second, due_in_seconds=-20 + number)
-    desk = Desk(still, plan_slots={"pro": 6})
+    desk = Desk(still, limits={"concurrent_runs": 6})
     ended = 0
     while True:
         await desk.all()
@@ -251,7 +252,7 @@ async def test_a_container_that_is_still_there_takes_room(still: World, limited:
     """Limits are limits of containers: a run gives its room back when its process is gone, not when it has said its last word."""
     if limited == "pool":
         await still.write(lambda tx: rows.patch(tx, WORK_POOL, still.pool_id, {"concurrency_limit": 1}))
-    desk = Desk(still, plan_slots={"pro": 1 if limited == "workspace" else None})
+    desk = Desk(still, limits={"concurrent_runs": 1 if limited == "workspace" else None})
     first = await still.run(empirical_policy={"retries": 1, "retry_delay": 60}, due_in_seconds=-5)
     second = await still.run()
     assert await desk.all() == [first]

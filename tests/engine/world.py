@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -16,11 +17,13 @@ from managedd.config import RunsSection
 from managedd.drivers.fake import FakeDriver, FakeEngine
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
+from managedd.engine.limiter import Limits
 from managedd.engine.log_writer import LogWriter
 from managedd.engine.means import Job, Means
 from managedd.engine.reconciler import Reconciler
 from managedd.model.drivers import RunSpec
 from managedd.model.flow_runs import ProposedState
+from managedd.model.limits import HostLimits, Needs, Plan, Plans
 from managedd.model.states import State, StateType
 from managedd.orchestration.transition import Outcome, create_run, propose
 from managedd.store import executions, flow_runs, rows
@@ -41,6 +44,7 @@ T = TypeVar("T")
 
 INSTANCE = "here"
 SECOND_US = 1_000_000
+NEEDS = Needs(memory_bytes=2 * 1024**3, cpus=1.0)
 
 
 def quick_settings(**changes: Any) -> RunsSection:
@@ -269,7 +273,8 @@ class Daemon:
             world.bus,
             world.clock,
             driver="fake",
-            plan_slots={"pro": plan_slots},
+            limits=limits(concurrent_runs=plan_slots),
+            needs=lambda tx, run_id: NEEDS,
             poll_seconds=world.settings.poll_seconds,
             key_hash=lambda execution_id: f"hash of {execution_id}",
             start=self.fleet.start,
@@ -280,6 +285,11 @@ class Daemon:
     def dispatch(self) -> None:
         """The dispatcher runs."""
         self.loops.start_soon(self.dispatcher.run)
+
+
+def limits(*, host: HostLimits | None = None, **plan: Any) -> Limits:
+    """The limits of a world whose workspaces are on plan `pro`."""
+    return Limits(plans=Plans([Plan(name="pro", **plan)]), zone=UTC, host=host or HostLimits())
 
 
 def spec_of(execution: Execution) -> RunSpec:

@@ -27,6 +27,7 @@ from managedd.store import deployments, executions, flow_runs, migrate, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 from managedd.store.workspaces import ensure_default
+from tests.engine.world import NEEDS, limits
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class RunsAndExecutions(RuleBasedStateMachine):
             Bus(),
             self.clock,
             driver="fake",
-            plan_slots={"pro": PLAN_SLOTS},
+            limits=limits(concurrent_runs=PLAN_SLOTS),
+            needs=lambda tx, run_id: NEEDS,
             poll_seconds=1,
             key_hash=lambda execution_id: f"hash of {execution_id}",
             start=lambda execution: None,

@@ -1,0 +1,185 @@
+"""The limiter: token buckets over the rows, as they stand in one transaction. What it hands out there is reckoned on top.
+
+Nothing outlives the transaction: the next one makes its buckets from the rows anew, so that a slot or a minute can't be leaked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from managedd.clock import iso
+from managedd.engine.evidence import human_bytes
+from managedd.model.limits import HostLimits, Plan, Plans, TokenBucket, start_rate
+from managedd.model.metering import month_of
+from managedd.store import executions, usage
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from managedd.config import HostSection
+    from managedd.model.limits import Needs
+    from managedd.store.database import Tx
+    from managedd.store.queue import QueueHead
+
+RATE_WINDOW_US: Final = 3_600_000_000
+"""How far back starts are counted: what they took before has long come back."""
+RESERVE_BYTES: Final = 1024**3
+
+
+class Shortage(StrEnum):
+    """What there is too little of."""
+
+    SLOTS = "slots"
+    STARTS = "starts"
+    HOURS = "hours"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the limiter is made with."""
+
+    plans: Plans
+    zone: tzinfo
+    host: HostLimits
+
+
+class Limiter:
+    """Every limit above the runs of one transaction."""
+
+    def __init__(self, tx: Tx, limits: Limits) -> None:
+        self._tx = tx
+        self._now = tx.now
+        self._limits = limits
+        self._month = month_of(tx.now, limits.zone)
+        self._buckets: dict[tuple[Shortage, str], TokenBucket] = {}
+        self._host: tuple[TokenBucket, TokenBucket] | None = None
+
+    def shortage(self, head: QueueHead) -> Shortage | None:
+        """What no run of that queue gets now, whatever it needs; None: one more may go."""
+        if self._hours(head).free(self._now) <= 0:
+            return Shortage.HOURS
+        if not all(bucket.has(1, self._now) for bucket in self._slots(head).values()):
+            return Shortage.SLOTS
+        return None if self._starts(head).has(1, self._now) else Shortage.STARTS
+
+    def fits(self, needs: Needs) -> bool:
+        """Whether the host has so much that no run has reserved."""
+        memory, cpus = self._host_buckets()
+        return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
+
+    def could_fit(self, needs: Needs) -> bool:
+        """Whether the host has so much at all."""
+        host = self._limits.host
+        return (host.memory_bytes is None or needs.memory_bytes <= host.memory_bytes) and (
+            host.cpus is None or needs.cpus <= host.cpus
+        )
+
+    def take(self, head: QueueHead, needs: Needs) -> None:
+        """One run of that queue was given what it needs."""
+        for owner, bucket in self._slots(head).items():
+            self._buckets[Shortage.SLOTS, owner] = bucket.take(1, self._now)
+        self._buckets[Shortage.STARTS, head.workspace_id] = self._starts(head).take(1, self._now)
+        # A run that starts costs a minute at least.
+        self._buckets[Shortage.HOURS, head.workspace_id] = self._hours(head).take(1, self._now)
+        memory, cpus = self._host_buckets()
+        self._host = memory.take(needs.memory_bytes, self._now), cpus.take(needs.cpus, self._now)
+
+    def ready_us(self, head: QueueHead) -> int | None:
+        """When what is short may be there although no run ends; None: not by itself."""
+        match self.shortage(head):
+            case Shortage.STARTS:
+                return self._starts(head).ready_us(1, self._now)
+            case Shortage.HOURS:
+                return self._month.ends_us
+            case _:
+                return None
+
+    def hours_message(self, head: QueueHead) -> str:
+        """Why a run of that workspace waits for compute hours: used, limit and reset."""
+        bucket = self._hours(head)
+        assert bucket.capacity is not None
+        return (
+            f"The workspace has used {human_hours(bucket.taken)} of the {human_hours(bucket.capacity)} compute hours of plan "
+            f"{head.plan!r} this month; they are renewed on {iso(self._month.ends_us)[:16].replace('T', ' ')} UTC."
+        )
+
+    def host_message(self, needs: Needs) -> str:
+        """Why a run waits for the host."""
+        memory, cpus = self._host_buckets()
+        short = []
+        if not memory.has(needs.memory_bytes, self._now):
+            free = max(0, int(memory.free(self._now)))
+            whole = human_bytes(int(memory.capacity or 0))
+            short.append(
+                f"{human_bytes(needs.memory_bytes)} of memory, and {human_bytes(free)} of {whole} are not reserved"
+            )
+        if not cpus.has(needs.cpus, self._now):
+            free_cpus = max(0.0, cpus.free(self._now))
+            short.append(f"{needs.cpus:g} processors, and {free_cpus:g} of {cpus.capacity:g} are not reserved")
+        return f"The run needs {'; and '.join(short) or 'more than runs that wait longer leave'} on this host."
+
+    def _plan(self, head: QueueHead) -> Plan:
+        return self._limits.plans[head.plan]
+
+    def _slots(self, head: QueueHead) -> dict[str, TokenBucket]:
+        levels = (
+            (head.workspace_id, self._plan(head).concurrent_runs, head.workspace_taken),
+            (head.work_pool_id, head.pool_limit, head.pool_taken),
+            (head.work_queue_id, head.queue_limit, head.queue_taken),
+        )
+        return {
+            owner: self._buckets.get((Shortage.SLOTS, owner)) or TokenBucket(capacity=limit, taken=taken)
+            for owner, limit, taken in levels
+        }
+
+    def _starts(self, head: QueueHead) -> TokenBucket:
+        found = self._buckets.get((Shortage.STARTS, head.workspace_id))
+        if found is None:
+            plan = self._plan(head)
+            found = TokenBucket(capacity=None)
+            if plan.start_burst is not None and plan.starts_per_minute is not None:
+                moments = executions.claims_since(self._tx, head.workspace_id, self._now - RATE_WINDOW_US)
+                found = start_rate(plan.start_burst, plan.starts_per_minute, moments, self._now)
+            self._buckets[Shortage.STARTS, head.workspace_id] = found
+        return found
+
+    def _hours(self, head: QueueHead) -> TokenBucket:
+        found = self._buckets.get((Shortage.HOURS, head.workspace_id))
+        if found is None:
+            minutes = self._plan(head).compute_minutes
+            # Nobody asks how much of "no limit" is used.
+            taken = 0 if minutes is None else self._used(head.workspace_id)
+            found = TokenBucket(capacity=minutes, taken=taken, as_of_us=self._now, renewed_at_us=self._month.ends_us)
+            self._buckets[Shortage.HOURS, head.workspace_id] = found
+        return found
+
+    def _used(self, workspace_id: str) -> int:
+        used = usage.used(self._tx, workspace_id, self._month, self._limits.zone)
+        # What is about to start costs a minute at least.
+        return used.minutes + executions.unstarted(self._tx, workspace_id)
+
+    def _host_buckets(self) -> tuple[TokenBucket, TokenBucket]:
+        if self._host is None:
+            host, reserved = self._limits.host, executions.reserved(self._tx)
+            self._host = (
+                TokenBucket(capacity=host.memory_bytes, taken=reserved.memory_bytes),
+                TokenBucket(capacity=host.cpus, taken=reserved.cpus),
+            )
+        return self._host
+
+
+def host_limits(section: HostSection, *, memory_bytes: int, cpus: float) -> HostLimits:
+    """What all runs together may reserve of a host with so much: by default not the last of its memory, on which everything else lives."""
+    left = max(RESERVE_BYTES, memory_bytes // 10)
+    chosen = section.memory_bytes
+    return HostLimits(
+        memory_bytes=max(0, memory_bytes - left) if chosen is None else chosen, cpus=cpus * section.cpu_overcommit
+    )
+
+
+def human_hours(minutes: float) -> str:
+    """`12.5` hours of 750 minutes."""
+    return f"{minutes / 60:.2f}".rstrip("0").rstrip(".")
