@@ -9,6 +9,7 @@ import pytest
 from managedd.doctor.finding import Finding, Level
 from managedd.doctor.judgement import engine
 from managedd.drivers.docker_probe import Fault
+from managedd.model.limits import HostLimits
 
 GIB = 1024**3
 LIMITS = {"CgroupVersion": "2", "CgroupDriver": "systemd", "MemoryLimit": True, "SwapLimit": True, "PidsLimit": True}
@@ -149,14 +150,10 @@ def test_which_way_a_clock_is_off() -> None:
     assert "2.0 s ahead" in engine.clock("c", 2.0, "it").seen
 
 
-def slots(promised: int | None, memory_bytes: int, processors: int | None = 64) -> Finding:
+def slots(promised: int | None, memory_bytes: int, *, reserve_bytes: int | None = None, cpus: float = 64.0) -> Finding:
+    reserve = HostLimits(memory_bytes=memory_bytes - GIB if reserve_bytes is None else reserve_bytes, cpus=cpus)
     return engine.slots(
-        {"pro": promised},
-        "pro",
-        memory_limit_bytes=2 * GIB,
-        cpu_limit=1.0,
-        host_memory_bytes=memory_bytes,
-        host_processors=processors,
+        promised, "pro", reserve, memory_limit_bytes=2 * GIB, cpu_limit=1.0, host_memory_bytes=memory_bytes
     )
 
 
@@ -164,13 +161,27 @@ def test_effective_slots() -> None:
     few = slots(10, 8 * GIB)
     assert (few.level, few.facts["fit_memory"]) == (Level.WARNING, 3)
     assert few.seen.startswith("3 of 10 (plan pro): memory")
-    assert "plans.pro.concurrent_runs to 3" in str(few.mend)
+    assert "plans.pro.concurrent_runs = 3" in str(few.mend)
     assert slots(10, 21 * GIB).level is Level.OK
-    assert slots(None, 8 * GIB).seen.startswith("3 of unlimited")
-    assert slots(10, GIB).seen.startswith("0 of 10")
-    assert "share 4 processors" in slots(10, 64 * GIB, 4).seen
-    assert "share" not in slots(10, 64 * GIB, 10).seen
-    assert "share" not in slots(10, 64 * GIB, None).seen
+    assert slots(10, 20 * GIB).level is Level.WARNING
+    unlimited = slots(None, 8 * GIB)
+    assert (unlimited.level, unlimited.seen.startswith("3 of unlimited (plan pro): memory")) == (Level.NOTE, True)
+
+
+def test_processors_may_be_what_is_short() -> None:
+    found = slots(10, 64 * GIB, cpus=4.0)
+    assert found.seen.startswith("4 of 10 (plan pro): processors")
+    assert "host.cpu_overcommit" in str(found.mend)
+
+
+def test_a_run_that_never_fits_is_a_problem() -> None:
+    assert slots(10, 2 * GIB).level is Level.PROBLEM
+    assert slots(None, 2 * GIB).level is Level.PROBLEM
+
+
+def test_more_may_be_reserved_than_there_is() -> None:
+    found = slots(10, 8 * GIB, reserve_bytes=64 * GIB)
+    assert (found.level, "host.memory_bytes" in found.seen) == (Level.WARNING, True)
 
 
 def test_leftovers_are_told() -> None:

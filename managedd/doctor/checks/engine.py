@@ -15,6 +15,7 @@ from managedd.doctor.examination import NotApplicable
 from managedd.doctor.judgement import engine as judge
 from managedd.drivers.docker_end import timestamp_us
 from managedd.drivers.docker_probe import DockerProbe, fault_of
+from managedd.engine.limiter import host_limits
 from managedd.errors import ManagedError
 from managedd.model.urls import mask_urls
 
@@ -104,14 +105,17 @@ async def slots(patient: Patient) -> list[Finding]:
     memory = int(patient.info.get("MemTotal") or _host_memory_bytes())
     if not memory:
         raise NotApplicable("neither the engine nor the host says how much memory there is")
+    plan = settings.plans[settings.default_plan]
     return [
         judge.slots(
-            {name: plan.concurrent_runs for name, plan in settings.plans.items()},
+            plan.concurrent_runs,
             settings.default_plan,
+            host_limits(
+                settings.host, memory_bytes=memory, cpus=float(patient.info.get("NCPU") or os.cpu_count() or 1)
+            ),
             memory_limit_bytes=settings.runs.memory_limit_bytes,
             cpu_limit=settings.runs.cpu_limit,
             host_memory_bytes=memory,
-            host_processors=int(patient.info.get("NCPU") or 0) or os.cpu_count(),
         )
     ]
 

@@ -11,6 +11,8 @@ from managedd.drivers.docker_probe import Fault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from managedd.model.limits import HostLimits
+
 ENGINE = "container engine"
 IMAGE = "image"
 OLD_IMAGE_DAYS = 180.0
@@ -250,46 +252,61 @@ def clock(name: str, skew_seconds: float | None, whose: str) -> Finding:
 
 
 def slots(
-    plans: Mapping[str, int | None],
-    default_plan: str,
+    promised: int | None,
+    plan: str,
+    reserve: HostLimits,
     *,
     memory_limit_bytes: int,
     cpu_limit: float,
     host_memory_bytes: int,
-    host_processors: int | None,
 ) -> Finding:
-    """How many runs of the largest allowed size fit, and what the plans promise."""
+    """How many runs of the usual size the host takes at once, and what the plan promises; the others wait in their queues."""
     name = "effective slots"
-    fits = max(0, host_memory_bytes - RESERVED_BYTES) // memory_limit_bytes
-    promised = plans.get(default_plan)
-    processors = None if host_processors is None else int(host_processors / cpu_limit)
-    facts = {
-        "plan": default_plan,
+    fits = {
+        "memory": None if reserve.memory_bytes is None else reserve.memory_bytes // memory_limit_bytes,
+        "processors": None if reserve.cpus is None else int(reserve.cpus / cpu_limit),
+    }
+    known = {what: count for what, count in fits.items() if count is not None}
+    short = min(known, key=lambda what: known[what])
+    least = known[short]
+    facts: dict[str, Any] = {
+        "plan": plan,
         "slots": promised,
-        "fit_memory": fits,
-        "fit_processors": processors,
+        "fit_memory": fits["memory"],
+        "fit_processors": fits["processors"],
         "memory_limit_bytes": memory_limit_bytes,
         "host_memory_bytes": host_memory_bytes,
+        "reservable_memory_bytes": reserve.memory_bytes,
     }
-    said = f"runs of {size(memory_limit_bytes)} each on {size(host_memory_bytes)} ({size(RESERVED_BYTES)} are left to the host)"
-    shared = (
-        ""
-        if processors is None or processors >= (fits if promised is None else min(fits, promised))
-        else f"; more than {processors} at once share {host_processors} processors"
-    )
-    mend = (
-        f"set plans.{default_plan}.concurrent_runs to {max(1, fits)}, or a lower runs.memory_limit_bytes; else the host runs out of memory when "
-        "all runs use what they may"
-    )
+    each = f"runs of {size(memory_limit_bytes)} and {cpu_limit:g} processors each"
+    room = f"{size(reserve.memory_bytes or 0)} of {size(host_memory_bytes)} are for runs"
+    less = "runs that need less: runs.memory_limit_bytes, or memory_limit of a pool or deployment"
+    if short == "processors":
+        less = "a lower runs.cpu_limit or a higher host.cpu_overcommit"
+    if least == 0:
+        return problem(
+            name,
+            f"0 of {promised or 'unlimited'} (plan {plan}): {short}; {each} never start here, {room}",
+            less,
+            **facts,
+        )
+    if reserve.memory_bytes is not None and reserve.memory_bytes > host_memory_bytes:
+        return warning(
+            name,
+            f"host.memory_bytes is {size(reserve.memory_bytes)}, and the host has {size(host_memory_bytes)}",
+            "take host.memory_bytes out: else the host runs out of memory when all runs use what they may",
+            **facts,
+        )
     if promised is None:
-        return note(name, f"{fits} of unlimited (plan {default_plan}): memory; {said}{shared}", mend, **facts)
-    if fits < promised:
-        return warning(name, f"{fits} of {promised} (plan {default_plan}): memory; {said}{shared}", mend, **facts)
-    return ok(name, f"{promised} of {promised} (plan {default_plan}); {said}{shared}", **facts)
-
-
-RESERVED_BYTES = 512 * 1024**2
-"""What the system, the engine and the daemon need beside the runs."""
+        return note(name, f"{least} of unlimited (plan {plan}): {short}; {each}, {room}", **facts)
+    if least < promised:
+        return warning(
+            name,
+            f"{least} of {promised} (plan {plan}): {short}; {each}, {room}; more wait in their queue",
+            f"{less}; or a smaller promise: plans.{plan}.concurrent_runs = {least}",
+            **facts,
+        )
+    return ok(name, f"{promised} of {promised} (plan {plan}); {each}, {room}", **facts)
 
 
 def leftovers(removed: int) -> Sequence[Finding]:
