@@ -37,13 +37,14 @@ class Desk:
 
     def __init__(self, world: World, **options: Any) -> None:
         self.claims: list[Execution] = []
+        self.limits = limits(**options.pop("limits", {}))
         self.dispatcher = Dispatcher(
             options.pop("db", world.db),
             world.bus,
             world.clock,
             driver="fake",
-            limits=limits(**options.pop("limits", {})),
-            needs=lambda tx, run_id: NEEDS,
+            limits=self.limits,
+            needs=options.pop("needs", lambda tx, run_id: NEEDS),
             poll_seconds=options.pop("poll_seconds", 30.0),
             key_hash=lambda execution_id: f"hash of {execution_id}",
             start=self.claims.append,

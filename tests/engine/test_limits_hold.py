@@ -1,0 +1,268 @@
+"""Limits beyond slots: compute hours, the rate of starts, what the host has; and who goes first where all compete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd import ids
+from managedd.clock import iso, to_us
+from managedd.engine.dispatcher import AWAITING_HOST, AWAITING_HOURS, RIGHT_OF_WAY_SECONDS
+from managedd.model.executions import Phase
+from managedd.model.limits import HostLimits, Needs, Plan
+from managedd.model.states import StateType
+from managedd.store import executions, overdue, rows, usage
+from managedd.store.resources import FLOW, WORK_POOL, WORK_QUEUE
+from managedd.store.workspaces import create
+from tests.engine.test_dispatcher import Desk, end
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from managedd.store.database import Tx
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+GIB = 1024**3
+
+
+def turn_to(world: World, moment: datetime) -> None:
+    assert isinstance(world.clock, ManualClock)
+    world.clock.turn_to(moment)
+
+
+def advance(world: World, seconds: float) -> None:
+    assert isinstance(world.clock, ManualClock)
+    world.clock.advance(seconds)
+
+
+async def begin(world: World, run_id: str) -> None:
+    def body(tx: Tx) -> None:
+        live = executions.live_of_run(tx, run_id)
+        assert live is not None
+        executions.advance(tx, live.id, (Phase.CLAIMED,), Phase.CREATED)
+        executions.advance(tx, live.id, (Phase.CREATED,), Phase.RUNNING, {"started_at": tx.now})
+
+    await world.write(body)
+
+
+async def finish(world: World, run_id: str) -> None:
+    """The run has ended, and what it cost is in the ledger, as its runner would write it."""
+
+    def body(tx: Tx) -> None:
+        live = executions.live_of_run(tx, run_id)
+        assert live is not None
+        ended = executions.advance(tx, live.id, (live.phase,), Phase.EXITED, {"exited_at": tx.now})
+        assert ended is not None
+        usage.record(tx, ended, None, UTC)
+
+    await world.write(body)
+    await end_exited(world, run_id)
+
+
+async def end_exited(world: World, run_id: str) -> None:
+    def body(tx: Tx) -> None:
+        live = executions.live_of_run(tx, run_id)
+        assert live is not None
+        executions.advance(tx, live.id, (Phase.EXITED,), Phase.FINALIZED)
+
+    await world.propose(run_id, StateType.COMPLETED)
+    await world.write(body)
+
+
+async def workspace(world: World, handle: str) -> tuple[str, str]:
+    """Another workspace with a pool: its id and its queue."""
+    account, made = ids.new_id(), ids.new_id()
+
+    def body(tx: Tx) -> str:
+        create(tx, account_id=account, account=handle, workspace_id=made, handle=handle, plan="pro")
+        scoped = tx.scoped(made)
+        pool = rows.insert(scoped, WORK_POOL, {"name": "p", "type": "prefect:managed", "base_job_template": {}})
+        return rows.insert(scoped, WORK_QUEUE, {"name": "default", "work_pool_id": pool, "priority": 1})
+
+    return made, await world.write(body)
+
+
+# --- compute hours -------------------------------------------------------------------------------------------------------
+
+
+async def test_exhausted_hours_hold_new_runs_until_the_month_ends(still: World) -> None:
+    turn_to(still, datetime(2026, 11, 29, 22, 0, tzinfo=UTC))
+    desk = Desk(still, limits={"compute_hours": 0.5})
+    first = await still.run()
+    assert await desk.all() == [first]
+    await begin(still, first)
+    advance(still, 1795)
+    await finish(still, first)
+
+    waiting = [await still.run(due_in_seconds=number - 3) for number in range(3)]
+    assert await desk.all() == [first]
+    for run_id in waiting:
+        state = await still.state(run_id)
+        assert (state.type, state.name) == (StateType.SCHEDULED, AWAITING_HOURS)
+        assert state.message == (
+            "The workspace has used 0.5 of the 0.5 compute hours of plan 'pro' this month; they are renewed on 2026-12-01 00:00 UTC."
+        )
+    assert await desk.all() == [first], "told once"
+    assert [len(await still.history(run_id)) for run_id in waiting] == [2, 2, 2]
+
+    turn_to(still, datetime(2026, 12, 1, tzinfo=UTC))
+    assert await desk.all() == [first, *waiting]
+
+
+async def test_a_larger_plan_lets_them_go_at_once(still: World) -> None:
+    desk = Desk(still, limits={"compute_hours": 0})
+    run_id = await still.run()
+    assert await desk.all() == []
+    assert (await still.state(run_id)).name == AWAITING_HOURS
+    desk.limits.plans.replace([Plan(name="pro", compute_hours=1)])
+    assert await desk.all() == [run_id]
+
+
+async def test_a_plan_that_left_the_settings_allows_nothing(still: World) -> None:
+    desk = Desk(still)
+    desk.limits.plans.replace([])
+    run_id = await still.run()
+    assert await desk.all() == []
+    assert (await still.state(run_id)).name == AWAITING_HOURS
+
+
+async def test_what_runs_now_counts_and_what_was_just_claimed_a_minute_each(still: World) -> None:
+    desk = Desk(still, limits={"compute_hours": 4 / 60})
+    runs = [await still.run(due_in_seconds=number - 6) for number in range(6)]
+    assert await desk.all() == runs[:4]
+    for run_id in runs[:4]:
+        await begin(still, run_id)
+    assert await desk.all() == runs[:4]
+
+
+async def test_waiting_for_hours_is_not_late(still: World) -> None:
+    desk = Desk(still, limits={"compute_hours": 0})
+    run_id = await still.run(due_in_seconds=-100)
+    await desk.all()
+    assert await still.read(lambda tx: overdue.late(tx, due_before_us=tx.now, limit=10)) == []
+    assert (await still.state(run_id)).details["scheduled_time"] == iso(still.clock.now_us() - 100_000_000)
+
+
+# --- the rate of starts ----------------------------------------------------------------------------------------------------
+
+
+async def test_starts_keep_to_burst_and_rate(still: World) -> None:
+    desk = Desk(still, limits={"start_burst": 2, "starts_per_minute": 6})
+    runs = [await still.run(due_in_seconds=number - 5) for number in range(5)]
+    assert await desk.all() == runs[:2]
+    advance(still, 9.9)
+    assert await desk.all() == runs[:2]
+    advance(still, 0.2)
+    assert await desk.all() == runs[:3]
+    advance(still, 3600)
+    assert await desk.all() == runs
+    assert (await still.history(runs[4])).count("Scheduled") == 1, "who waits for this is told nothing"
+
+
+# --- the host --------------------------------------------------------------------------------------------------------------
+
+
+def needing(sizes: dict[str, Needs]) -> Callable[[Any, str], Needs]:
+    return lambda tx, run_id: sizes[run_id]
+
+
+async def test_the_host_is_never_promised_twice(still: World) -> None:
+    sizes: dict[str, Needs] = {}
+    desk = Desk(still, needs=needing(sizes), limits={"host": HostLimits(memory_bytes=4 * GIB, cpus=2.5)})
+    runs = [await still.run(due_in_seconds=number - 10) for number in range(4)]
+    sizes |= dict(zip(runs, [Needs(memory_bytes=3 * GIB, cpus=1), Needs(memory_bytes=2 * GIB, cpus=1),
+                             Needs(memory_bytes=GIB, cpus=1), Needs(memory_bytes=0, cpus=1)], strict=True))  # fmt: skip
+    assert await desk.all() == [runs[0], runs[2]], "a smaller one may pass"
+    state = await still.state(runs[1])
+    assert state.name == AWAITING_HOST
+    assert state.message == ("The run needs 2.0 GiB of memory, and 1.0 GiB of 4.0 GiB are not reserved on this host.")
+    assert "1 processors, and 0.5 of 2.5 are not reserved" in str((await still.state(runs[3])).message)
+    reserved = await still.read(executions.reserved)
+    assert reserved == Needs(memory_bytes=4 * GIB, cpus=2)
+
+    await end(still, runs[0])
+    assert await desk.all() == [runs[0], runs[2], runs[1]]
+    assert (await still.history(runs[1])).count(AWAITING_HOST) == 1
+
+
+async def test_small_runs_do_not_keep_a_large_one_out_for_ever(still: World) -> None:
+    sizes: dict[str, Needs] = {}
+    desk = Desk(still, needs=needing(sizes), limits={"host": HostLimits(memory_bytes=4 * GIB)})
+    small, large = Needs(memory_bytes=GIB, cpus=1), Needs(memory_bytes=4 * GIB, cpus=1)
+    first = await still.run(due_in_seconds=-10)
+    big = await still.run(due_in_seconds=-9)
+    sizes |= {first: small, big: large}
+    assert await desk.all() == [first]
+    second = await still.run()
+    sizes[second] = small
+    assert await desk.all() == [first, second]
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    third = await still.run()
+    sizes[third] = small
+    assert await desk.all() == [first, second]
+    assert (await still.state(third)).name == AWAITING_HOST
+    for run_id in (first, second):
+        await end(still, run_id)
+    assert await desk.all() == [first, second, big]
+
+
+async def test_a_run_that_the_host_could_never_hold_is_refused(still: World) -> None:
+    desk = Desk(
+        still,
+        needs=lambda tx, run_id: Needs(memory_bytes=8 * GIB, cpus=1),
+        limits={"host": HostLimits(memory_bytes=4 * GIB)},
+    )
+    run_id = await still.run()
+    assert await desk.all() == []
+    state = await still.state(run_id)
+    assert state.type is StateType.CRASHED
+    assert state.message == (
+        "The run's job variables can't be used: The run needs 8.0 GiB of memory, and 4.0 GiB of 4.0 GiB are not reserved on this host. "
+        "It never will: lower memory_limit or cpu_limit."
+    )
+
+
+# --- fairness --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_crowd_in_one_workspace_does_not_delay_anothers_one_run(still: World) -> None:
+    desk = Desk(still, limits={"host": HostLimits(memory_bytes=8 * GIB)})
+    crowd = [await still.run(due_in_seconds=-1000) for _ in range(40)]
+    other, other_queue = await workspace(still, "other")
+    mine, still.workspace = still.workspace, other
+    flow = await still.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+    lonely = await still.run(queue_id=other_queue, flow_id=flow)
+    still.workspace = mine
+    claimed = await desk.all()
+    assert len(claimed) == 4
+    assert claimed.index(lonely) <= 1
+    assert set(claimed) - {lonely} <= set(crowd)
+
+
+async def test_pools_of_a_workspace_take_turns(still: World) -> None:
+    desk = Desk(still, limits={"concurrent_runs": 4})
+    crowd = [await still.run(due_in_seconds=-1000) for _ in range(20)]
+    _, second = await still.pool("second")
+    few = [await still.run(queue_id=second) for _ in range(2)]
+    claimed = await desk.all()
+    assert set(few) <= set(claimed)
+    assert sum(run_id in crowd for run_id in claimed) == 2
+
+
+async def test_a_clock_that_is_set_back_frees_no_hours(still: World) -> None:
+    desk = Desk(still, limits={"compute_hours": 1 / 60})
+    first, second = await still.run(due_in_seconds=-1), await still.run()
+    assert await desk.all() == [first]
+    await begin(still, first)
+    assert isinstance(still.clock, ManualClock)
+    still.clock.set_wall(-3600)
+    await finish(still, first)
+    assert to_us(datetime(2026, 3, 1, tzinfo=UTC)) < still.clock.now_us()
+    still.clock.set_wall(3600)
+    assert await desk.all() == [first]
+    assert (await still.state(second)).name == AWAITING_HOURS
