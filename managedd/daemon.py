@@ -23,7 +23,6 @@ from managedd.api.context import Services
 from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
-from managedd.drivers.docker import DockerDriver
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
@@ -34,7 +33,7 @@ from managedd.engine.log_writer import LogWriter
 from managedd.engine.means import Means
 from managedd.engine.reconciler import Reconciler
 from managedd.engine.scheduler import Scheduler
-from managedd.engine_room import EngineRoom, docker_settings
+from managedd.engine_room import EngineRoom, make_driver
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
 from managedd.model.limits import Plans
@@ -51,11 +50,14 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from managedd.config import Settings
+    from managedd.drivers.either import Either
     from managedd.model.limits import HostLimits
 
 log = get_log("daemon")
 
 SOCKET_NAME = "managedd.sock"
+LAST_DRIVER = "last_driver"
+"""A fact of the store: what runs were in when the daemon last started."""
 CLOSE_SECONDS = 5.0
 """How long open sockets, and the engine's connections, may take to close."""
 RESTART_SECONDS = (1.0, 30.0)
@@ -104,7 +106,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
         plans=Plans(section.plan(name) for name, section in settings.plans.items()),
         zone=ZoneInfo(settings.usage.time_zone),
     )
-    return Daemon(settings, services, identity)
+    count, last = await db.read(lambda tx: (len(workspaces.every(tx)), meta.get(tx, LAST_DRIVER)))
+    driver = make_driver(settings, identity.instance_id, workspaces=count, last=last)
+    return Daemon(settings, services, identity, driver)
 
 
 def _prepare(data_dir: Path) -> Path:
@@ -135,7 +139,7 @@ def _check_plans(without: list[workspaces.Workspace]) -> None:
 class Daemon:
     """The objects, and the order of their lives."""
 
-    def __init__(self, settings: Settings, services: Services, identity: Identity) -> None:
+    def __init__(self, settings: Settings, services: Services, identity: Identity, driver: Either) -> None:
         self._settings = settings
         self._services = services
         self._identity = identity
@@ -143,8 +147,11 @@ class Daemon:
         self._clients = Door(Api(services, operations, Listener.CLIENTS).application(), settings.server)
         self._operator = Door(Api(services, operations, Listener.SOCKET).application(), settings.server)
         runs_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
-        driver = DockerDriver(identity.instance_id, docker_settings(settings), url=settings.docker.host)
-        self._room = EngineRoom(settings, services, driver, runs_door)
+        self._driver = driver
+        self._second_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
+        self._room = EngineRoom(
+            settings, services, driver, runs_door, second_door=self._second_door, second_host=driver.other_bind_host
+        )
         self._log_writer = LogWriter(services.db, services.logs, services.clock)
         self._jobs = Jobs(services.db, settings, identity, self._room.api_url)
         self._means = Means(
@@ -157,6 +164,7 @@ class Daemon:
             instance_id=identity.instance_id,
             job=self._jobs.job,
             zone=services.zone,
+            others=driver.part,
         )
         self._fleet = Fleet(self._means)
         self._reconciler = Reconciler(
@@ -171,7 +179,7 @@ class Daemon:
 
     async def run(self, told: anyio.Event) -> None:
         """Serves until told to stop."""
-        doors = (self._clients, self._operator, self._room.door)
+        doors = (self._clients, self._operator, self._room.door, self._second_door)
         for door in doors:
             await door.open()
         try:
@@ -225,9 +233,11 @@ class Daemon:
     async def _run_engine(self) -> None:
         """The engine is there, what it has and what the rows say agree; then runs are dispatched."""
         await self._room.open()
+        await self._services.db.write(lambda tx: meta.put(tx, LAST_DRIVER, self._driver.name))
         await self._reconciler.once()
         async with anyio.create_task_group() as tasks:
             _start(tasks, "engine room", self._room.keep)
+            _start(tasks, "environments", self._driver.keep)
             _start(tasks, "reconciler", self._reconciler.run)
             _start(tasks, "dispatcher", self._dispatcher().run)
 
@@ -273,7 +283,7 @@ class Daemon:
             scope.cancel()
         fleet.cancel()
         # Whoever comes now is turned away with 503 by those who are still inside; nobody new comes in.
-        for door in (self._clients, self._room.door, self._operator):
+        for door in (self._clients, self._room.door, self._second_door, self._operator):
             await door.shut()
         with anyio.move_on_after(CLOSE_SECONDS):
             await self._services.sockets.close_all()

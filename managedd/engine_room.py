@@ -9,14 +9,17 @@ import anyio
 
 from managedd.bus import Topic
 from managedd.config import read_ca_bundle
+from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
+from managedd.drivers.either import Either
+from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import bracketed
 from managedd.observe import get_log
 from managedd.store import meta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pydantic import SecretStr
 
@@ -31,6 +34,8 @@ log = get_log("engine_room")
 LOOK_SECONDS = 5.0
 RETRY_SECONDS = (1.0, 10.0)
 ASK_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""So long an engine that had the last runs may take to answer before `auto` means processes."""
 _PORT, _PORT_FOR = "runs_port", "runs_port_for"
 """Facts of the store: the port where the runs' listener was, and which `runs.listen_port` was set then."""
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
@@ -39,8 +44,20 @@ _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 class EngineRoom:
     """Keeps the driver open and the runs' listener where runs look for it."""
 
-    def __init__(self, settings: Settings, services: Services, driver: Driver, door: Door) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        driver: Driver,
+        door: Door,
+        *,
+        second_door: Door | None = None,
+        second_host: Callable[[], Awaitable[str | None]] | None = None,
+    ) -> None:
         self._settings = settings
+        self._second_door = second_door
+        self._second_host = second_host
+        """Where runs of an earlier start, in another driver, look for us."""
         self._services = services
         self.door = door
         self.driver = driver
@@ -90,6 +107,7 @@ class EngineRoom:
                     # Once only: what runs here now hangs on the driver's connections.
                     self._info = await self.driver.open()
                 await self._listen()
+                await self._listen_for_earlier_runs()
         except (ManagedError, TimeoutError) as error:
             problem = error.message if isinstance(error, ManagedError) else "the container engine does not answer"
             if problem != self._problem:
@@ -120,6 +138,21 @@ class EngineRoom:
         assert self.door.address is not None
         self._api_url = runs.api_url or f"http://{bracketed(reached)}:{self.door.address[1]}/api"
 
+    async def _listen_for_earlier_runs(self) -> None:
+        """They look for the same port on another address, as long as the daemon lives."""
+        if self._second_door is None or self._second_host is None or self.door.address is None:
+            return
+        host, (mine, port) = await self._second_host(), self.door.address
+        there = self._second_door.address
+        if host is None or mine in {host, "0.0.0.0", "::"} or (there is not None and there[0] == host):  # noqa: S104
+            return
+        try:
+            await self._second_door.listen(host, port)
+        except ManagedError as error:
+            log.warning("runs_listener.port_taken", host=host, port=port, reason=error.message)
+            return
+        log.info("runs_listener.listening_too", host=host, port=port, url=f"http://{bracketed(host)}:{port}")
+
     async def _bind(self, host: str) -> None:
         configured = self._settings.runs.listen_port
         kept = await self._services.db.read(lambda tx: kept_port(partial(meta.get, tx), configured))
@@ -138,6 +171,34 @@ class EngineRoom:
     async def close(self) -> None:
         """The driver's connections are closed; runs live on."""
         await self.driver.close()
+
+
+def make_driver(settings: Settings, instance_id: str, *, workspaces: int, last: str | None) -> Either:
+    """The driver from the daemon's settings; `last` is what the runs of the last start were in. Raises ManagedError(CONFIG)."""
+    shared = docker_settings(settings)
+    process, data_dir = settings.process, settings.store.data_dir
+    refusal = settings.why_no_processes(workspaces=workspaces)
+    if settings.runs.driver == "process" and refusal is not None:
+        raise ManagedError(ErrorCode.CONFIG, f"runs.driver = 'process': {refusal}")
+    return Either(
+        DockerDriver(instance_id, shared, url=settings.docker.host),
+        ProcessDriver(
+            instance_id,
+            ProcessSettings(
+                runs_dir=data_dir / "runs",
+                env_dir=process.env_dir or data_dir / "environments",
+                python=process.python,
+                path=process.path,
+                env_retention_days=process.env_retention_days,
+                output_max_bytes=process.output_max_bytes,
+                output_max_files=process.output_max_files,
+                shared=shared,
+            ),
+        ),
+        wanted=settings.runs.driver,
+        refusal=refusal,
+        patience_seconds=PATIENCE_SECONDS if last == "docker" else 0.0,
+    )
 
 
 def docker_settings(settings: Settings) -> DockerSettings:

@@ -147,11 +147,8 @@ class Either:
         """How long `auto` waits for an engine: the last runs were in containers, and it may only be slower than we at the host's start."""
         self._began: float | None = None
         self._chosen = {"docker": self._docker, "process": self._process}.get(wanted)
-
-    @property
-    def name(self) -> str:
+        self.name = (self._chosen or self._docker).name
         """The one that new runs get; before the choice, the one that is tried first."""
-        return (self._chosen or self._docker).name
 
     def part(self, name: str) -> Driver | None:
         """The one of that name, for what an earlier start has left in it."""
@@ -174,6 +171,7 @@ class Either:
                 self._chosen = self._process
             else:
                 self._chosen = self._docker
+            self.name = self._chosen.name
         else:
             info = await self._chosen.open()
         if info.detail.get("isolation") == "none":
@@ -190,6 +188,14 @@ class Either:
                 ErrorCode.DRIVER,
                 f"{error.message}. The last runs were in containers, so it is waited for {self._patience_seconds:.0f} s",
             ) from error
+
+    async def keep(self) -> None:
+        """What the other one and this one keep for their runs is tidied now and then, until cancelled."""
+        keep = getattr(self._process.driver, "keep", None)
+        if keep is not None and self._process.is_open:
+            await keep()
+        else:
+            await anyio.sleep_forever()
 
     async def close(self) -> None:
         """Connections are closed; runs live on."""

@@ -136,7 +136,10 @@ def test_a_file_that_is_no_toml_is_refused(write: Callable[[str], Path]) -> None
         ("[server]\nport = 70000\n", ["server.port", "65535"]),
         ("[server]\nport = 'many'\n", ["server.port", "integer"]),
         ("[runs]\ndriver = 'podman'\n", ["runs.driver", "'auto'", "'docker'", "'process'"]),
-        ("[runs]\ndriver = 'process'\n", ["runs.driver", "not offered yet", "auto, docker"]),
+        (
+            "[server]\nhost = '0.0.0.0'\nauth_string = 'a:b'\n[runs]\ndriver = 'process'\n",
+            ["runs.driver", "not isolated", "process.trusted = true"],
+        ),
         ("[docker]\nlog_max_size = '50'\n", ["docker.log_max_size", "pattern"]),
         ("server = 1\n", ["server"]),
         ("default_plan = 'gold'\n", ["default_plan", "gold", "free, pro, unlimited"]),
