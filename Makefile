@@ -2,6 +2,7 @@
 # make test      everything from nothing: virtual environment, engine, image, Prefect client, then pytest (ARGS="-k name" to choose)
 # make lint      ruff, mypy, import-linter
 # make serve     the daemon from this checkout (ARGS="--help")
+# make bench     managedd and Prefect's own server side by side, about seven minutes (ARGS="--quick", ARGS="--compare OLD.json")
 # make provision what the container tests need, with the engine left running; `make stop-engine` ends it
 # make binary    dist/managedd: one executable that needs no Python where it runs
 # make lock      requirements.lock from a fresh virtual environment: what test and lint install from then on
@@ -22,7 +23,7 @@ LOCK := $(wildcard requirements.lock)
 # Two makes in one checkout take turns at the virtual environment, where the system has flock.
 TURN := $(shell command -v flock >/dev/null && echo 'flock .cache/venv.lock')
 
-.PHONY: demo test lint serve binary provision stop-engine lock clean venv
+.PHONY: demo test lint serve bench binary provision stop-engine lock clean venv
 .DEFAULT_GOAL := test
 
 # Where the development tools are not installed yet, without them: they take most of the time.
@@ -42,12 +43,15 @@ lint: $(STAMP)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
 	@echo "[lint] mypy"
-	@$(BIN)/mypy -p managedd -p tests.support
+	@$(BIN)/mypy -p managedd -p tests.support -p tests.bench
 	@echo "[lint] import-linter"
 	@$(BIN)/lint-imports
 
 serve: $(STAMP)
 	@$(BIN)/managedd serve $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 provision: $(STAMP)
 	@$(BIN)/python -m tests.support.provision

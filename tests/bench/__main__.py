@@ -157,8 +157,7 @@ class _Bench(contextlib.ExitStack):
         else:
             managedd, peer = self._pair
         with Generator() as generator:
-            addresses = {managedd.name: managedd.address, peer.name: peer.address}
-            found, self.generator, notes = measures.load(generator, addresses, self._pace)
+            found, self.generator, notes = measures.load(generator, (managedd, peer), self._pace)
         self.figures += [*found, measures.after_load(managedd, peer, self._pace.settle_seconds)]
         self.notes += notes
 

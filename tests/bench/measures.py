@@ -53,11 +53,14 @@ class _Rounds:
     """The rounds of one system with one shape and one number of clients."""
 
     seconds: float = 0.0
+    processor_seconds: float = 0.0
+    """What the system itself used, all of its processes."""
     latencies_us: list[int] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
-    def add(self, answer: Mapping[str, Any]) -> None:
+    def add(self, answer: Mapping[str, Any], processor_seconds: float) -> None:
         self.seconds += answer["elapsed_seconds"]
+        self.processor_seconds += processor_seconds
         self.latencies_us += answer["latencies_us"]
         self.errors.update(answer["errors"])
 
@@ -96,24 +99,25 @@ def after_load(managedd: ManagedDaemon, peer: Peer, seconds: float) -> Figure:
 
 
 def load(
-    generator: Generator, addresses: Mapping[str, str], pace: Pace
+    generator: Generator, systems: Sequence[ManagedDaemon | Peer], pace: Pace
 ) -> tuple[list[Figure], dict[str, Any], list[str]]:
     """Every shape with every number of clients, the systems in turn; what the generator itself used; what went wrong."""
-    for name, address in addresses.items():
-        generator.ask(do="set_up", system=name, url=address)
+    for system in systems:
+        generator.ask(do="set_up", system=system.name, url=system.address)
     figures: list[Figure] = []
     notes: list[str] = []
     busiest = 0.0
     for shape in SHAPES:
         for clients in CLIENTS:
-            rounds = {name: _Rounds() for name in addresses}
+            rounds = {system.name: _Rounds() for system in systems}
             for number in range(pace.rounds):
                 # The other one first in each second round, so that what changes with time hits both.
-                for name in sorted(rounds, reverse=bool(number % 2)):
+                for system in systems[:: -1 if number % 2 else 1]:
+                    before = cpu_seconds(system.session)
                     answer = generator.ask(
-                        do="round", system=name, shape=shape, clients=clients, seconds=pace.round_seconds
+                        do="round", system=system.name, shape=shape, clients=clients, seconds=pace.round_seconds
                     )
-                    rounds[name].add(answer)
+                    rounds[system.name].add(answer, cpu_seconds(system.session) - before)
                     busiest = max(busiest, answer["busy"])
             figures += _figures(shape, clients, rounds)
             notes += [
@@ -132,13 +136,15 @@ def load(
 def _figures(shape: str, clients: int, rounds: Mapping[str, _Rounds]) -> list[Figure]:
     title, unit, times = SHAPES[shape]
     whose = f"{title}, {clients} client{'s' if clients > 1 else ''}"
-    rates, errors, p50, p95 = {}, {}, {}, {}
+    rates, errors, p50, p95, processor = {}, {}, {}, {}, {}
     for name, one in rounds.items():
         rates[name] = Reading(value=len(one.latencies_us) * times / one.seconds, n=one.requests)
         errors[name] = Reading(value=one.errors.total() / max(1, one.requests) * 100, n=one.requests)
         if one.latencies_us:
             p50[name] = Reading(value=percentile(one.latencies_us, 50) / 1000, n=len(one.latencies_us))
             p95[name] = Reading(value=percentile(one.latencies_us, 95) / 1000, n=len(one.latencies_us))
+            each = one.processor_seconds / len(one.latencies_us) * 1000
+            processor[name] = Reading(value=each, n=len(one.latencies_us))
     shown = clients == max(CLIENTS) or any(one.value for one in errors.values())
 
     def figure(suffix: str, title: str, unit: str, better: Better, found: Mapping[str, Reading], shown: bool) -> Figure:
@@ -152,6 +158,8 @@ def _figures(shape: str, clients: int, rounds: Mapping[str, _Rounds]) -> list[Fi
         figure(".errors", "  errors", "%", "lower", errors, shown),
         figure(".p50", f"{whose}, p50", "ms", "lower", p50, False),
         figure(".p95", f"{whose}, p95", "ms", "lower", p95, False),
+        # Less noisy than times on a machine that does other things too.
+        figure(".processor", f"{whose}, processor time of each", "ms", "lower", processor, False),
     ]
 
 
