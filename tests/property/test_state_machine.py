@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,6 +83,10 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # Ids decide between what is due at the same time: random ones would make the same steps come out differently.
+        numbers = itertools.count(1)
+        self.ids = pytest.MonkeyPatch()
+        self.ids.setattr(ids, "new_id", lambda: str(uuid.UUID(int=next(numbers) << 80 | 0x7 << 76 | 0x2 << 62)))
         self.folder = tempfile.TemporaryDirectory()
         self.clock = ManualClock(START_US)
         self.phases: dict[str, Phase] = {}
@@ -92,6 +98,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
         assert self.sqlite.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         self.sqlite.close()
         self.folder.cleanup()
+        self.ids.undo()
 
     def _open(self) -> sqlite3.Connection:
         made = sqlite3.connect(Path(self.folder.name) / "state.db", isolation_level=None)
