@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from managedd import failpoints
 from managedd.orchestration.pool_types import default_template
-from tests.support.daemon import LABEL_EXECUTION, LABEL_FLOW_RUN, LABEL_INSTANCE, LiveDaemon
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from tests.support.daemon import LiveDaemon
     from tests.support.http import Api
 
 FAST_IMAGE = "managedd-test-crash:latest"
@@ -104,13 +105,8 @@ class Place:
             time.sleep(0.1)
 
     def live_containers(self) -> Counter[str]:
-        """How many containers each flow run has that are not over."""
-        label = f"label={LABEL_INSTANCE}={self.daemon.instance_id}"
-        form = '{{.Label "' + LABEL_FLOW_RUN + '"}}'
-        told = self.daemon.docker(
-            "ps", "--filter", label, "--filter", f"label={LABEL_EXECUTION}", "--format", form
-        )  # only those that run
-        return Counter(told.split())
+        """How many containers, or families of processes, each flow run has that are not over."""
+        return self.daemon.live_runs()
 
     def check_torn(self) -> None:
         """What must hold right after a crash, with no daemon: no run has two containers."""

@@ -19,7 +19,6 @@ LINES = 20
 TIMES = {"logs.uncommitted": 3, "logs.committed": 3}
 
 
-@pytest.mark.docker
 @pytest.mark.crash
 @pytest.mark.parametrize("name", sorted(failpoints.NAMES))
 def test_killed_there_and_started_again(place: Place, name: str) -> None:
@@ -35,7 +34,6 @@ def test_killed_there_and_started_again(place: Place, name: str) -> None:
     place.check_whole(runs, lines=LINES)
 
 
-@pytest.mark.docker
 @pytest.mark.crash
 def test_killed_again_and_again(place: Place) -> None:
     """The same run meets one crash after the other."""

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.crash.place import Place
 
-pytestmark = [pytest.mark.docker, pytest.mark.crash, pytest.mark.slow]
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 
 @pytest.mark.timeout(240)

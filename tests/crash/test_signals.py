@@ -177,7 +177,6 @@ def test_a_port_that_is_taken_is_told(alone: LiveDaemon) -> None:
     assert f"127.0.0.1 port {port}" in said and "Traceback" not in said
 
 
-@pytest.mark.docker
 def test_runs_live_on_and_are_adopted(place: Place) -> None:
     """A stop costs no run anything: its container goes on, prints on, and the next daemon has every line."""
     runs = place.submit(3, lines=40, pause=0.1)
@@ -199,6 +198,7 @@ def test_runs_live_on_and_are_adopted(place: Place) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("place", ["docker"], indirect=True)
 def test_a_run_that_ended_while_nobody_looked(place: Place) -> None:
     """One is killed, one is removed by hand, while no daemon runs: both are told of at the next start, within seconds."""
     killed, removed = place.submit(2, lines=200, pause=0.1)

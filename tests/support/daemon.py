@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -134,6 +135,11 @@ class LiveDaemon:
             if self._process is not None:
                 self._end(signal.SIGTERM)
         finally:
+            self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Nothing that its runs were in is left."""
+        if self.docker_host is not None:
             with contextlib.suppress(sqlite3.OperationalError):
                 label = f"label={LABEL_INSTANCE}={self.instance_id}"
                 if containers := self.docker("ps", "-aq", "--filter", label).split():
@@ -203,6 +209,13 @@ class LiveDaemon:
         """The ids of its containers, ended ones too unless told otherwise."""
         label = f"{LABEL_INSTANCE}={self.instance_id}" if flow_run_id is None else f"{LABEL_FLOW_RUN}={flow_run_id}"
         return self.docker("ps", "-q", *(("-a",) if all_ else ()), "--no-trunc", "--filter", f"label={label}").split()
+
+    def live_runs(self) -> Counter[str]:
+        """How many containers each flow run has that are not over."""
+        label = f"label={LABEL_INSTANCE}={self.instance_id}"
+        form = '{{.Label "' + LABEL_FLOW_RUN + '"}}'
+        told = self.docker("ps", "--filter", label, "--filter", f"label={LABEL_EXECUTION}", "--format", form)
+        return Counter(told.split())
 
     def wait_no_containers(self, *, flow_run_id: str | None = None, seconds: float = 20) -> None:
         """No container is left, or the test fails."""
