@@ -87,6 +87,7 @@ def _time_zone(name: str) -> str:
     return name
 
 
+ImagePattern = Annotated[str, Field(min_length=1, max_length=600, pattern=r"^[A-Za-z0-9._:/@*-]+$")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 
@@ -238,6 +239,8 @@ class PlanSection(Section):
     """The most that a run may ask for."""
     time_limit_seconds: int | None = Field(None, ge=1)
     """The longest that a run may take."""
+    images: list[ImagePattern] | None = Field(None, min_length=1, max_length=100)
+    """What runs may use, `*` for any characters; None: any image."""
     start_burst: int | None = Field(None, ge=1)
     starts_per_minute: float | None = Field(None, gt=0)
 
@@ -249,7 +252,9 @@ class PlanSection(Section):
 
     def plan(self, name: str) -> Plan:
         """The plan of that name."""
-        return Plan(name=name, **{**self.model_dump(), "on_exhausted": OnExhausted(self.on_exhausted)})
+        images = None if self.images is None else tuple(self.images)
+        on_exhausted = OnExhausted(self.on_exhausted)
+        return Plan(name=name, **{**self.model_dump(), "on_exhausted": on_exhausted, "images": images})
 
 
 class UsageSection(Section):
@@ -309,7 +314,16 @@ def _default_plans() -> dict[str, PlanSection]:
     }
 
 
-_MANAGED_RUN: dict[str, Any] = {"memory_limit_bytes": 2 * 1024**3, "time_limit_seconds": 86_400}
+_MANAGED_RUN: dict[str, Any] = {
+    "memory_limit_bytes": 2 * 1024**3,
+    "time_limit_seconds": 86_400,
+    "images": [
+        "prefecthq/prefect:*",
+        "prefecthq/prefect@*",
+        "prefecthq/prefect-client:*",
+        "prefecthq/prefect-client@*",
+    ],
+}
 """What Prefect's managed pools give a run on either plan."""
 
 
@@ -329,6 +343,10 @@ class Settings(Section):
     plans: dict[str, PlanSection] = Field(default_factory=_default_plans)
     default_plan: str = "pro"
     """The plan of the default workspace, applied at each start."""
+
+    def all_plans(self) -> list[Plan]:
+        """Every plan."""
+        return [section.plan(name) for name, section in self.plans.items()]
 
     @field_validator("plans", mode="before")
     @classmethod

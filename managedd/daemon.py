@@ -36,10 +36,9 @@ from managedd.engine.scheduler import Scheduler
 from managedd.engine_room import EngineRoom, make_driver
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
-from managedd.model.limits import Plans
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
-from managedd.store import meta, run_key, workspaces
+from managedd.store import meta, plans, run_key, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -95,6 +94,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     )
     stack.push_async_callback(logs.close)
     identity = await _identity(db, data_dir)
+    await db.write(lambda tx: plans.replace(tx, settings.all_plans()))
     await db.write(lambda tx: workspaces.ensure_default(tx, plan=settings.default_plan))
     _check_plans(await db.read(lambda tx: workspaces.on_other_plans(tx, settings.plans)))
     services = Services(
@@ -103,7 +103,6 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
         logs=logs,
         bus=bus,
         clock=clock,
-        plans=Plans(section.plan(name) for name, section in settings.plans.items()),
         zone=ZoneInfo(settings.usage.time_zone),
     )
     count, last = await db.read(lambda tx: (len(workspaces.every(tx)), meta.get(tx, LAST_DRIVER)))
@@ -248,7 +247,7 @@ class Daemon:
             services.bus,
             services.clock,
             driver=self._room.driver.name,
-            limits=Limits(plans=services.plans, zone=services.zone, host=self._host_limits()),
+            limits=Limits(zone=services.zone, host=self._host_limits()),
             needs=self._jobs.needs,
             poll_seconds=settings.runs.poll_seconds,
             key_hash=self._identity.run_key_hash,

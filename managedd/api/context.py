@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.config import Settings
-    from managedd.model.limits import Plans
     from managedd.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -55,7 +54,6 @@ class Services:
     logs: Database
     bus: Bus
     clock: Clock
-    plans: Plans
     zone: tzinfo
     """Of whose months compute time is counted."""
     ready: bool = False

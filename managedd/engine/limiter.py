@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from managedd.clock import iso
 from managedd.engine.evidence import human_bytes
-from managedd.model.limits import HostLimits, Plan, Plans, TokenBucket, start_rate
+from managedd.model.limits import HostLimits, Plan, TokenBucket, start_rate
 from managedd.model.metering import month_of
-from managedd.store import executions, usage
+from managedd.store import executions, plans, usage
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -41,7 +41,6 @@ class Shortage(StrEnum):
 class Limits:
     """What the limiter is made with."""
 
-    plans: Plans
     zone: tzinfo
     host: HostLimits
 
@@ -53,6 +52,7 @@ class Limiter:
         self._tx = tx
         self._now = tx.now
         self._limits = limits
+        self._plans = plans.every(tx)
         self._month = month_of(tx.now, limits.zone)
         self._buckets: dict[tuple[Shortage, str], TokenBucket] = {}
         self._host: tuple[TokenBucket, TokenBucket] | None = None
@@ -122,7 +122,7 @@ class Limiter:
         return f"The run needs {'; and '.join(short) or 'more than runs that wait longer leave'} on this host."
 
     def _plan(self, head: QueueHead) -> Plan:
-        return self._limits.plans[head.plan]
+        return self._plans.get(head.plan) or plans.nothing(head.plan)
 
     def _slots(self, head: QueueHead) -> dict[str, TokenBucket]:
         levels = (

@@ -103,6 +103,8 @@ class Plan:
     start_burst: int | None = None
     starts_per_minute: float | None = None
     """After `start_burst` starts at once, so many a minute; both or neither."""
+    images: tuple[str, ...] | None = None
+    """Patterns of the images that runs may use, `*` for any characters; None: any image."""
 
     @property
     def compute_minutes(self) -> float | None:
@@ -123,24 +125,3 @@ class HostLimits:
 
     memory_bytes: int | None = None
     cpus: float | None = None
-
-
-class Plans:
-    """The plans in force, by name: replaced as a whole when the settings are read anew. Its owner is the daemon."""
-
-    def __init__(self, plans: Iterable[Plan]) -> None:
-        self._plans = {plan.name: plan for plan in plans}
-
-    def __getitem__(self, name: str) -> Plan:
-        """The plan of that name; one that the settings do not have allows nothing: it must not mean "no limits"."""
-        return self._plans.get(name) or Plan(name=name, concurrent_runs=0, managed_pools=0, compute_hours=0)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._plans
-
-    def names(self) -> list[str]:
-        return sorted(self._plans)
-
-    def replace(self, plans: Iterable[Plan]) -> None:
-        """From now on these are in force."""
-        self._plans = {plan.name: plan for plan in plans}

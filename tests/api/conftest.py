@@ -18,7 +18,7 @@ from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
-from managedd.model.limits import Plans
+from managedd.store import plans
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
 
@@ -68,6 +68,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
         tmp_path / "logs.db", bus=bus, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
     )
     settings = Settings(store=StoreSection(data_dir=tmp_path))
+    await db.write(lambda tx: plans.replace(tx, settings.all_plans()))
     await db.write(lambda tx: ensure_default(tx, plan=settings.default_plan))
     try:
         yield Services(
@@ -76,7 +77,6 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
             logs=logs,
             bus=bus,
             clock=SystemClock(),
-            plans=Plans(section.plan(name) for name, section in settings.plans.items()),
             zone=UTC,
             ready=True,
         )

@@ -37,13 +37,14 @@ class Desk:
 
     def __init__(self, world: World, **options: Any) -> None:
         self.claims: list[Execution] = []
-        self.limits = limits(**options.pop("limits", {}))
+        self.world = world
+        self.plan: dict[str, Any] | None = options.pop("plan", None)
         self.dispatcher = Dispatcher(
             options.pop("db", world.db),
             world.bus,
             world.clock,
             driver="fake",
-            limits=self.limits,
+            limits=limits(options.pop("host", None)),
             needs=options.pop("needs", lambda tx, run_id: NEEDS),
             poll_seconds=options.pop("poll_seconds", 30.0),
             key_hash=lambda execution_id: f"hash of {execution_id}",
@@ -57,6 +58,9 @@ class Desk:
 
     async def all(self) -> list[str]:
         """What one waking claims, as often as its own commits wake it."""
+        if self.plan is not None:
+            await self.world.on_plan(**self.plan)
+            self.plan = None
         for _ in range(1000):
             before = len(self.claims)
             states = await self.dispatcher._db.read(lambda tx: tx.scalar("SELECT count(*) FROM flow_run_states"))
@@ -181,7 +185,7 @@ async def test_paused(still: World, paused: str) -> None:
 @pytest.mark.parametrize("limited", ["pool", "queue", "plan", "deployment"])
 @pytest.mark.parametrize("limit", [0, 1, 3])
 async def test_a_limit_is_used_up_and_never_passed(still: World, limited: str, limit: int) -> None:
-    desk = Desk(still, limits={"concurrent_runs": limit if limited == "plan" else None})
+    desk = Desk(still, plan={"concurrent_runs": limit if limited == "plan" else None})
     values: dict[str, Any] = {}
     if limited == "pool":
         await still.write(lambda tx: rows.patch(tx, WORK_POOL, still.pool_id, {"concurrency_limit": limit}))
@@ -223,7 +227,7 @@ async def test_limits_of_all_levels_together(still: World) -> None:
         await still.run(deployment_id=one, due_in_seconds=-40 + number)
         await still.run(due_in_seconds=-30 + number)
         await still.run(queue_id=second, due_in_seconds=-20 + number)
-    desk = Desk(still, limits={"concurrent_runs": 6})
+    desk = Desk(still, plan={"concurrent_runs": 6})
     ended = 0
     while True:
         await desk.all()
@@ -253,7 +257,7 @@ async def test_a_container_that_is_still_there_takes_room(still: World, limited:
     """Limits are limits of containers: a run gives its room back when its process is gone, not when it has said its last word."""
     if limited == "pool":
         await still.write(lambda tx: rows.patch(tx, WORK_POOL, still.pool_id, {"concurrency_limit": 1}))
-    desk = Desk(still, limits={"concurrent_runs": 1 if limited == "workspace" else None})
+    desk = Desk(still, plan={"concurrent_runs": 1 if limited == "workspace" else None})
     first = await still.run(empirical_policy={"retries": 1, "retry_delay": 60}, due_in_seconds=-5)
     second = await still.run()
     assert await desk.all() == [first]
@@ -558,5 +562,5 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
 
 async def test_waking_for_nothing_writes_nothing(still: World) -> None:
     desk = Desk(still, db=Busy(still, 1))
-    still.bus.publish([Topic.RUNS])
+    still.bus.publish([Topic.QUEUE])
     assert await desk.dispatcher.tick() is False

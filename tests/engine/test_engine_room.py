@@ -19,7 +19,6 @@ from managedd.engine_room import EngineRoom
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door
 from managedd.model.executions import Phase
-from managedd.model.limits import Plans
 from managedd.model.states import StateType
 from managedd.store import meta
 
@@ -57,9 +56,7 @@ async def _pong(request: web.Request) -> web.Response:
 @contextlib.asynccontextmanager
 async def a_room(world: World, driver: FakeDriver, **runs: Any) -> AsyncIterator[EngineRoom]:
     settings = Settings.model_validate({"runs": {"listen_port": 0, **runs}})
-    services = Services(
-        settings=settings, db=world.db, logs=world.logs, bus=world.bus, clock=world.clock, plans=Plans([]), zone=UTC
-    )
+    services = Services(settings=settings, db=world.db, logs=world.logs, bus=world.bus, clock=world.clock, zone=UTC)
     application = web.Application()
     application.router.add_get("/api/ping", _pong)
     door = Door(application, settings.server)

@@ -11,9 +11,9 @@ from managedd import ids
 from managedd.clock import iso, to_us
 from managedd.engine.dispatcher import AWAITING_HOST, AWAITING_HOURS, RIGHT_OF_WAY_SECONDS
 from managedd.model.executions import Phase
-from managedd.model.limits import HostLimits, Needs, Plan
+from managedd.model.limits import HostLimits, Needs
 from managedd.model.states import StateType
-from managedd.store import executions, overdue, rows, usage
+from managedd.store import executions, overdue, plans, rows, usage
 from managedd.store.resources import FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import create
 from tests.engine.test_dispatcher import Desk, end
@@ -92,7 +92,7 @@ async def workspace(world: World, handle: str) -> tuple[str, str]:
 
 async def test_exhausted_hours_hold_new_runs_until_the_month_ends(still: World) -> None:
     turn_to(still, datetime(2026, 11, 29, 22, 0, tzinfo=UTC))
-    desk = Desk(still, limits={"compute_hours": 0.5})
+    desk = Desk(still, plan={"compute_hours": 0.5})
     first = await still.run()
     assert await desk.all() == [first]
     await begin(still, first)
@@ -115,24 +115,24 @@ async def test_exhausted_hours_hold_new_runs_until_the_month_ends(still: World) 
 
 
 async def test_a_larger_plan_lets_them_go_at_once(still: World) -> None:
-    desk = Desk(still, limits={"compute_hours": 0})
+    desk = Desk(still, plan={"compute_hours": 0})
     run_id = await still.run()
     assert await desk.all() == []
     assert (await still.state(run_id)).name == AWAITING_HOURS
-    desk.limits.plans.replace([Plan(name="pro", compute_hours=1)])
+    await still.on_plan(compute_hours=1)
     assert await desk.all() == [run_id]
 
 
 async def test_a_plan_that_left_the_settings_allows_nothing(still: World) -> None:
     desk = Desk(still)
-    desk.limits.plans.replace([])
+    await still.write(lambda tx: plans.replace(tx, []))
     run_id = await still.run()
     assert await desk.all() == []
     assert (await still.state(run_id)).name == AWAITING_HOURS
 
 
 async def test_what_runs_now_counts_and_what_was_just_claimed_a_minute_each(still: World) -> None:
-    desk = Desk(still, limits={"compute_hours": 4 / 60})
+    desk = Desk(still, plan={"compute_hours": 4 / 60})
     runs = [await still.run(due_in_seconds=number - 6) for number in range(6)]
     assert await desk.all() == runs[:4]
     for run_id in runs[:4]:
@@ -141,7 +141,7 @@ async def test_what_runs_now_counts_and_what_was_just_claimed_a_minute_each(stil
 
 
 async def test_waiting_for_hours_is_not_late(still: World) -> None:
-    desk = Desk(still, limits={"compute_hours": 0})
+    desk = Desk(still, plan={"compute_hours": 0})
     run_id = await still.run(due_in_seconds=-100)
     await desk.all()
     assert await still.read(lambda tx: overdue.late(tx, due_before_us=tx.now, limit=10)) == []
@@ -152,7 +152,7 @@ async def test_waiting_for_hours_is_not_late(still: World) -> None:
 
 
 async def test_starts_keep_to_burst_and_rate(still: World) -> None:
-    desk = Desk(still, limits={"start_burst": 2, "starts_per_minute": 6})
+    desk = Desk(still, plan={"start_burst": 2, "starts_per_minute": 6})
     runs = [await still.run(due_in_seconds=number - 5) for number in range(5)]
     assert await desk.all() == runs[:2]
     advance(still, 9.9)
@@ -173,7 +173,7 @@ def needing(sizes: dict[str, Needs]) -> Callable[[Any, str], Needs]:
 
 async def test_the_host_is_never_promised_twice(still: World) -> None:
     sizes: dict[str, Needs] = {}
-    desk = Desk(still, needs=needing(sizes), limits={"host": HostLimits(memory_bytes=4 * GIB, cpus=2.5)})
+    desk = Desk(still, needs=needing(sizes), host=HostLimits(memory_bytes=4 * GIB, cpus=2.5))
     runs = [await still.run(due_in_seconds=number - 10) for number in range(4)]
     sizes |= dict(zip(runs, [Needs(memory_bytes=3 * GIB, cpus=1), Needs(memory_bytes=2 * GIB, cpus=1),
                              Needs(memory_bytes=GIB, cpus=1), Needs(memory_bytes=0, cpus=1)], strict=True))  # fmt: skip
@@ -192,7 +192,7 @@ async def test_the_host_is_never_promised_twice(still: World) -> None:
 
 async def test_small_runs_do_not_keep_a_large_one_out_for_ever(still: World) -> None:
     sizes: dict[str, Needs] = {}
-    desk = Desk(still, needs=needing(sizes), limits={"host": HostLimits(memory_bytes=4 * GIB)})
+    desk = Desk(still, needs=needing(sizes), host=HostLimits(memory_bytes=4 * GIB))
     small, large = Needs(memory_bytes=GIB, cpus=1), Needs(memory_bytes=4 * GIB, cpus=1)
     first = await still.run(due_in_seconds=-10)
     big = await still.run(due_in_seconds=-9)
@@ -215,7 +215,7 @@ async def test_a_run_that_the_host_could_never_hold_is_refused(still: World) -> 
     desk = Desk(
         still,
         needs=lambda tx, run_id: Needs(memory_bytes=8 * GIB, cpus=1),
-        limits={"host": HostLimits(memory_bytes=4 * GIB)},
+        host=HostLimits(memory_bytes=4 * GIB),
     )
     run_id = await still.run()
     assert await desk.all() == []
@@ -231,7 +231,7 @@ async def test_a_run_that_the_host_could_never_hold_is_refused(still: World) -> 
 
 
 async def test_a_crowd_in_one_workspace_does_not_delay_anothers_one_run(still: World) -> None:
-    desk = Desk(still, limits={"host": HostLimits(memory_bytes=8 * GIB)})
+    desk = Desk(still, host=HostLimits(memory_bytes=8 * GIB))
     crowd = [await still.run(due_in_seconds=-1000) for _ in range(40)]
     other, other_queue = await workspace(still, "other")
     mine, still.workspace = still.workspace, other
@@ -245,7 +245,7 @@ async def test_a_crowd_in_one_workspace_does_not_delay_anothers_one_run(still: W
 
 
 async def test_pools_of_a_workspace_take_turns(still: World) -> None:
-    desk = Desk(still, limits={"concurrent_runs": 4})
+    desk = Desk(still, plan={"concurrent_runs": 4})
     crowd = [await still.run(due_in_seconds=-1000) for _ in range(20)]
     _, second = await still.pool("second")
     few = [await still.run(queue_id=second) for _ in range(2)]
@@ -255,7 +255,7 @@ async def test_pools_of_a_workspace_take_turns(still: World) -> None:
 
 
 async def test_a_clock_that_is_set_back_frees_no_hours(still: World) -> None:
-    desk = Desk(still, limits={"compute_hours": 1 / 60})
+    desk = Desk(still, plan={"compute_hours": 1 / 60})
     first, second = await still.run(due_in_seconds=-1), await still.run()
     assert await desk.all() == [first]
     await begin(still, first)

@@ -23,10 +23,10 @@ from managedd.engine.means import Job, Means
 from managedd.engine.reconciler import Reconciler
 from managedd.model.drivers import RunSpec
 from managedd.model.flow_runs import ProposedState
-from managedd.model.limits import HostLimits, Needs, Plan, Plans
+from managedd.model.limits import HostLimits, Needs, Plan
 from managedd.model.states import State, StateType
 from managedd.orchestration.transition import Outcome, create_run, propose
-from managedd.store import executions, flow_runs, rows
+from managedd.store import executions, flow_runs, plans, rows
 from managedd.store.database import Database
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import ensure_default
@@ -83,6 +83,10 @@ class World:
 
     async def read(self, body: Callable[[Tx], T]) -> T:
         return await self.db.read(body, workspace=self.workspace)
+
+    async def on_plan(self, **limits: Any) -> None:
+        """Plan `pro`, which every workspace is on, has these limits and no others."""
+        await self.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", **limits)]))
 
     async def pool(self, name: str, **values: Any) -> tuple[str, str]:
         """A managed pool and its queue."""
@@ -249,7 +253,6 @@ class Daemon:
         db: Database | None = None,
         logs: Database | None = None,
         job: Callable[[Execution], Awaitable[Job]] | None = None,
-        plan_slots: int | None = None,
         may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
         self.world = world
@@ -273,7 +276,7 @@ class Daemon:
             world.bus,
             world.clock,
             driver="fake",
-            limits=limits(concurrent_runs=plan_slots),
+            limits=limits(),
             needs=lambda tx, run_id: NEEDS,
             poll_seconds=world.settings.poll_seconds,
             key_hash=lambda execution_id: f"hash of {execution_id}",
@@ -287,9 +290,9 @@ class Daemon:
         self.loops.start_soon(self.dispatcher.run)
 
 
-def limits(*, host: HostLimits | None = None, **plan: Any) -> Limits:
-    """The limits of a world whose workspaces are on plan `pro`."""
-    return Limits(plans=Plans([Plan(name="pro", **plan)]), zone=UTC, host=host or HostLimits())
+def limits(host: HostLimits | None = None) -> Limits:
+    """What the limiter is made with."""
+    return Limits(zone=UTC, host=host or HostLimits())
 
 
 def spec_of(execution: Execution) -> RunSpec:
@@ -318,6 +321,7 @@ async def open_world(folder: Path, clock: Clock | None = None) -> AsyncIterator[
     ]
     try:
         await db.write(lambda tx: ensure_default(tx, plan="pro"))
+        await db.write(lambda tx: plans.replace(tx, [Plan(name="pro")]))
         made = World(folder=folder, db=db, logs=logs, bus=bus, clock=clock, engine=FakeEngine(clock=clock))
         made.flow_id = await made.write(lambda tx: rows.insert(tx, FLOW, {"name": "etl"}))
         made.pool_id, made.queue_id = await made.pool("managed")

@@ -21,11 +21,12 @@ from managedd.engine.dispatcher import Dispatcher
 from managedd.errors import ManagedError
 from managedd.model.executions import ENDED, NEXT, EndCause, Phase
 from managedd.model.flow_runs import ProposedState
+from managedd.model.limits import Plan
 from managedd.model.states import OCCUPYING, TERMINAL, StateType, scheduled_details
 from managedd.orchestration.resuming import resume
 from managedd.orchestration.transition import OURSELVES, Client, create_run, propose, propose_late
 from managedd.orchestration.verdicts import Status
-from managedd.store import deployments, executions, flow_runs, migrate, rows
+from managedd.store import deployments, executions, flow_runs, migrate, plans, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 from managedd.store.workspaces import ensure_default
@@ -115,7 +116,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
             Bus(),
             self.clock,
             driver="fake",
-            limits=limits(concurrent_runs=PLAN_SLOTS),
+            limits=limits(),
             needs=lambda tx, run_id: NEEDS,
             poll_seconds=1,
             key_hash=lambda execution_id: f"hash of {execution_id}",
@@ -124,6 +125,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     def _furnish(self, tx: Tx) -> None:
         ensure_default(tx, plan="pro")
+        plans.replace(tx, [Plan(name="pro", concurrent_runs=PLAN_SLOTS)])
         self.flow = rows.insert(tx, FLOW, {"name": "f"})
         pool = rows.insert(tx, WORK_POOL, {"name": "p", "type": "prefect:managed", "concurrency_limit": POOL_SLOTS})
         self.queues = [

@@ -25,6 +25,12 @@ CREATE TABLE workspaces (
     UNIQUE (account_id, handle)
 ) STRICT;
 
+-- The plans of the settings, as they were read last: what is decided in a transaction is decided by what stands here.
+CREATE TABLE plans (
+    name   TEXT PRIMARY KEY,
+    limits TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE flows (
     id           TEXT PRIMARY KEY,
     workspace_id TEXT NOT NULL REFERENCES workspaces(id),
