@@ -32,6 +32,13 @@ class Check:
     seconds: float = 15.0
     """How long it may take; what it cleans up afterwards is not counted."""
     needs: tuple[str, ...] = ()
+    driver: str | None = None
+    """Only where runs run in this; what the other one needs is nobody's business there."""
+
+    def concerns(self, patient: Patient) -> bool:
+        """Whether it is to be made. As long as nothing is chosen, containers are what is wanted."""
+        chosen = patient.choice.driver if patient.choice is not None else None
+        return self.driver in {None, chosen or "docker"}
 
 
 class Interrupted(BaseException):
@@ -75,6 +82,8 @@ async def _all(
 ) -> None:
     failed: dict[str, str] = {}
     for check in checks:
+        if not check.concerns(patient):
+            continue
         because = next((failed[name] for name in check.needs if name in failed), None)
         if because is None:
             begins(check)

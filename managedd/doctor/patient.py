@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from managedd.config import Settings
+    from managedd.doctor.judgement.engine import Choice
     from managedd.drivers.docker_probe import DockerProbe, NetworkFacts
     from managedd.drivers.docker_spec import DockerSettings
 
@@ -68,6 +69,10 @@ class Patient:
     locked_by: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the store of a daemon that does not run keeps: instance_id, runs_port."""
+    workspaces: int | None = None
+    """How many its store has; None: not known."""
+    choice: Choice | None = None
+    """What runs run in; None: not decided yet."""
     engine: DockerProbe | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     inside: Inside | None = None

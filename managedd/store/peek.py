@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -18,11 +18,20 @@ def facts(data_dir: Path) -> Mapping[str, str]:
     Only while no daemon holds the directory's lock: the file is taken for one that nobody writes. Opened otherwise, by root, it would get a
     write-ahead log of root's, and the daemon's own user could not open the store any more.
     """
+    return {str(key): str(value) for key, value in _rows(data_dir, "SELECT key, value FROM meta")}
+
+
+def workspaces(data_dir: Path) -> int | None:
+    """How many workspaces there are, in the same way; None when that can't be told."""
+    return next((int(count) for (count,) in _rows(data_dir, "SELECT count(*) FROM workspaces")), None)
+
+
+def _rows(data_dir: Path, sql: str) -> list[tuple[Any, ...]]:
     path = data_dir / "state.db"
     with contextlib.suppress(sqlite3.Error):
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as store:
-            return {str(key): str(value) for key, value in store.execute("SELECT key, value FROM meta")}
-    return {}
+            return store.execute(sql).fetchall()
+    return []
 
 
 def sqlite_version() -> tuple[int, ...]:

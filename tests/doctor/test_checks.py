@@ -147,6 +147,15 @@ async def test_the_store_is_read_without_a_trace(folder: Path) -> None:
     assert set(os.listdir(folder)) == before
 
 
+def test_the_store_tells_how_many_workspaces_there_are(folder: Path) -> None:
+    assert peek.workspaces(folder) is None
+    with sqlite3.connect(folder / "state.db") as store:
+        store.execute("CREATE TABLE workspaces (id)")
+        store.execute("INSERT INTO workspaces VALUES (1), (2)")
+    store.close()
+    assert peek.workspaces(folder) == 2
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no database"])
 def test_a_store_that_cannot_be_read_says_nothing(folder: Path, content: bytes | None) -> None:
     if content is not None:
@@ -288,6 +297,36 @@ async def test_the_stand_in_answers_and_the_program_sees_all_outcomes(folder: Pa
     }  # fmt: skip
     assert seen["python"] == ".".join(map(str, sys.version_info[:3]))
     assert seen["prefect"] is None
+
+
+async def test_a_certificate_is_trusted_with_the_operators_authority_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ssl
+
+    from aiohttp import web
+
+    from tests.support.certificates import Authority
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    authority = Authority(tmp_path / "ca")
+    mine = authority.certificate("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(mine.chain, mine.key)
+    application = web.Application()
+    application.router.add_get("/api/ready", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        there = target("api", "https", runner.addresses[0][1])
+        assert (await look_from_here(there))["answers"]["api"]["outcome"] == "tls"
+        monkeypatch.setenv("MANAGEDD_DOCTOR_CA", authority.bundle.read_text())
+        assert (await look_from_here(there))["answers"]["api"]["status"] == 200
+    finally:
+        await runner.cleanup()
 
 
 async def test_the_stand_in_takes_the_next_port_when_the_first_is_taken(folder: Path) -> None:

@@ -33,13 +33,17 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     ],
 )
 def test_an_engine_that_cannot_be_used_is_a_problem_with_a_way_out(fault: Fault, mend: str) -> None:
-    found = engine.unusable(fault, "the words")
+    found = engine.unusable(fault, "the words", needed=True)
     assert (found.level, found.seen, found.facts["fault"]) == (Level.PROBLEM, "the words", fault.value)
     assert mend in str(found.mend)
 
 
+def test_an_engine_that_nobody_needs_is_no_problem() -> None:
+    assert engine.unusable(Fault.NO_SOCKET, "the words", needed=False).level is Level.NOTE
+
+
 def test_every_fault_has_a_way_out() -> None:
-    assert all(engine.unusable(fault, "").mend for fault in Fault)
+    assert all(engine.unusable(fault, "", needed=True).mend for fault in Fault)
 
 
 def test_an_engine_that_answers_is_named() -> None:
@@ -189,6 +193,32 @@ def test_leftovers_are_told() -> None:
     assert engine.leftovers(2)[0].facts["removed"] == 2
 
 
+@pytest.mark.parametrize(
+    ("wanted", "running", "answers", "refusal", "driver"),
+    [
+        ("auto", None, True, None, "docker"),
+        ("auto", None, False, None, "process"),
+        ("auto", None, False, "two workspaces", None),
+        ("auto", None, True, "two workspaces", "docker"),
+        ("docker", None, False, None, "docker"),
+        ("process", None, True, None, "process"),
+        ("process", None, True, "two workspaces", None),
+        ("auto", "process", True, "two workspaces", "process"),
+    ],
+)
+def test_the_choice(wanted: str, running: str | None, answers: bool, refusal: str | None, driver: str | None) -> None:
+    choice = engine.choose(wanted, running=running, engine_answers=answers, refusal=refusal)
+    assert choice.driver == driver
+    assert driver is not None or choice.why == refusal
+
+
 def test_the_driver_is_told_with_the_reason() -> None:
-    assert engine.driver("auto", "docker", "an engine answers").seen == "docker, because an engine answers"
-    assert "runs.driver" in engine.driver("docker", "docker", "").seen
+    def told(driver: str | None, **changes: Any) -> Finding:
+        seen: dict[str, Any] = {"wanted": "auto", "daemon_runs": True, "engine_answers": True}
+        return engine.driver(engine.Choice(driver=driver, why="so it is"), **{**seen, **changes})
+
+    assert (told("docker").level, told("docker").seen) == (Level.OK, "docker, because so it is")
+    assert told(None).level is Level.PROBLEM
+    assert (told("process").level, "restart" in str(told("process").mend)) == (Level.NOTE, True)
+    assert told("process", daemon_runs=False).level is Level.OK
+    assert told("process", engine_answers=False).level is Level.OK

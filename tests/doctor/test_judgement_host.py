@@ -51,12 +51,14 @@ def test_open_files() -> None:
     assert host.open_files(1024, max_connections=300, whose="it").level is Level.OK
 
 
-def unit(daemon_runs: bool = False, **changes: str) -> dict[str, Level]:
+def unit(daemon_runs: bool = False, processes: bool = False, **changes: str) -> dict[str, Level]:
     shown = {
         "LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "Result": "success", "NeedDaemonReload": "no",
         "SupplementaryGroups": "docker",
     }  # fmt: skip
-    return levels(host.unit({**shown, **changes}, groups=frozenset({"docker"}), daemon_runs=daemon_runs))
+    return levels(
+        host.unit({**shown, **changes}, groups=frozenset({"docker"}), daemon_runs=daemon_runs, processes=processes)
+    )
 
 
 def test_the_systemd_unit() -> None:
@@ -67,7 +69,15 @@ def test_the_systemd_unit() -> None:
     assert unit(SupplementaryGroups="docker kvm") == {"systemd unit": Level.OK, "unit groups": Level.PROBLEM}
     assert unit(LoadState="not-found") == {"systemd unit": Level.NOTE}
     assert unit(daemon_runs=True, ActiveState="inactive") == {"systemd unit": Level.NOTE}
-    assert levels(host.unit(None, groups=frozenset(), daemon_runs=False)) == {"systemd unit": Level.NOTE}
+    assert levels(host.unit(None, groups=frozenset(), daemon_runs=False, processes=False)) == {
+        "systemd unit": Level.NOTE
+    }
+
+
+def test_a_unit_that_would_end_runs() -> None:
+    assert unit(processes=True, KillMode="mixed") == {"systemd unit": Level.OK, "unit and processes": Level.WARNING}
+    assert unit(processes=True, KillMode="process") == {"systemd unit": Level.OK}
+    assert unit(KillMode="mixed") == {"systemd unit": Level.OK}
 
 
 # --- the data directory ------------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ async def daemon(patient: Patient) -> list[Finding]:
     status = patient.status or {}
     if patient.status is None and not locked:
         patient.facts = await _aside(partial(peek.facts, path))
+        patient.workspaces = await _aside(partial(peek.workspaces, path))
     return [
         judge.daemon(
             answers=patient.status is not None,

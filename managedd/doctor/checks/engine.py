@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 async def engine(patient: Patient) -> list[Finding]:
-    """Whether it answers; what it says of itself is kept for those after."""
+    """Whether it answers; what it says of itself, and what runs run in, is kept for those after."""
     probe = DockerProbe(patient.docker, url=patient.settings.docker.host)
     try:
         version = await probe.open()
@@ -33,7 +33,9 @@ async def engine(patient: Patient) -> list[Finding]:
         before = time.time()
         patient.info = await probe.info()
     except ManagedError as error:
-        return [judge.unusable(fault_of(error), error.message)]
+        choice = _choose(patient, answers=False)
+        return [judge.unusable(fault_of(error), error.message, needed=choice.driver != "process")]
+    _choose(patient, answers=True)
     told_us = timestamp_us(patient.info.get("SystemTime"))
     # It told its time at some moment between the question and the answer.
     skew = None if told_us is None else _beyond(told_us / 1_000_000, before, time.time())
@@ -41,6 +43,34 @@ async def engine(patient: Patient) -> list[Finding]:
         judge.usable(version, patient.info),
         judge.clock("clock of the engine", skew, "the engine's clock"),
         *judge.leftovers(await probe.sweep()),
+    ]
+
+
+def _choose(patient: Patient, *, answers: bool) -> judge.Choice:
+    status = patient.status or {}
+    about = status.get("engine") or {}
+    # Before the engine was opened, it is only what is tried first.
+    running = about.get("driver") if about.get("version") else None
+    workspaces = len(status.get("workspaces") or ()) or patient.workspaces or 1
+    patient.choice = judge.choose(
+        patient.settings.runs.driver,
+        running=running,
+        engine_answers=answers,
+        refusal=patient.settings.why_no_processes(workspaces=workspaces),
+    )
+    return patient.choice
+
+
+async def driver(patient: Patient) -> list[Finding]:
+    """What runs run in."""
+    choice = patient.choice or _choose(patient, answers=False)
+    return [
+        judge.driver(
+            choice,
+            wanted=patient.settings.runs.driver,
+            daemon_runs=patient.status is not None,
+            engine_answers=patient.engine is not None,
+        )
     ]
 
 

@@ -73,7 +73,8 @@ async def open_files(patient: Patient) -> list[Finding]:
 async def unit(patient: Patient) -> list[Finding]:
     """The service."""
     groups = frozenset(group.gr_name for group in grp.getgrall())
-    return judge.unit(await _unit(), groups=groups, daemon_runs=patient.status is not None)
+    processes = patient.choice is not None and patient.choice.driver == "process"
+    return judge.unit(await _unit(), groups=groups, daemon_runs=patient.status is not None, processes=processes)
 
 
 async def _unit() -> dict[str, str] | None:

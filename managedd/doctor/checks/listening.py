@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from managedd.drivers.docker_probe import NetworkFacts
 
 CONTAINER: Final = "container"
+PROCESS: Final = "API from a process"
+LOOPBACK: Final = "127.0.0.1"
 ASKED_SECONDS: Final = 5.0
 ASKED_MAX_BYTES: Final = 16_384
 WATCH_SECONDS: Final = 0.05
@@ -53,27 +55,48 @@ async def network_for(patient: Patient, stack: contextlib.AsyncExitStack) -> tup
 
 
 async def listening_on(patient: Patient, network: NetworkFacts, stack: contextlib.AsyncExitStack) -> Listening:
-    """Where the API is for runs: the daemon's listener, or one of ours at the address and port that it would take.
+    """Where the API is for containers: the daemon's listener, or one of ours at the address and port that it would take.
 
     Raises NothingMore, or NotApplicable, when there can be none.
     """
-    if patient.status is not None:
-        engine = patient.status.get("engine") or {}
-        if engine.get("problem") or not engine.get("runs_api_url"):
-            words = engine.get("problem") or "it has no address for runs yet"
-            raise NothingMore(problem(CONTAINER, f"the daemon can't run anything: {words}", "see what it says"))
-        url = str(engine["runs_api_url"])
-        return Listening(url=url, real=True)
+    real = _of_the_daemon(patient, CONTAINER)
+    if real is not None:
+        return real
+    gateway = network.gateway
+    host = gateway if gateway is not None and is_address_of_this_host(gateway) else None
+    return await _in_its_place(patient, host, reached=gateway, stack=stack, check=CONTAINER)
+
+
+async def listening_for_processes(patient: Patient, stack: contextlib.AsyncExitStack) -> Listening:
+    """The same for processes of this host. Raises likewise."""
+    real = _of_the_daemon(patient, PROCESS)
+    if real is not None:
+        return real
+    return await _in_its_place(patient, LOOPBACK, reached=LOOPBACK, stack=stack, check=PROCESS)
+
+
+def _of_the_daemon(patient: Patient, check: str) -> Listening | None:
+    if patient.status is None:
+        return None
+    engine = patient.status.get("engine") or {}
+    if engine.get("problem") or not engine.get("runs_api_url"):
+        words = engine.get("problem") or "it has no address for runs yet"
+        raise NothingMore(problem(check, f"the daemon can't run anything: {words}", "see what it says"))
+    return Listening(url=str(engine["runs_api_url"]), real=True)
+
+
+async def _in_its_place(
+    patient: Patient, own: str | None, *, reached: str | None, stack: contextlib.AsyncExitStack, check: str
+) -> Listening:
     if patient.locked:
         raise NotApplicable("a daemon holds the data directory's lock and does not answer")
     runs = patient.settings.runs
-    gateway = network.gateway
-    host = runs.listen_host or (gateway if gateway is not None and is_address_of_this_host(gateway) else None)
+    host = runs.listen_host or own
     if host is None:
         raise NothingMore(
             problem(
-                CONTAINER,
-                f"the container engine's gateway ({gateway}) is not an address of this host, so nothing can listen there for runs",
+                check,
+                f"the container engine's gateway ({reached}) is not an address of this host, so nothing can listen there for runs",
                 "set runs.listen_host to an address of this host that runs reach, and runs.api_url to the URL under which they reach it",
             )
         )
@@ -85,12 +108,12 @@ async def listening_on(patient: Patient, network: NetworkFacts, stack: contextli
     except OSError as error:
         raise NothingMore(
             problem(
-                CONTAINER,
+                check,
                 f"can't listen on {host} for runs: {error.strerror or error}",
                 "set runs.listen_host to an address of this host",
             )
         ) from error
-    url = runs.api_url or f"http://{bracketed(gateway or host)}:{port}/api"
+    url = runs.api_url or f"http://{bracketed(reached or host)}:{port}/api"
     return Listening(url=url, real=False, wanted_port=wanted, port=port, token=token, gave_way=gave_way)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from managedd.doctor.finding import Finding, note, ok, problem, warning
@@ -31,9 +32,32 @@ _MEND = {
 }
 
 
-def unusable(fault: Fault, words: str) -> Finding:
-    """The finding for an engine that can't be used."""
-    return problem(ENGINE, words, _MEND[fault], fault=fault.value)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What runs run in; None: nothing can be chosen, and `why` says why not."""
+
+    driver: str | None
+    why: str
+
+
+def choose(wanted: str, *, running: str | None, engine_answers: bool, refusal: str | None) -> Choice:
+    """What the daemon has chosen (`running`), or would choose if it started now; `refusal` is why runs may not be processes."""
+    if running is not None:
+        return Choice(driver=running, why="the daemon runs with it")
+    if wanted == "docker":
+        return Choice(driver="docker", why="runs.driver says so")
+    if wanted == "process":
+        return Choice(driver=None if refusal else "process", why=refusal or "runs.driver says so")
+    if engine_answers:
+        return Choice(driver="docker", why="a container engine answers")
+    return Choice(driver=None if refusal else "process", why=refusal or "no container engine answers")
+
+
+def unusable(fault: Fault, words: str, *, needed: bool) -> Finding:
+    """The finding for an engine that can't be used; no problem where runs are in processes."""
+    if needed:
+        return problem(ENGINE, words, _MEND[fault], fault=fault.value)
+    return note(ENGINE, f"{words}; runs are in processes", _MEND[fault], fault=fault.value)
 
 
 def usable(version: Mapping[str, Any], info: Mapping[str, Any]) -> Finding:
@@ -56,10 +80,20 @@ def usable(version: Mapping[str, Any], info: Mapping[str, Any]) -> Finding:
     )
 
 
-def driver(configured: str, chosen: str, why: str) -> Finding:
+def driver(choice: Choice, *, wanted: str, daemon_runs: bool, engine_answers: bool) -> Finding:
     """The finding about what runs run in."""
-    said = f"{chosen}, because {why}" if configured == "auto" else f"{chosen}, as runs.driver says"
-    return ok("driver", said, configured=configured, chosen=chosen)
+    facts = {"configured": wanted, "chosen": choice.driver}
+    if choice.driver is None:
+        return problem("driver", f"nothing can run: {choice.why}", "install or start a container engine", **facts)
+    said = f"{choice.driver}, because {choice.why}"
+    if choice.driver == "process" and wanted == "auto" and daemon_runs and engine_answers:
+        return note(
+            "driver",
+            f"{said}; since then an engine answers",
+            "restart the daemon: new runs are in containers then",
+            **facts,
+        )
+    return ok("driver", said, **facts)
 
 
 def control_groups(info: Mapping[str, Any]) -> list[Finding]:

@@ -83,7 +83,9 @@ def open_files(limit: int | None, *, max_connections: int, whose: str) -> Findin
     return ok(name, f"{whose} may open {limit}, needed are {needed}", **facts)
 
 
-def unit(shown: Mapping[str, str] | None, *, groups: frozenset[str], daemon_runs: bool) -> list[Finding]:
+def unit(
+    shown: Mapping[str, str] | None, *, groups: frozenset[str], daemon_runs: bool, processes: bool
+) -> list[Finding]:
     """The service as systemd knows it; None: there is no systemd here."""
     if shown is None:
         return [note(UNIT, "no systemd runs here: nothing starts the daemon again when it fails or the host restarts")]
@@ -116,6 +118,14 @@ def unit(shown: Mapping[str, str] | None, *, groups: frozenset[str], daemon_runs
                 "unit file",
                 "the unit was changed and systemd has not read it",
                 "systemctl daemon-reload, then systemctl restart managedd",
+            )
+        )
+    if processes and shown.get("KillMode") not in {"process", "none", None}:
+        found.append(
+            warning(
+                "unit and processes",
+                f"KillMode={shown['KillMode']}: systemd ends the runs, which are processes of the daemon's, when the daemon is restarted",
+                "KillMode=process and Delegate=yes in the unit, as systemd/managedd.service has it",
             )
         )
     if state == "failed":

@@ -64,7 +64,9 @@ def network(facts: NetworkFacts, *, made: bool) -> Finding:
     return ok(name, f"{facts.name}, {shown}", **told)
 
 
-def api(answer: Mapping[str, Any] | None, *, url: str, real: bool, token: str, blocked_by: Culprit | None) -> Finding:
+def api(
+    answer: Mapping[str, Any] | None, *, url: str, real: bool, token: str, blocked_by: Culprit | None, name: str = API
+) -> Finding:
     """Whether a run reaches the API; 401 without a key is how the daemon's listener answers."""
     facts = {
         "url": url,
@@ -73,42 +75,44 @@ def api(answer: Mapping[str, Any] | None, *, url: str, real: bool, token: str, b
         "blocked_by": blocked_by and blocked_by.name,
     }
     if answer is not None and answer.get("outcome") == "answered":
-        return _answered(answer, facts, url=url, real=real, token=token)
+        return _answered(answer, facts, url=url, real=real, token=token, name=name)
     seen = f"a run can't reach the API at {url}: {outcome(answer)}"
     if answer is not None and answer.get("outcome") == "tls":
         return problem(
-            API,
+            name,
             seen,
             "put the authority's certificate into runs.ca_bundle, or mend the certificate behind runs.api_url",
             **facts,
         )
     if answer is not None and answer.get("outcome") == "unresolved":
         return problem(
-            API, seen, "use an address in runs.api_url, or a name server in docker.dns that knows the name", **facts
+            name, seen, "use an address in runs.api_url, or a name server in docker.dns that knows the name", **facts
         )
     if blocked_by is None:
         return problem(
-            API,
+            name,
             seen,
             "see runs.api_url and runs.listen_host: this address has to lead here from inside a container",
             **facts,
         )
-    return problem(API, f"{seen}; {blocked_by.seen}", blocked_by.mend, **facts)
+    return problem(name, f"{seen}; {blocked_by.seen}", blocked_by.mend, **facts)
 
 
-def _answered(answer: Mapping[str, Any], facts: dict[str, Any], *, url: str, real: bool, token: str) -> Finding:
+def _answered(
+    answer: Mapping[str, Any], facts: dict[str, Any], *, url: str, real: bool, token: str, name: str
+) -> Finding:
     status, body = answer.get("status"), str(answer.get("body") or "")
     if real:
         # What a run without a key gets; 503 while it starts or stops.
         if status in {401, 503} and "exception_message" in body:
-            return ok(API, f"a container reaches the daemon at {url}", **facts)
+            return ok(name, f"the daemon is reached at {url}", **facts)
         theirs = f"something answers at {url} with status {status}, and it is not the daemon's listener for runs"
     else:
         if token in body:
-            return ok(API, f"a container reaches {url}, where the daemon would listen", **facts)
+            return ok(name, f"{url} is reached, where the daemon would listen", **facts)
         theirs = f"something else answers at {url} (status {status})"
     return problem(
-        API,
+        name,
         theirs,
         "find out what listens there (ss -ltnp), or what stands between: runs.api_url has to lead to this daemon",
         **facts,
