@@ -13,6 +13,7 @@ import pytest
 from managedd.doctor.finding import Level
 from managedd.doctor.judgement import processes
 from managedd.drivers.process_probe import Needs, held_here, needs
+from tests.support.daemon import LiveDaemon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,14 +94,18 @@ async def test_what_there_is_here() -> None:
 
 
 def examined(folder: Path, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MANAGEDD_")}
     own = {
         "MANAGEDD_DOCKER__HOST": f"unix://{folder}/none.sock", "MANAGEDD_SERVER__PORT": "0", "MANAGEDD_RUNS__LISTEN_PORT": "0",
-        "PYTHONWARNINGS": "error",
     }  # fmt: skip
+    return examined_with("--data-dir", str(folder / "data"), **{**own, **variables})
+
+
+def examined_with(*arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and the findings by name."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MANAGEDD_")}
     done = subprocess.run(
-        [sys.executable, "-m", "managedd", "doctor", "--json", "--data-dir", str(folder / "data")],
-        env={**kept, **own, **variables},
+        [sys.executable, "-m", "managedd", "doctor", "--json", *arguments],
+        env={**kept, "PYTHONWARNINGS": "error", **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -128,3 +133,24 @@ def test_processes_are_not_for_other_hosts_clients(tmp_path: Path) -> None:
     assert (code, found["driver"]["level"], found["container engine"]["level"]) == (1, "problem", "problem")
     assert "process.trusted" in found["driver"]["seen"]
     assert found["container"]["seen"] == "not checked: see container engine"
+
+
+def test_a_daemon_whose_runs_are_processes(tmp_path: Path) -> None:
+    daemon = LiveDaemon(tmp_path, docker_host=None, settings={"runs": {"driver": "process"}})
+    try:
+        daemon.start()
+        before = sorted(each.name for each in daemon.data_dir.iterdir())
+        code, found = examined_with("--config", str(tmp_path / "config.toml"))
+        assert code == 0, found
+        assert found["driver"]["facts"] == {"configured": "process", "chosen": "process"}
+        assert "the daemon runs with it" in found["driver"]["seen"]
+        assert (found["API from a process"]["level"], found["API from a process"]["facts"]["daemon_listens"]) == (
+            "ok",
+            True,
+        )
+        assert found["limits of processes"]["seen"].startswith("for the daemon: ")
+        told = daemon.api.get("/managed/status")["engine"]["detail"]["unsupported"]
+        assert found["limits of processes"]["facts"]["unsupported"] == told
+        assert sorted(each.name for each in daemon.data_dir.iterdir()) == before
+    finally:
+        daemon.close()
