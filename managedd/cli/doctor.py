@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,7 +38,19 @@ def doctor(*, where: Where = HERE, json: Json = False) -> int:
         print_json(report.as_json())
     else:
         _print(report)
-    return 0 if report.healthy else FAILED
+    code = 0 if report.healthy else FAILED
+    _leave_what_hangs(code)
+    return code
+
+
+def _leave_what_hangs(code: int) -> None:
+    """Returns unless a look at a file system that hangs was left behind: the interpreter would wait for it at its end."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(1.0)
+            if thread.is_alive():
+                sys.stdout.flush()
+                os._exit(code)
 
 
 async def _examine(settings: Settings) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -108,13 +107,11 @@ async def _one(patient: Patient, check: Check) -> list[Finding]:
         return [problem(check.name, error.message, "see what it says, then run managedd doctor again")]
     except Exception as error:
         # One check that stumbles over something that nobody thought of must not hide what the others find.
-        with contextlib.suppress(IndexError):
-            if isinstance(error, BaseExceptionGroup):
-                error = _first(error)
+        fault = _first(error) if isinstance(error, ExceptionGroup) else error
         return [
             problem(
                 check.name,
-                f"the check itself failed: {type(error).__name__}: {error}",
+                f"the check itself failed: {type(fault).__name__}: {fault}",
                 "please report this: managedd doctor does not know such a host",
             )
         ]
@@ -129,8 +126,6 @@ async def _one(patient: Patient, check: Check) -> list[Finding]:
     return found
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> Exception:
+def _first(group: ExceptionGroup[Exception]) -> Exception:
     inner = group.exceptions[0]
-    if isinstance(inner, BaseExceptionGroup):
-        return _first(inner)
-    return inner if isinstance(inner, Exception) else RuntimeError(str(inner))
+    return _first(inner) if isinstance(inner, ExceptionGroup) else inner

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from managedd import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -57,6 +59,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The stable shape for programs: keys are only ever added."""
         return {
+            "version": __version__,
             "healthy": self.healthy,
             "counts": {level.value: self.count(level) for level in Level},
             "findings": [asdict(finding) for finding in self.findings],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+from managedd import __version__
 from managedd.config import Settings, StoreSection
 from managedd.doctor.examination import Check, Interrupted, NotApplicable, examine
 from managedd.doctor.finding import Finding, Level, note, ok, problem
@@ -155,9 +158,34 @@ def test_needs_are_names_of_checks_before() -> None:
 async def test_the_shape_for_programs(patient: Patient) -> None:
     report = await examine(patient, [check("a", finds(problem("a", "broken", "mend it", how=1)))])
     assert report.as_json() == {
+        "version": __version__,
         "healthy": False,
         "counts": {"ok": 0, "note": 0, "warning": 0, "problem": 1},
         "findings": [
             {"name": "a", "level": "problem", "seen": "broken", "mend": "mend it", "facts": {"how": 1}, "group": "g"}
         ],
     }
+
+
+HANGS = """
+import sys, time
+from anyio import to_thread
+from managedd.cli.app import run
+from managedd.doctor import rounds
+from managedd.doctor.examination import Check
+
+async def look(patient):
+    await to_thread.run_sync(time.sleep, 600, abandon_on_cancel=True)
+
+rounds.ROUNDS = (Check(group="data", name="hanging", look=look, seconds=0.1),)
+sys.exit(run(["doctor", "--data-dir", sys.argv[1]]))
+"""
+
+
+def test_a_file_system_that_hangs_does_not_hang_the_doctor(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "hanging   no answer within" in done.stdout
+    assert "1 problem, 0 warnings, 0 notes" in done.stdout

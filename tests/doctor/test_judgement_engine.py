@@ -91,7 +91,13 @@ def test_features() -> None:
     assert [finding.level for finding in plain.values()] == [Level.OK]
     odd = by_name(
         engine.features(
-            {"Driver": "vfs", "Runtimes": {"runc": {}}, "SecurityOptions": ["name=rootless"]}, runtime="runsc"
+            {
+                "Driver": "vfs",
+                "Runtimes": {"runc": {}},
+                "SecurityOptions": ["name=rootless"],
+                "Warnings": ["WARNING: No swap limit support", "WARNING: bridge-nf-call-iptables is disabled"],
+            },
+            runtime="runsc",
         )
     )
     assert {name: finding.level for name, finding in odd.items()} == {
@@ -99,7 +105,10 @@ def test_features() -> None:
         "storage driver": Level.WARNING,
         "container runtime": Level.PROBLEM,
         "rootless engine": Level.NOTE,
+        "engine warnings": Level.NOTE,
     }
+    # What has a finding of its own is not told twice.
+    assert odd["engine warnings"].seen == "bridge-nf-call-iptables is disabled"
     assert "'runsc', the engine has runc" in odd["container runtime"].seen
 
 

@@ -35,7 +35,9 @@ async def firewalls(bridge: str) -> Firewalls:
     """What can be learned of them by this user."""
     state = await said("firewall-cmd", "--state")
     zone = await said("firewall-cmd", f"--get-zone-of-interface={bridge}")
-    rules = [each.out for program in TABLES if (each := await said(program, "-S")) is not None and each.code == 0]
+    rules = [
+        each.out for program in TABLES if (each := await said(program, "-w", "3", "-S")) is not None and each.code == 0
+    ]
     return Firewalls(
         ufw=await _ufw(),
         firewalld=None if state is None else state.code == 0,

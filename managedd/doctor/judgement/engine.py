@@ -186,6 +186,13 @@ def features(info: Mapping[str, Any], *, runtime: str | None) -> list[Finding]:
                 "install it and name it under runtimes in /etc/docker/daemon.json, or take docker.runtime out",
             )
         )
+    others = [
+        words
+        for each in info.get("Warnings") or []
+        if not any(known in (words := str(each).removeprefix("WARNING: ")).lower() for known in _WARNED.values())
+    ]
+    if others:
+        found.append(note("engine warnings", "; ".join(others), "see the engine's documentation", warnings=others))
     if any("rootless" in str(option) for option in info.get("SecurityOptions") or []):
         found.append(
             note(
