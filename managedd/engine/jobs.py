@@ -20,7 +20,8 @@ from managedd.orchestration.job_variables import (
     substitute,
 )
 from managedd.orchestration.managed_job import ManagedJob, managed_job, strip_reserved
-from managedd.store import block_values, executions, job_facts
+from managedd.orchestration.plan_rules import check_job
+from managedd.store import block_values, executions, job_facts, plans
 from managedd.store.variable_values import VariableValues
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from managedd.config import Settings
     from managedd.engine.identity import Identity
     from managedd.model.executions import Execution
+    from managedd.model.limits import Plan
     from managedd.store.database import Database, Tx
     from managedd.store.job_facts import JobFacts
 
@@ -49,9 +51,9 @@ class Jobs:
 
         Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
         """
-        facts, job = await self._db.read(lambda tx: self._load(tx, execution.flow_run_id))
+        facts, job, plan = await self._db.read(lambda tx: self._load(tx, execution.flow_run_id))
         env, dropped = strip_reserved(job.env)
-        spec = self._spec(execution, facts, job, env, await self._api_url())
+        spec = self._spec(execution, facts, job, plan, env, await self._api_url())
         limits = {
             "image": spec.image,
             "memory_limit_bytes": spec.memory_bytes,
@@ -64,14 +66,15 @@ class Jobs:
     def needs(self, tx: Tx, flow_run_id: str) -> Needs:
         """What the run will reserve of the host; the default where its job variables can't be used, which its runner will say."""
         try:
-            _, job = self._load(tx, flow_run_id)
+            _, job, plan = self._load(tx, flow_run_id)
         except ManagedError:
-            job = ManagedJob()
-        return Needs(
-            memory_bytes=job.memory_bytes or self._runs.memory_limit_bytes, cpus=job.cpus or self._runs.cpu_limit
-        )
+            job, plan = ManagedJob(), None
+        return Needs(memory_bytes=self._memory_bytes(job, plan), cpus=job.cpus or self._runs.cpu_limit)
 
-    def _load(self, tx: Tx, flow_run_id: str) -> tuple[JobFacts, ManagedJob]:
+    def _memory_bytes(self, job: ManagedJob, plan: Plan | None) -> int:
+        return job.memory_bytes or _least(self._runs.memory_limit_bytes, None if plan is None else plan.memory_limit_bytes)
+
+    def _load(self, tx: Tx, flow_run_id: str) -> tuple[JobFacts, ManagedJob, Plan]:
         facts = job_facts.load(tx, flow_run_id)
         if facts is None:
             raise invalid("the flow run was deleted")
@@ -85,10 +88,14 @@ class Jobs:
             found = _resolve(scoped, reference)
             if found is not None:
                 resolved[reference] = found
-        return facts, managed_job(substitute(configuration, resolved), default_image=self._runs.image)
+        given = substitute(configuration, resolved)
+        job = managed_job(given, default_image=self._runs.image)
+        plan = plans.of_workspace(tx, facts.workspace_id)
+        check_job(job, plan, image_is_chosen=bool(given.get("image")))
+        return facts, job, plan
 
     def _spec(
-        self, execution: Execution, facts: JobFacts, job: ManagedJob, env: Mapping[str, str], api_url: str
+        self, execution: Execution, facts: JobFacts, job: ManagedJob, plan: Plan, env: Mapping[str, str], api_url: str
     ) -> RunSpec:
         runs = self._runs
         names = RunFacts(
@@ -112,13 +119,17 @@ class Jobs:
             env=run_env.environment(names, api_url, key, operator=runs.env, user=env),
             packages=job.pip_packages,
             labels=run_env.labels(names),
-            memory_bytes=job.memory_bytes or runs.memory_limit_bytes,
+            memory_bytes=self._memory_bytes(job, plan),
             cpus=job.cpus or runs.cpu_limit,
             pids=runs.pids_limit,
             install_timeout_seconds=runs.install_timeout_seconds,
-            time_limit_seconds=min(job.timeout_seconds or runs.time_limit_seconds, runs.time_limit_seconds),
+            time_limit_seconds=_least(runs.time_limit_seconds, job.timeout_seconds, plan.time_limit_seconds),
             stop_grace_seconds=runs.stop_grace_seconds,
         )
+
+
+def _least(first: int, *others: int | None) -> int:
+    return min([first, *(other for other in others if other is not None)])
 
 
 def _notes(dropped: Collection[str]) -> tuple[str, ...]:

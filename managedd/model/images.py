@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_LENGTH: Final = 600
 MAX_NAME_LENGTH: Final = 255
@@ -26,3 +29,17 @@ def is_image_reference(text: str) -> bool:
     """Whether `text` names an image, and so is one word, no option, and fit to be part of an engine's address."""
     found = _REFERENCE.fullmatch(text) if len(text) <= MAX_LENGTH else None
     return found is not None and len(found["name"]) <= MAX_NAME_LENGTH
+
+
+def is_allowed(image: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns, in which `*` stands for any characters, means the image, in whichever spelling either is written."""
+    return any(re.fullmatch(re.escape(whole(pattern)).replace(r"\*", ".*"), whole(image)) for pattern in patterns)
+
+
+def whole(image: str) -> str:
+    """The reference with what engines add to it: the tag `latest` where there is neither tag nor digest, and no name of Docker's own registry."""
+    for registry in ("docker.io/", "index.docker.io/", "registry-1.docker.io/"):
+        image = image.removeprefix(registry)
+    image = image.removeprefix("library/") if image.count("/") == 1 else image
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last or "*" in last else f"{image}:latest"

@@ -10,12 +10,14 @@ from managedd.model import schedules
 from managedd.orchestration import recurrence
 from managedd.orchestration.job_variables import find_references, merge, render, validate_job_variables
 from managedd.orchestration.managed_job import managed_job
+from managedd.orchestration.plan_rules import check_job
 from managedd.wire.base import MAX_PARAMETERS_BYTES, json_size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from managedd.model.limits import Plan
     from managedd.wire.deployments import DeploymentCreate, DeploymentUpdate
     from managedd.wire.schedules import DeploymentScheduleCreate, DeploymentScheduleUpdate
 
@@ -71,6 +73,7 @@ def check_parameters_size(parameters: Mapping[str, Any]) -> None:
 
 
 def check_job_variables(
+    plan: Plan,
     pool: Mapping[str, Any],
     deployment_vars: Mapping[str, Any],
     run_vars: Mapping[str, Any] | None = None,
@@ -78,16 +81,16 @@ def check_job_variables(
     ignore_required: bool,
     doing: str,
 ) -> None:
-    """Returns when the variables fit the pool's template, and for a managed pool mean something: else an INVALID error names the
-    variable. What refers to a block or a variable is left for the run's start.
+    """Returns when the variables fit the pool's template, and for a managed pool mean something that the plan allows: else an INVALID
+    error names the variable. What refers to a block or a variable is left for the run's start.
     """
     template = pool["base_job_template"]
     validate_job_variables(template, deployment_vars, run_vars, ignore_required=ignore_required, doing=doing)
     if not pool["type"].endswith(":managed"):
         return
-    configuration = render(template.get("job_configuration") or {}, merge(template, deployment_vars, run_vars))
+    configuration = _known(render(template.get("job_configuration") or {}, merge(template, deployment_vars, run_vars)))
     try:
-        managed_job(_known(configuration))
+        check_job(managed_job(configuration), plan, image_is_chosen=bool(configuration.get("image")))
     except ManagedError as error:
         raise invalid(f"{doing}: {error.message}") from None
 

@@ -17,7 +17,7 @@ from managedd.orchestration import deployment_rules as checks
 from managedd.orchestration.parameters import HydrationContext, check_parameters, hydrate
 from managedd.orchestration.scheduling import run_labels
 from managedd.orchestration.transition import Client, create_run, to_proposed
-from managedd.store import deployments, rows, schedules
+from managedd.store import deployments, plans, rows, schedules
 from managedd.store.placement import ensure_queue, place
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL
 from managedd.store.variable_values import VariableValues
@@ -137,6 +137,7 @@ def _draft_run(tx: Tx, deployment: Mapping[str, Any], body: DeploymentFlowRunCre
     pool = None if deployment["work_pool_id"] is None else rows.need(tx, WORK_POOL, id=deployment["work_pool_id"])
     if pool is not None:
         checks.check_job_variables(
+            plans.of_workspace(tx, tx.workspace),
             pool,
             deployment["job_variables"],
             body.job_variables,
@@ -226,7 +227,8 @@ def _check_new_parameters(tx: Tx, parameters: Mapping[str, Any], schema: Any) ->
 def _check_pool(tx: Tx, pool_name: str, job_variables: Mapping[str, Any], *, doing: str) -> None:
     pool = rows.need(tx, WORK_POOL, name=pool_name)
     if job_variables:
-        checks.check_job_variables(pool, job_variables, ignore_required=True, doing=doing)
+        plan = plans.of_workspace(tx, tx.workspace)
+        checks.check_job_variables(plan, pool, job_variables, ignore_required=True, doing=doing)
 
 
 def _check_documents(tx: Tx, sent: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from managedd.engine.identity import RUN_KEY_PREFIX, Identity
 from managedd.engine.jobs import Jobs
 from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.drivers import PullPolicy
+from managedd.model.limits import Needs
 from managedd.orchestration.pool_types import default_template
 from managedd.store import flow_runs, rows
 from managedd.store.resources import DEPLOYMENT, FLOW_RUN, VARIABLE, WORK_POOL
@@ -185,3 +186,20 @@ async def test_without_an_address_nothing_is_started_yet(world: World) -> None:
     with pytest.raises(ManagedError) as error:
         await Jobs(world.db, Settings(), IDENTITY, nowhere).job(execution)
     assert error.value.code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(("name", "value"), [("image", "mine:1"), ("memory_limit", "2Gi")])
+async def test_what_the_plan_does_not_allow_is_told_when_it_runs(world: World, name: str, value: str) -> None:
+    """Deployed before the plan was changed."""
+    await world.on_plan(images=("prefecthq/prefect:*",), memory_limit_bytes=1024**3)
+    with pytest.raises(ManagedError, match=f"job_variables.{name}"):
+        await jobs(world).job(await job_for(world, run={name: value}))
+
+
+async def test_the_plan_bounds_what_nobody_chose(world: World) -> None:
+    await world.on_plan(images=("prefecthq/prefect:*",), memory_limit_bytes=1024**3, time_limit_seconds=100)
+    execution = await job_for(world, run={"timeout": 3600})
+    made = jobs(world, image="ours:1")
+    spec = (await made.job(execution)).spec
+    assert (spec.image, spec.memory_bytes, spec.time_limit_seconds) == ("ours:1", 1024**3, 100)
+    assert await world.read(lambda tx: made.needs(tx, execution.flow_run_id)) == Needs(memory_bytes=1024**3, cpus=1.0)

@@ -12,7 +12,7 @@ from managedd.api.operation import EMBED, operation
 from managedd.errors import ManagedError, invalid
 from managedd.orchestration.deployment_rules import check_job_variables
 from managedd.store import automations as automation_rows
-from managedd.store import rows
+from managedd.store import plans, rows
 from managedd.store.resources import AUTOMATION, DEPLOYMENT, WORK_POOL
 from managedd.wire.actions import RunDeployment
 from managedd.wire.automations import Automation, AutomationCreate, AutomationPartialUpdate, AutomationUpdate
@@ -128,7 +128,9 @@ def _check_actions(tx: Any, automation: AutomationUpdate) -> None:
             continue
         pool = rows.need(tx, WORK_POOL, id=deployment["work_pool_id"])
         given = (deployment["job_variables"], action.job_variables)
-        check_job_variables(pool, *given, ignore_required=False, doing="Error creating automation")
+        check_job_variables(
+            plans.of_workspace(tx, tx.workspace), pool, *given, ignore_required=False, doing="Error creating automation"
+        )
 
 
 def _check_whole(stored: rows.Wire) -> None:

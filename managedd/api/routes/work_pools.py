@@ -9,7 +9,7 @@ from pydantic import Field
 from managedd.api.context import Context
 from managedd.api.operation import EMBED, operation
 from managedd.clock import to_us
-from managedd.orchestration import pool_rules
+from managedd.orchestration import plan_rules, pool_rules
 from managedd.store import rows
 from managedd.store import work_pools as pool_rows
 from managedd.store import work_queues as queue_rows
@@ -30,13 +30,15 @@ RunLimit = Annotated[int, Field(ge=0, le=200)]
 
 @operation("POST", "/work_pools/", tag=TAG, returns=WorkPoolResponse, status=201)
 async def create_work_pool(ctx: Context, work_pool: WorkPoolCreate) -> rows.Wire:
-    """The work pool exists, with a queue called `default`. 409 when there is one of that name."""
+    """The work pool exists, with a queue called `default`. 409 when there is one of that name, 403 when the plan allows no more."""
     # On a reader's thread: checking a template costs the processor something, and must hold up neither the loop nor the writer.
     await ctx.read(lambda tx: pool_rules.check_new(work_pool.name, work_pool.type, work_pool.base_job_template))
     values = work_pool.model_dump(mode="json")
 
     def body(tx: Any) -> rows.Wire:
-        return rows.get(tx, WORK_POOL, pool_rows.create(tx, values))
+        made = pool_rows.create(tx, values)
+        plan_rules.check_room(tx, work_pool.type)
+        return rows.get(tx, WORK_POOL, made)
 
     return await ctx.write(body)
 

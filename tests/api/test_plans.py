@@ -1,0 +1,87 @@
+"""What a plan allows, as clients are told it: pools, images, memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd.model.limits import Plan
+from managedd.orchestration.pool_types import default_template
+from managedd.store import plans
+
+if TYPE_CHECKING:
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+
+MANAGED = "prefect:managed"
+GIB = 1024**3
+
+
+async def on_plan(api: ApiClient, **limits: Any) -> None:
+    await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", **limits)]))
+
+
+async def pool(api: ApiClient, name: str, pool_type: str = MANAGED) -> tuple[int, Any]:
+    return await api.post(
+        "/work_pools/", {"name": name, "type": pool_type, "base_job_template": default_template(pool_type)}
+    )
+
+
+async def deploy(api: ApiClient, **job_variables: Any) -> tuple[int, Any]:
+    _, flow = await api.post("/flows/", {"name": "f"})
+    body = {"name": "d", "flow_id": flow["id"], "work_pool_name": "mine", "job_variables": job_variables}
+    return await api.post("/deployments/", body)
+
+
+async def test_one_managed_pool_too_many_is_refused_in_words_that_the_client_knows(api: ApiClient) -> None:
+    await on_plan(api, managed_pools=2)
+    assert [(await pool(api, name))[0] for name in ("a", "b")] == [201, 201]
+    status, body = await pool(api, "c")
+    assert (status, body["detail"]) == (
+        403,
+        (
+            "This workspace has the maximum number of managed work pools that its plan 'pro' allows: 2. "
+            "Delete one, or use one of them for more deployments."
+        ),
+    )
+    assert (await pool(api, "b"))[0] == 409, "a name that is taken is a conflict first"
+    assert (await api.get("/work_pools/c"))[0] == 404, "nothing of it stays"
+    assert (await pool(api, "process", "process"))[0] == 201
+    await api.delete("/work_pools/a")
+    assert (await pool(api, "c"))[0] == 201
+
+
+async def test_the_shipped_plan_is_that_of_managed_pools(api: ApiClient) -> None:
+    assert [(await pool(api, name))[0] for name in "abcdef"] == [201] * 5 + [403]
+
+
+async def test_more_memory_than_the_plan_has_is_refused_when_deployed_and_when_run(api: ApiClient) -> None:
+    await pool(api, "mine")
+    status, body = await deploy(api, memory_limit="4Gi")
+    assert status == 422
+    assert f"memory_limit: {4 * GIB} bytes are more than plan 'pro' allows, {2 * GIB}" in body["detail"]
+    status, made = await deploy(api, memory_limit="2Gi")
+    assert status == 201
+    status, body = await api.post(
+        f"/deployments/{made['id']}/create_flow_run", {"job_variables": {"memory_limit": "3Gi"}}
+    )
+    assert status == 422 and "memory_limit" in body["detail"]
+    status, body = await api.patch(f"/deployments/{made['id']}", {"job_variables": {"memory_limit": "3Gi"}})
+    assert status == 422 and "memory_limit" in body["detail"]
+
+
+async def test_only_official_images_unless_the_plan_has_more(api: ApiClient) -> None:
+    await pool(api, "mine")
+    status, body = await deploy(api, image="ghcr.io/me/mine:1")
+    assert status == 422
+    assert (
+        "image: 'ghcr.io/me/mine:1' is no image that plan 'pro' allows; allowed: prefecthq/prefect:*" in body["detail"]
+    )
+    assert (await deploy(api, image="docker.io/prefecthq/prefect:3.8.8-python3.12"))[0] == 201
+    await on_plan(api, images=("ghcr.io/me/*",))
+    assert (await deploy(api, image="ghcr.io/me/mine:1"))[0] == 200
+    assert (await deploy(api))[0] == 200, "the operator's own default is not asked"
+    await on_plan(api)
+    assert (await deploy(api, image="anything"))[0] == 200
