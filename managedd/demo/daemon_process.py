@@ -12,6 +12,7 @@ import anyio
 
 from managedd.demo.children import StepFailed, end, outside_environment, own_command, start, unproxied
 from managedd.drivers.docker_leavings import remove_leavings
+from managedd.engine_room import make_driver
 from managedd.errors import ManagedError
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ STOP_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 POLL_SECONDS = 0.05
 TOLD_EVENTS = 12
+TOLD_CHARACTERS = 400
+LOOPBACK = "127.0.0.1"
 
 
 class DaemonProcess:
     """One daemon, from its start to nothing of it being left."""
 
     def __init__(self, settings: Settings, folder: Path, driver: str, config: Path | None) -> None:
-        self._settings = settings
         self._folder = folder
         self._driver = driver
         self.data_dir = folder / "data"
+        self._settings = of_its_own(settings, self.data_dir, driver)
         self._log = folder / "daemon.log"
         self.arguments = ["serve", *(("--config", str(config)) if config else ()), "--data-dir", str(self.data_dir)]
-        self.arguments += ["--host", "127.0.0.1", "--port", "0", "--driver", driver]
+        self.arguments += ["--host", LOOPBACK, "--port", "0", "--driver", driver]
         self._process: Process | None = None
         self.url = ""
 
@@ -51,7 +54,9 @@ class DaemonProcess:
         own |= {"MANAGEDD_SERVER__AUTH_STRING": "none", "MANAGEDD_LOG__FORMAT": "json", "MANAGEDD_LOG__LEVEL": "info"}
         if self._settings.runs.api_url is None:
             own["MANAGEDD_RUNS__LISTEN_PORT"] = "0"
-        environment = outside_environment(**own, **unproxied("127.0.0.1"), UV_CACHE_DIR=str(caches / "uv"))
+        if self._settings.process.env_dir is None:
+            own["MANAGEDD_PROCESS__ENV_DIR"] = str(caches / "environments")
+        environment = outside_environment(**own, **unproxied(LOOPBACK), UV_CACHE_DIR=str(caches / "uv"))
         with self._log.open("wb") as log:
             self._process = await start(own_command(*self.arguments), environment, self._folder, log.fileno())
         ready = await self._wait_for("daemon.ready", START_SECONDS)
@@ -111,21 +116,23 @@ class DaemonProcess:
             return
         await end(self._process, STOP_SECONDS)
         await self._process.aclose()
-        if self._driver != "docker":
-            return
-        # It is in the log before the engine was asked for anything.
-        instance_id = next(
-            (each.get("instance_id") for each in self._events() if each["event"] == "daemon.listening"), None
-        )
+        # It is in the log before anything was made for a run.
+        listening = next((each for each in self._events() if each["event"] == "daemon.listening"), {})
+        instance_id = listening.get("instance_id")
         if instance_id is None:
             return
         try:
-            await remove_leavings(str(instance_id), url=self._settings.docker.host)
+            if self._driver == "docker":
+                await remove_leavings(str(instance_id), url=self._settings.docker.host)
+            else:
+                await _end_runs(self._settings, str(instance_id))
         except ManagedError as error:
-            screen.comment(
-                f"Could not be removed: {error.message}. By hand: docker ps -a and docker network ls, "
-                f"each with --filter label=managedd.instance={instance_id}"
+            by_hand = (
+                f"docker ps -a and docker network ls, each with --filter label=managedd.instance={instance_id}"
+                if self._driver == "docker"
+                else f"the processes that have their files in {self.data_dir}"
             )
+            screen.comment(f"Could not be removed: {error.message}. By hand: {by_hand}")
 
     def told(self) -> list[str]:
         """The end of its log, for people."""
@@ -143,6 +150,34 @@ class DaemonProcess:
         return found
 
 
+def of_its_own(settings: Settings, data_dir: Path, driver: str) -> Settings:
+    """The settings as the demo's daemon has them."""
+    return settings.model_copy(
+        update={
+            "store": settings.store.model_copy(update={"data_dir": data_dir}),
+            "server": settings.server.model_copy(update={"host": LOOPBACK, "port": 0, "auth_string": None}),
+            "runs": settings.runs.model_copy(update={"driver": driver}),
+        }
+    )
+
+
+async def _end_runs(settings: Settings, instance_id: str) -> None:
+    """No process of a run is left, of a daemon that has ended: such runs outlive it."""
+    driver = make_driver(settings, instance_id, workspaces=1, last=None)
+    await driver.open()
+    try:
+        for found in await driver.list_owned(instance_id):
+            await driver.remove(found.handle)
+    finally:
+        await driver.close()
+
+
 def _told(event: dict[str, Any]) -> str:
-    facts = " ".join(f"{name}={value}" for name, value in event.items() if name not in {"event", "level", "timestamp"})
-    return " ".join(filter(None, (str(event.get("level", "")), str(event["event"]), facts)))
+    facts = {name: value for name, value in event.items() if name not in {"event", "level", "timestamp"}}
+    # Of a traceback, what it ends with.
+    shown = " ".join(f"{name}={_last_line(value)}" for name, value in facts.items())
+    return " ".join(filter(None, (str(event.get("level", "")), str(event["event"]), shown)))[:TOLD_CHARACTERS]
+
+
+def _last_line(value: object) -> str:
+    return (str(value).strip().splitlines() or [""])[-1]

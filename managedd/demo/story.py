@@ -41,7 +41,7 @@ DEPLOYMENT: Final = "sales/demo"
 FLOW: Final = "sales.py"
 DEPLOY: Final = "deploy.py"
 COMMAND_SECONDS: Final = 180.0
-RUN_SECONDS: Final = 1200.0
+RUN_SECONDS: Final = 900.0
 LOG_LINES: Final = 3
 PLACE_MAX_BYTES: Final = 70
 """A unix socket's path has room for about 100."""
