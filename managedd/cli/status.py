@@ -41,6 +41,8 @@ def _print_daemon(found: dict[str, Any]) -> None:
     print(
         f"engine    {harmless(engine.get('problem') or ' '.join(filter(None, (engine.get('driver'), engine.get('version')))))}"
     )
+    if engine.get("detail", {}).get("isolation") == "none":
+        print(f"          {harmless(engine['detail']['warning'])}")
     print(f"store     state {size(store['state_bytes'])}, logs {size(store['logs_bytes'])}")
     for workspace in found["workspaces"]:
         taken = slots(workspace["slots_taken"], workspace["slots"])

@@ -70,6 +70,8 @@ class ProcessSettings:
     env_retention_days: float = 14.0
     output_max_bytes: int = 50 * 1024 * 1024
     output_max_files: int = 2
+    control_groups: bool = True
+    """Used where the host allows it; else memory is watched."""
     late_seconds: float = 5.0
     """How much later than the daemon a supervisor ends a run that is over its time."""
     shared: DockerSettings = field(default_factory=DockerSettings)
@@ -111,7 +113,7 @@ class ProcessDriver:
         except OSError as error:
             raise ManagedError(ErrorCode.DRIVER, f"{settings.runs_dir} can't be made: {error.strerror}") from error
         self._environments = made
-        self._groups = process_cgroup.find()
+        self._groups = process_cgroup.find() if settings.control_groups else process_cgroup.Groups()
         held = self._groups.parents
         return DriverInfo(
             name=NAME,
@@ -138,7 +140,8 @@ class ProcessDriver:
         return [*(name for name in ("pids", "cpu") if name not in self._groups.parents), "disk"]
 
     async def close(self) -> None:
-        """Nothing is held here; runs live on."""
+        """Runs live on, with their groups; a place for groups that is empty goes."""
+        self._groups.leave()
 
     async def keep(self) -> None:
         """Environments that nobody uses are removed now and then, until cancelled."""
@@ -156,6 +159,11 @@ class ProcessDriver:
     async def prepare(self, spec: RunSpec, progress: Progress) -> None:
         """The environment is there."""
         await self._opened().prepare(spec.image, spec.pull_policy, progress)
+        not_held = [name for name in _by_group(spec) if name not in self._groups.parents]
+        if not_held:
+            await progress(
+                f"This host can't hold these limits of a run without a container engine: {', '.join(not_held)}"
+            )
 
     async def create(self, spec: RunSpec) -> Handle:
         """The folder exists with its files in it; one that this execution has already is adopted."""
@@ -203,6 +211,7 @@ class ProcessDriver:
             "output_max_files": settings.output_max_files,
             "groups": dict(self._groups.parents),
             "group_limits": self._groups.limits(spec),
+            "limits_by_group": _by_group(spec),
         }
 
     async def start(self, handle: Handle) -> None:
@@ -463,6 +472,11 @@ async def _hear(line: SocketStream) -> bytes | None:
 def _buried(folder: RunFolder) -> ExitStatus:
     folder.bury(KILL_SECONDS)
     return folder.status()
+
+
+def _by_group(spec: RunSpec) -> list[str]:
+    """The limits of the run that a control group alone can hold."""
+    return [name for name, limit in (("cpu", spec.cpus), ("pids", spec.pids)) if limit is not None]
 
 
 def _handle(execution_id: str) -> Handle:

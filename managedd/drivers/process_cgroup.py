@@ -30,6 +30,13 @@ class Groups:
     version: int = 0
     parents: Mapping[str, str] = field(default_factory=dict)
 
+    def leave(self) -> None:
+        """What was made for groups is gone, where no run is left in it."""
+        if self.version == 1:
+            for parent in self.parents.values():
+                with contextlib.suppress(OSError):
+                    Path(parent).rmdir()
+
     def limits(self, spec: RunSpec) -> dict[str, dict[str, str]]:
         """What is written into the group's files, by controller and file, in this order."""
         found: dict[str, dict[str, str]] = {}

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,15 +79,21 @@ def wanted_by(image: str) -> Wanted:
 
 
 def uv_program() -> str:
-    """The path of the installer. Raises ManagedError(DRIVER) where its package is incomplete."""
-    import uv  # noqa: PLC0415 (only who runs without containers needs it)
+    """The path of the installer. Raises ManagedError(DRIVER) where there is none."""
+    # In a frozen executable it lies beside the modules.
+    bundled = Path(getattr(sys, "_MEIPASS", "/nowhere")) / "uv"
+    if bundled.is_file():
+        return str(bundled)
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        import uv  # noqa: PLC0415 (only who runs without containers needs it)
 
-    try:
         return str(uv.find_uv_bin())
-    except FileNotFoundError as error:
+    found = shutil.which("uv")
+    if found is None:
         raise ManagedError(
-            ErrorCode.DRIVER, f"uv, which makes the environments of runs, is not installed: {error}"
-        ) from None
+            ErrorCode.DRIVER, "uv, which makes the environments of runs without a container engine, is not installed"
+        )
+    return found
 
 
 class Environments:

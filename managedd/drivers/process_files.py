@@ -137,8 +137,13 @@ class RunFolder:
             install_failed=report.install_error is not None,
             installed_at_us=report.installed_us,
             out_of_time=bool(state.get("out_of_time")),
+            unsupported=self._not_held(state),
             error=report.install_error or state.get("error"),
         )
+
+    def _not_held(self, state: Mapping[str, Any]) -> tuple[str, ...]:
+        held, asked = state.get("groups") or {}, (self.spec() or {}).get("limits_by_group") or ()
+        return tuple(name for name in asked if name not in held)
 
     def _report(self) -> Report:
         with contextlib.suppress(OSError), (self.path / "report.json").open("rb") as file:

@@ -424,9 +424,10 @@ def main() -> int:
     os.dup2(os.open("supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     _prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     Supervisor(spec, listener, state).run()
-    # Before the connections: who sees their end finds the lock free.
+    # The connections end with the process: who sees that finds the lock free, and nobody in the folder.
+    os.chdir("/")
     os.close(lock)
-    return 0
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def _evidence(execution: Execution, status: ExitStatus, peak_bytes: int | None) 
             "host_restarted": status.host_restarted,
             "install_failed": status.install_failed,
             "out_of_time": status.out_of_time,
+            "unsupported": list(status.unsupported),
             # The engine's own clock, which may be another host's: the columns are all of ours.
             "started_at_us": status.started_at_us,
             "finished_at_us": status.finished_at_us,

@@ -89,6 +89,8 @@ class ExitStatus:
     """The run's own supervisor ended it because its time was over."""
     installed_at_us: int | None = None
     """When the shim's installation phase ended (also with nothing to install)."""
+    unsupported: tuple[str, ...] = ()
+    """Limits that the run had on paper and nothing held: `cpu`, `pids`."""
     error: str | None = None
 
 

@@ -148,6 +148,7 @@ class ProcessWorld:
         driver = await self.driver()
         for found in await driver.list_owned(self.instance_id):
             await driver.remove(found.handle)
+        await driver.close()
 
 
 async def sweep(docker_host: str, instance_id: str, *, network: bool = False) -> None:
