@@ -21,7 +21,9 @@ class Topic(StrEnum):
     """What was committed."""
 
     RUNS = "runs"
-    """A flow run was created or changed state: the dispatcher and the runners look."""
+    """A run was created or changed state: the runners look."""
+    QUEUE = "queue"
+    """A flow run is in a state other than Pending and Running: something may be due, or free: the dispatcher looks."""
     SLOTS = "slots"
     """A slot or a limit changed: waiting runs may go."""
     EXECUTIONS = "executions"

@@ -125,7 +125,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Claims until cancelled. A failing store is waited for, never died of."""
-        with self._bus.subscribe(Topic.RUNS, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES) as woken:
+        with self._bus.subscribe(Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES) as woken:
             while True:
                 try:
                     again = await self.tick()

@@ -121,6 +121,8 @@ def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[s
         (*params, tx.now, run_id, tx.workspace),
     )
     tx.publish(Topic.RUNS)
+    if runs == "flow_runs" and state.type not in {StateType.PENDING, StateType.RUNNING}:
+        tx.publish(Topic.QUEUE)
 
 
 def by_idempotency_key(tx: Tx, flow_id: str, key: str) -> str | None:
