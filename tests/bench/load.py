@@ -9,6 +9,7 @@ one request at a time on a connection: a general client needs half a millisecond
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -29,6 +30,8 @@ GRACE_SECONDS = 10.0
 """How long after the end of a round an answer may still come; then it counts as an error."""
 PAUSE_SECONDS = 0.1
 """How long a client waits after an error: less than the real client's."""
+RECOVERY_SECONDS = 15.0
+"""How long a system may take after a round until it answers again."""
 SETUP_TRIES = 100
 HEADERS = (
     "Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: prefect/3.8.8 (API 0.8.4)\r\n"
@@ -177,6 +180,23 @@ class Target:
             "logs": Shape(lambda client: itertools.repeat(logs[client % ROWS]), (201,)),
         }  # fmt: skip
 
+    async def recover(self) -> None:
+        """It answers a read again, or has had its time: what a round has left undone is not the next one's."""
+        shape = self.shapes["reads"]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERY_SECONDS):
+                while True:
+                    connection = Connection()
+                    try:
+                        async with asyncio.timeout(1.0):
+                            if (await connection.ask(self.host, self.port, next(shape.requests(0))))[0] in shape.status:
+                                return
+                    except (OSError, TimeoutError):
+                        pass
+                    finally:
+                        connection.close()
+                    await asyncio.sleep(PAUSE_SECONDS)
+
     async def round(self, shape: Shape, clients: int, seconds: float) -> dict[str, Any]:
         """So many clients have sent one request after the other for so long."""
         tally = Tally()
@@ -270,6 +290,8 @@ async def main() -> None:
                 case "round":
                     target = targets[command["system"]]
                     answer = await target.round(target.shapes[command["shape"]], command["clients"], command["seconds"])
+                case "recover":
+                    await targets[command["system"]].recover()
                 case "ceiling":
                     answer = await _ceiling(command["seconds"])
         except Exception as error:

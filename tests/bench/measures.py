@@ -104,12 +104,12 @@ def load(
     """Every shape with every number of clients, the systems in turn; what the generator itself used; what went wrong."""
     for system in systems:
         generator.ask(do="set_up", system=system.name, url=system.address)
-    figures: list[Figure] = []
-    notes: list[str] = []
+    found: dict[tuple[str, int], dict[str, _Rounds]] = {}
     busiest = 0.0
-    for shape in SHAPES:
-        for clients in CLIENTS:
-            rounds = {system.name: _Rounds() for system in systems}
+    # Everything with one client first: what many clients leave undone in a system is not in the way of that.
+    for clients in CLIENTS:
+        for shape in SHAPES:
+            rounds = found[shape, clients] = {system.name: _Rounds() for system in systems}
             for number in range(pace.rounds):
                 # The other one first in each second round, so that what changes with time hits both.
                 for system in systems[:: -1 if number % 2 else 1]:
@@ -119,9 +119,15 @@ def load(
                     )
                     rounds[system.name].add(answer, cpu_seconds(system.session) - before)
                     busiest = max(busiest, answer["busy"])
+                    generator.ask(do="recover", system=system.name)
+    figures: list[Figure] = []
+    notes: list[str] = []
+    for shape in SHAPES:
+        for clients in CLIENTS:
+            rounds = found[shape, clients]
             figures += _figures(shape, clients, rounds)
             notes += [
-                f"{SHAPES[shape][0]}, {clients} clients, {name}: {_told(one.errors)} of {one.requests}"
+                f"{_whose(shape, clients)}, {name}: {_told(one.errors)} of {one.requests}"
                 for name, one in rounds.items()
                 if one.errors
             ]
@@ -134,8 +140,8 @@ def load(
 
 
 def _figures(shape: str, clients: int, rounds: Mapping[str, _Rounds]) -> list[Figure]:
-    title, unit, times = SHAPES[shape]
-    whose = f"{title}, {clients} client{'s' if clients > 1 else ''}"
+    _, unit, times = SHAPES[shape]
+    whose = _whose(shape, clients)
     rates, errors, p50, p95, processor = {}, {}, {}, {}, {}
     for name, one in rounds.items():
         rates[name] = Reading(value=len(one.latencies_us) * times / one.seconds, n=one.requests)
@@ -161,6 +167,10 @@ def _figures(shape: str, clients: int, rounds: Mapping[str, _Rounds]) -> list[Fi
         # Less noisy than times on a machine that does other things too.
         figure(".processor", f"{whose}, processor time of each", "ms", "lower", processor, False),
     ]
+
+
+def _whose(shape: str, clients: int) -> str:
+    return f"{SHAPES[shape][0]}, {clients} client{'s' if clients > 1 else ''}"
 
 
 def _memory(key: str, title: str, ours: int, theirs: int) -> Figure:
