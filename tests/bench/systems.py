@@ -119,6 +119,11 @@ class ManagedDaemon(LiveDaemon):
         """Its processes' session."""
         return self.pid
 
+    def wait_no_containers(self, *, flow_run_id: str | None = None, seconds: float = 20) -> None:
+        """No container is left, where there are any."""
+        if self.docker_host is not None:
+            super().wait_no_containers(flow_run_id=flow_run_id, seconds=seconds)
+
     def close(self) -> None:
         """Nothing of it is left."""
         if self.docker_host is not None:
