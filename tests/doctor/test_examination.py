@@ -93,15 +93,16 @@ async def test_one_that_fails_ends_no_other_but_those_that_need_it(
         reached.append("other")
         return [ok("other", "fine")]
 
-    report = await examine(
-        patient,
-        [
-            check("first", look, seconds=seconds),
-            check("second", other, needs=("first",)),
-            check("third", other, needs=("second",)),
-            check("other", other),
-        ],
-    )
+    with anyio.fail_after(5):
+        report = await examine(
+            patient,
+            [
+                check("first", look, seconds=seconds),
+                check("second", other, needs=("first",)),
+                check("third", other, needs=("second",)),
+                check("other", other),
+            ],
+        )
     first, second, third, last = report.findings
     assert (first.level, words in first.seen) == (Level.PROBLEM, True), first
     assert first.mend
