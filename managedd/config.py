@@ -342,7 +342,7 @@ class Settings(Section):
     host: HostSection = HostSection()
     plans: dict[str, PlanSection] = Field(default_factory=_default_plans)
     default_plan: str = "pro"
-    """The plan of the default workspace, applied at each start."""
+    """The plan of the default workspace, applied when it is changed."""
 
     def all_plans(self) -> list[Plan]:
         """Every plan."""

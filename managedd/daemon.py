@@ -232,6 +232,7 @@ class Daemon:
     async def _run_engine(self) -> None:
         """The engine is there, what it has and what the rows say agree; then runs are dispatched."""
         await self._room.open()
+        self._services.facts["host"] = self._host_limits()
         await self._services.db.write(lambda tx: meta.put(tx, LAST_DRIVER, self._driver.name))
         await self._reconciler.once()
         async with anyio.create_task_group() as tasks:
@@ -247,7 +248,7 @@ class Daemon:
             services.bus,
             services.clock,
             driver=self._room.driver.name,
-            limits=Limits(zone=services.zone, host=self._host_limits()),
+            limits=Limits(zone=services.zone, host=services.facts["host"]),
             needs=self._jobs.needs,
             poll_seconds=settings.runs.poll_seconds,
             key_hash=self._identity.run_key_hash,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from managedd.api.sockets import Sockets
+from managedd.errors import forbidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,11 @@ class Context:
     request: web.Request
     document: ServedDocument
     limits: Limits
+
+    def refuse_runs(self) -> None:
+        """Returns unless it is a run that asks. Raises ManagedError(FORBIDDEN)."""
+        if self.actor.kind == "run":
+            raise forbidden("A run's key does not open the daemon's own surface")
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""

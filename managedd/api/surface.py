@@ -32,6 +32,7 @@ MODULES: tuple[str, ...] = (
     "csrf",
     "variables",
     "managed",
+    "usage",
     "block_types",
     "block_schemas",
     "block_documents",

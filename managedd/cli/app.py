@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from managedd import __version__
-from managedd.cli import check_config, demo, doctor, logs, openapi, serve, status
+from managedd.cli import check_config, demo, doctor, logs, openapi, serve, status, usage
 from managedd.cli.exits import INTERRUPTED, WRONG_USAGE, exit_code
 from managedd.errors import ManagedError
 
@@ -33,6 +33,7 @@ def application() -> App:
     app.command(demo.demo)
     app.command(status.status)
     app.command(logs.logs)
+    app.command(usage.usage)
     app.command(openapi.openapi)
     app.command(check_config.check_config)
     app.command(doctor.doctor)

@@ -8,6 +8,7 @@ import anyio
 
 from managedd.cli.options import HERE, Json, Where
 from managedd.cli.output import duration, harmless, moment, print_json, print_table, size, slots
+from managedd.cli.usage import hours
 
 
 def status(*, where: Where = HERE, json: Json = False) -> None:
@@ -46,7 +47,12 @@ def _print_daemon(found: dict[str, Any]) -> None:
     print(f"store     state {size(store['state_bytes'])}, logs {size(store['logs_bytes'])}")
     for workspace in found["workspaces"]:
         taken = slots(workspace["slots_taken"], workspace["slots"])
-        print(f"workspace {harmless(_handle(workspace))}: plan {harmless(workspace['plan'])}, slots taken {taken}")
+        if workspace["effective_because"] is not None:
+            taken += f" (the host holds {workspace['effective_slots']}: {workspace['effective_because']})"
+        limit = workspace["compute_minutes"]
+        used = f"{hours(workspace['compute_minutes_used'])} of {'unlimited' if limit is None else hours(limit)}"
+        plan = harmless(workspace["plan"])
+        print(f"workspace {harmless(_handle(workspace))}: plan {plan}, slots taken {taken}, compute time {used}")
 
 
 def _handle(workspace: dict[str, Any]) -> str:

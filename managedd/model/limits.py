@@ -125,3 +125,18 @@ class HostLimits:
 
     memory_bytes: int | None = None
     cpus: float | None = None
+
+
+def effective_slots(slots: int | None, host: HostLimits, each: Needs) -> tuple[int | None, str | None]:
+    """How many runs that need as much as `each` can really go at once, and what keeps it below `slots`; None, None: nothing does."""
+    rooms = {
+        "memory": None
+        if host.memory_bytes is None or not each.memory_bytes
+        else host.memory_bytes // each.memory_bytes,
+        "processors": None if host.cpus is None or not each.cpus else int(host.cpus / each.cpus),
+    }
+    known = {what: room for what, room in rooms.items() if room is not None}
+    least = min(known, key=lambda what: known[what], default=None)
+    if least is None or (slots is not None and slots <= known[least]):
+        return slots, None
+    return known[least], least

@@ -8,18 +8,22 @@ import orjson
 
 from managedd import ids
 from managedd.clock import iso
-from managedd.store import rows
+from managedd.model.metering import month_of
+from managedd.store import plans, rows, usage
 from managedd.store.queue import LINGERING, MANAGED
 from managedd.store.resources import OCCUPYING_SQL, WORK_POOL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import tzinfo
 
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
 
 MAX_FOUND_RUNS = 20
 _ALL = -1
+AWAITED = {"AwaitingComputeHours": "compute_hours", "AwaitingHostCapacity": "host_capacity"}
+"""States of which the message says what is waited for."""
 _TIMES = frozenset(
     {"claimed_at", "created_at", "installed_at", "started_at", "exited_at", "finalized_at", "stop_requested_at"}
 )
@@ -33,24 +37,37 @@ _REPORTED = (
 # --- slots and queues --------------------------------------------------------------------------------------------------
 
 
-def workspaces(tx: Tx, plan_slots: Mapping[str, int | None]) -> list[Wire]:
-    """Every workspace with the slots of its plan; only runs of managed pools take them."""
+def workspaces(tx: Tx, zone: tzinfo) -> list[Wire]:
+    """Every workspace with the slots of its plan, which only runs of managed pools take, and this month's compute minutes."""
     found = tx.all(
         f"""
-        SELECT w.id, a.handle AS account, w.handle, w.plan,
+        SELECT w.id, w.account_id, a.handle AS account, w.handle, w.plan,
                (SELECT count(*) FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id
                 JOIN work_pools AS p ON p.id = q.work_pool_id
                 WHERE q.workspace_id = w.id AND p.type = '{MANAGED}' AND r.state_type IN {OCCUPYING_SQL}) AS slots_taken
         FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id ORDER BY a.handle, w.handle
         """
     )
-    return [{**dict(row), "slots": plan_slots.get(row["plan"])} for row in found]
-
-
-def pools(tx: Tx, plan_slots: Mapping[str, int | None], engine_problem: str | None) -> list[Wire]:
-    """Every work pool with its queues, most urgent first, and why the next run of each waits."""
+    known, month = plans.every(tx), month_of(tx.now, zone)
     shown = []
-    for workspace in workspaces(tx, plan_slots):
+    for row in found:
+        plan = known.get(row["plan"]) or plans.nothing(row["plan"])
+        used = usage.used(tx, row["id"], month, zone).minutes
+        shown.append(
+            {
+                **dict(row),
+                "slots": plan.concurrent_runs,
+                "compute_minutes_used": used,
+                "compute_minutes": plan.compute_minutes,
+            }
+        )
+    return shown
+
+
+def pools(tx: Tx, among: Sequence[Wire], engine_problem: str | None) -> list[Wire]:
+    """Every work pool of the workspaces with its queues, most urgent first, and why the next run of each waits."""
+    shown = []
+    for workspace in among:
         scoped = tx.scoped(workspace["id"])
         for pool in rows.find(scoped, WORK_POOL, [], "NAME_ASC", _ALL):
             queues = [
@@ -106,13 +123,13 @@ _DUE = "coalesce(r.next_scheduled_start_time, r.created) <= :now OR r.state_name
 def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str | None) -> Wire | None:
     run = tx.one(
         f"""
-        SELECT r.id, r.name, r.state_name, coalesce(r.next_scheduled_start_time, r.created) AS due_at, {_DUE} AS is_due,
+        SELECT r.id, r.name, r.state_name, s.message, coalesce(r.next_scheduled_start_time, r.created) AS due_at, {_DUE} AS is_due,
                d.name AS deployment, d.concurrency_limit AS deployment_slots,
                (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
                    AS deployment_taken,
                EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))
                    AS is_ending
-        FROM flow_runs AS r LEFT JOIN deployments AS d ON d.id = r.deployment_id
+        FROM flow_runs AS r LEFT JOIN deployments AS d ON d.id = r.deployment_id LEFT JOIN flow_run_states AS s ON s.id = r.state_id
         WHERE r.work_queue_id = :queue AND r.state_type = 'SCHEDULED'
         ORDER BY r.next_scheduled_start_time, r.id LIMIT 1
         """,
@@ -162,6 +179,8 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
         if limit is not None and taken + also >= limit:
             leaving = f", and {also} by containers of runs that have ended or wait" if also else ""
             return waits_for, f"{whose}: {taken} of {limit} slots taken{leaving}"
+    if managed and run["state_name"] in AWAITED:
+        return AWAITED[run["state_name"]], run["message"]
     if run["is_ending"]:
         return "attempt", "its last attempt is being finished"
     if not managed:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from managedd.bus import Topic
 from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
+from managedd.store import meta
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from managedd.store.database import Tx
+
+_DEFAULT_PLAN = "default_plan"
+"""A fact of the store: the plan that the settings named for the default workspace last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ def create(
 
 
 def ensure_default(tx: Tx, *, plan: str) -> None:
-    """The default workspace exists and is on `plan`."""
+    """The default workspace exists, on `plan` when it is new or when the settings name another one than the last time."""
     if get(tx, DEFAULT_WORKSPACE_ID) is None:
         create(
             tx,
@@ -57,10 +62,15 @@ def ensure_default(tx: Tx, *, plan: str) -> None:
             handle="default",
             plan=plan,
         )
-    tx.execute(
-        "UPDATE workspaces SET plan = ?, updated = ? WHERE id = ? AND plan <> ?",
-        (plan, tx.now, DEFAULT_WORKSPACE_ID, plan),
-    )
+    if meta.get(tx, _DEFAULT_PLAN) != plan:
+        meta.put(tx, _DEFAULT_PLAN, plan)
+        move(tx, DEFAULT_WORKSPACE_ID, plan)
+
+
+def move(tx: Tx, workspace_id: str, plan: str) -> None:
+    """The workspace is on `plan`; what waits is looked at again."""
+    tx.execute("UPDATE workspaces SET plan = ?, updated = ? WHERE id = ?", (plan, tx.now, workspace_id))
+    tx.publish(Topic.SLOTS)
 
 
 def on_other_plans(tx: Tx, known: Collection[str]) -> list[Workspace]:

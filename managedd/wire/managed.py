@@ -23,12 +23,30 @@ class WorkspaceStatus(Model):
     """A workspace and the slots of its plan."""
 
     id: Id
+    account_id: Id
     account: str
     handle: str
     plan: str
     slots_taken: Int
     slots: Int | None
     """None: no limit."""
+    effective_slots: Int | None
+    """As many runs of the usual size as the host holds, where that is fewer."""
+    effective_because: str | None
+    """What of the host it is that is short: `memory` or `processors`."""
+    compute_minutes_used: Int
+    """Of this month, by runs that have ended and by those under way."""
+    compute_minutes: float | None
+    """None: no limit."""
+
+
+class HostStatus(Model):
+    """What runs may reserve of the engine's host, and have reserved; None: no limit."""
+
+    memory_bytes: Int | None
+    memory_reserved_bytes: Int
+    cpus: float | None
+    cpus_reserved: float
 
 
 class QueueHead(Model):
@@ -40,7 +58,7 @@ class QueueHead(Model):
     due: Timestamp
     waits_for: str
     """`work_pool_paused`, `work_queue_paused`, `worker`, `engine`, `workspace_slots`, `work_pool_slots`, `work_queue_slots`,
-    `deployment_slots`, `attempt` (its last one is being finished), `time`, or `nothing`: it is about to start."""
+    `deployment_slots`, `compute_hours`, `host_capacity`, `attempt` (its last one is being finished), `time`, or `nothing`: it is about to start."""
     reason: str
     """The same in words."""
 
@@ -117,6 +135,7 @@ class DaemonStatus(Model):
     workspaces: list[WorkspaceStatus]
     pools: list[PoolStatus]
     running: list[RunningStatus]
+    host: HostStatus
     store: StoreStatus
 
 

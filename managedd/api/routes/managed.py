@@ -10,8 +10,8 @@ from managedd import __version__
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import iso
-from managedd.errors import forbidden
-from managedd.store import overview, rows
+from managedd.model.limits import HostLimits, Needs, effective_slots
+from managedd.store import executions, overview, rows
 from managedd.store.database import Tx
 from managedd.store.resources import FLOW_RUN
 from managedd.store.rows import Wire
@@ -24,18 +24,20 @@ Which = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 @operation("GET", "/managed/status", tag="Managed", returns=DaemonStatus, scoped=False)
 async def read_status(ctx: Context) -> Wire:
     """Read what the daemon runs, what waits and why."""
-    _not_for_runs(ctx)
+    ctx.refuse_runs()
     facts = ctx.services.facts
     engine: dict[str, Any] = facts["engine"]() if "engine" in facts else {}
     readings: dict[str, dict[str, Any]] = facts["readings"]() if "readings" in facts else {}
-    plan_slots = {name: plan.concurrent_runs for name, plan in ctx.services.settings.plans.items()}
+    host: HostLimits = facts.get("host", HostLimits())
 
     def look(tx: Tx) -> Wire:
+        among = overview.workspaces(tx, ctx.services.zone)
         return {
             "now": iso(tx.now),
-            "workspaces": overview.workspaces(tx, plan_slots),
-            "pools": overview.pools(tx, plan_slots, engine.get("problem")),
+            "workspaces": [{**workspace, **_room(workspace["slots"], host, ctx)} for workspace in among],
+            "pools": overview.pools(tx, among, engine.get("problem")),
             "running": overview.running(tx, readings),
+            "host": _reservations(tx, host),
         }
 
     store = {"state_bytes": await ctx.services.db.size_bytes(), "logs_bytes": await ctx.services.logs.size_bytes()}
@@ -46,14 +48,14 @@ async def read_status(ctx: Context) -> Wire:
 @operation("GET", "/managed/flow_runs", tag="Managed", returns=list[FoundRun], scoped=False)
 async def find_flow_runs(ctx: Context, *, which: Which) -> list[Wire]:
     """Find flow runs of every workspace by id, the beginning of an id, or name."""
-    _not_for_runs(ctx)
+    ctx.refuse_runs()
     return await ctx.read(lambda tx: overview.find_runs(tx, which))
 
 
 @operation("GET", "/managed/flow_runs/{id}/executions", tag="Managed", returns=list[ExecutionReport])
 async def read_flow_run_executions(ctx: Context, id: Id) -> list[Wire]:
     """Read the attempts to run a flow run: limits, moments, how each ended and what shows it."""
-    _not_for_runs(ctx)
+    ctx.refuse_runs()
 
     def look(tx: Tx) -> list[Wire]:
         rows.get(tx, FLOW_RUN, id)
@@ -62,6 +64,18 @@ async def read_flow_run_executions(ctx: Context, id: Id) -> list[Wire]:
     return await ctx.read(look)
 
 
-def _not_for_runs(ctx: Context) -> None:
-    if ctx.actor.kind == "run":
-        raise forbidden("A run's key does not open the daemon's own surface")
+def _room(slots: int | None, host: HostLimits, ctx: Context) -> Wire:
+    runs = ctx.services.settings.runs
+    each = Needs(memory_bytes=runs.memory_limit_bytes, cpus=runs.cpu_limit)
+    effective, because = effective_slots(slots, host, each)
+    return {"effective_slots": effective, "effective_because": because}
+
+
+def _reservations(tx: Tx, host: HostLimits) -> Wire:
+    reserved = executions.reserved(tx)
+    return {
+        "memory_bytes": host.memory_bytes,
+        "memory_reserved_bytes": reserved.memory_bytes,
+        "cpus": host.cpus,
+        "cpus_reserved": reserved.cpus,
+    }

@@ -1,0 +1,72 @@
+"""Usage: the compute hours of a workspace, and the plan that sizes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from managedd.api.context import Context
+from managedd.api.operation import operation
+from managedd.clock import iso
+from managedd.errors import forbidden, invalid
+from managedd.model.metering import Month, month_named, month_of
+from managedd.store import plans, usage, workspaces
+from managedd.store.database import Tx
+from managedd.store.rows import Wire
+from managedd.wire.usage import UsageReport, WorkspacePlan
+
+MonthName = Annotated[str | None, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+
+
+@operation("GET", "/managed/usage", tag="Managed", returns=UsageReport)
+async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["deployment", "day"] = "deployment") -> Wire:
+    """Read what the workspace has used of its compute hours, what is left, and who used it."""
+    ctx.refuse_runs()
+
+    def look(tx: Tx) -> Wire:
+        zone = ctx.services.zone
+        chosen = month_of(tx.now, zone) if month is None else month_named(month, zone)
+        plan = plans.of_workspace(tx, tx.workspace)
+        used = usage.used(tx, tx.workspace, chosen, zone)
+        shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
+        return {
+            "workspace_id": tx.workspace,
+            "plan": plan.name,
+            **_month(chosen, str(zone)),
+            "used_minutes": used.minutes,
+            "running_minutes": used.running,
+            **_left(plan.compute_minutes, used.minutes),
+            "by": [{"name": name, "minutes": minutes, "executions": count} for name, minutes, count in shares],
+        }
+
+    return await ctx.read(look)
+
+
+@operation("PATCH", "/managed/workspace", tag="Managed", status=204)
+async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
+    """The workspace is on that plan; what waits is looked at again at once."""
+    if ctx.actor.kind != "operator":
+        raise forbidden("Only the operator changes a workspace's plan")
+
+    def body(tx: Tx) -> None:
+        known = plans.every(tx)
+        if workspace.plan not in known:
+            raise invalid(f"plan: there is no plan {workspace.plan!r}; plans: {', '.join(known)}")
+        workspaces.move(tx, tx.workspace, workspace.plan)
+
+    await ctx.write(body)
+
+
+def _month(month: Month, zone: str) -> Wire:
+    return {"month": month.name, "time_zone": zone, "resets": iso(month.ends_us)}
+
+
+def _left(limit: float | None, used: int) -> Wire:
+    if limit is None:
+        return {"limit_minutes": None, "remaining_minutes": None, "overrun_minutes": 0.0}
+    return {
+        "limit_minutes": limit,
+        "remaining_minutes": max(0.0, limit - used),
+        "overrun_minutes": max(0.0, used - limit),
+    }

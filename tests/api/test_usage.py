@@ -1,0 +1,122 @@
+"""Compute hours over the API: what was used, what is left, by whom; and the plan that sizes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd import ids
+from managedd.bus import Topic
+from managedd.clock import to_us
+from managedd.model.executions import Phase
+from managedd.model.limits import Plan
+from managedd.store import executions, plans, usage
+from managedd.wire.usage import UsageReport
+from tests.api.deployed import deploy, pool_of, run_it
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
+    from tests.api.conftest import ApiClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def report(api: ApiClient, **query: str) -> dict[str, Any]:
+    asked = "&".join(f"{name}={value}" for name, value in query.items())
+    status, body = await api.get(f"/managed/usage?{asked}")
+    assert status == 200, body
+    UsageReport.model_validate(body)
+    found: dict[str, Any] = body
+    return found
+
+
+async def ran(api: ApiClient, deployment: dict[str, Any], started: str, ended: str) -> None:
+    """The deployment has a run that ran from then until then."""
+    run = await run_it(api, deployment)
+    began, end = (to_us(datetime.fromisoformat(moment)) for moment in (started, ended))
+
+    def body(tx: Tx) -> None:
+        made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake")
+        executions.advance(tx, made.id, (Phase.CLAIMED,), Phase.CREATED)
+        executions.advance(tx, made.id, (Phase.CREATED,), Phase.RUNNING, {"started_at": began})
+        done = executions.advance(tx, made.id, (Phase.RUNNING,), Phase.EXITED, {"exited_at": end})
+        assert done is not None
+        usage.record(tx, done, None, UTC)
+
+    await api.services.db.write(body, workspace=ids.DEFAULT_WORKSPACE_ID)
+
+
+async def test_an_unused_month(api: ApiClient) -> None:
+    found = await report(api)
+    assert (found["plan"], found["used_minutes"], found["limit_minutes"]) == ("pro", 0, 250 * 60)
+    assert (found["remaining_minutes"], found["by"]) == (250 * 60, [])
+
+
+async def test_who_used_what_and_when(api: ApiClient) -> None:
+    await pool_of(api)
+    one, two = await deploy(api, "one", work_pool_name="mine"), await deploy(api, "two", work_pool_name="mine")
+    await ran(api, one, "2026-05-10T10:00:00Z", "2026-05-10T12:05:00Z")
+    await ran(api, one, "2026-05-11T10:00:00Z", "2026-05-11T10:00:10Z")
+    await ran(api, two, "2026-04-30T23:59:00Z", "2026-05-01T00:02:00Z")
+    found = await report(api, month="2026-05")
+    assert (found["used_minutes"], found["running_minutes"]) == (128, 0)
+    assert found["resets"] == "2026-06-01T00:00:00.000000Z"
+    assert [(share["name"].rpartition("/")[2], share["minutes"], share["executions"]) for share in found["by"]] == [
+        ("one", 126, 2),
+        ("two", 2, 1),
+    ]
+    days = (await report(api, month="2026-05", by="day"))["by"]
+    assert [(share["name"], share["minutes"]) for share in days] == [
+        ("2026-05-01", 2),
+        ("2026-05-10", 125),
+        ("2026-05-11", 1),
+    ]
+    assert (await report(api, month="2026-04"))["used_minutes"] == 1
+
+
+async def test_more_than_the_plan_has_is_told_as_overrun(api: ApiClient) -> None:
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    await ran(api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:00:00Z")
+    await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=1.5)]))
+    found = await report(api, month="2026-05")
+    assert (found["limit_minutes"], found["remaining_minutes"], found["overrun_minutes"]) == (90, 0, 30)
+    await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro")]))
+    found = await report(api, month="2026-05")
+    assert (found["limit_minutes"], found["remaining_minutes"], found["overrun_minutes"]) == (None, None, 0)
+
+
+@pytest.mark.parametrize("query", ["month=2026-13", "month=May", "by=flow", "month="])
+async def test_what_is_no_month_and_no_way_to_share(api: ApiClient, query: str) -> None:
+    status, body = await api.get(f"/managed/usage?{query}")
+    assert status == 422, body
+
+
+async def test_another_plan_takes_effect_at_once(api: ApiClient) -> None:
+    with api.services.bus.subscribe(Topic.SLOTS) as woken:
+        status, body = await api.patch("/managed/workspace", {"plan": "free"})
+        assert (status, body) == (204, None)
+        await woken.wait(1)
+    found = await report(api)
+    assert (found["plan"], found["limit_minutes"]) == ("free", 600)
+    status, body = await api.patch("/managed/workspace", {"plan": "gold"})
+    assert status == 422
+    assert "there is no plan 'gold'; plans: free, pro, unlimited" in body["detail"]
+
+
+async def test_status_tells_compute_time_and_what_the_host_holds(api: ApiClient) -> None:
+    from managedd.model.limits import HostLimits
+
+    api.services.facts["host"] = HostLimits(memory_bytes=7 * 1024**3, cpus=16)
+    _, found = await api.get("/managed/status")
+    (workspace,) = found["workspaces"]
+    assert (workspace["slots"], workspace["effective_slots"], workspace["effective_because"]) == (10, 3, "memory")
+    assert (workspace["compute_minutes_used"], workspace["compute_minutes"]) == (0, 15_000)
+    assert found["host"] == {
+        "memory_bytes": 7 * 1024**3,
+        "memory_reserved_bytes": 0,
+        "cpus": 16,
+        "cpus_reserved": 0,
+    }
