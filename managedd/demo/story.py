@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from managedd.clock import to_us
 from managedd.demo.children import Ended, Step, StepFailed, own_command, perform, typed, unproxied
 from managedd.demo.choice import choose
 from managedd.demo.client import ensure_client
@@ -26,6 +26,7 @@ from managedd.demo.daemon_process import DaemonProcess
 from managedd.demo.git_server import GitServer, git_environment, make_repository
 from managedd.demo.screen import Screen
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model import metering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -286,10 +287,11 @@ async def _sum_up(stage: Stage, run_id: str) -> None:
     """The final state, the attempts of the tasks and the minutes used were told. Raises StepFailed when the run did not complete."""
     run = await stage.daemon.get(f"/flow_runs/{run_id}")
     executions = await stage.daemon.get(f"/managed/flow_runs/{run_id}/executions")
-    seconds = [_seconds(each) for each in executions]
-    minutes = sum(minutes_used(each) for each in seconds)
+    spans = [_span_us(each) for each in executions if each["started_at"]]
+    seconds = sum(ended - began for began, ended in spans) / 1_000_000
+    minutes = sum(metering.minutes(began, ended) for began, ended in spans)
     stage.screen.comment(
-        f"Final state: {run['state_name']}. Compute time: {sum(seconds):.1f} s, which counts as {minutes} minute{'' if minutes == 1 else 's'} "
+        f"Final state: {run['state_name']}. Compute time: {seconds:.1f} s, which counts as {minutes} minute{'' if minutes == 1 else 's'} "
         f"of the plan; peak memory: {_peak(executions)}."
     )
     if run["state_type"] != "COMPLETED":
@@ -298,14 +300,10 @@ async def _sum_up(stage: Stage, run_id: str) -> None:
         )
 
 
-def minutes_used(seconds: float) -> int:
-    """Compute time as a plan counts it: each attempt rounded up to the minute, at least one."""
-    return max(1, math.ceil(seconds / 60))
-
-
-def _seconds(execution: dict[str, Any]) -> float:
-    began, ended = (execution[name] and datetime.fromisoformat(execution[name]) for name in ("started_at", "exited_at"))
-    return (ended - began).total_seconds() if began and ended else 0.0
+def _span_us(execution: dict[str, Any]) -> tuple[int, int]:
+    """When it was started and when it ended."""
+    began = to_us(datetime.fromisoformat(execution["started_at"]))
+    return began, to_us(datetime.fromisoformat(execution["exited_at"])) if execution["exited_at"] else began
 
 
 def _peak(executions: list[dict[str, Any]]) -> str:

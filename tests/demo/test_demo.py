@@ -87,11 +87,13 @@ class Demo:
 
     def processes(self) -> list[int]:
         """All that it has started and that lives."""
-        mine = f"{TOKEN}={self._token}".encode()
+        # A run's own environment is not its daemon's: there it is the folder that tells.
+        mine = (f"{TOKEN}={self._token}".encode(), os.fsencode(self._scratch))
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if mine in (folder / "environ").read_bytes().split(b"\0"):
+                known = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+                if any(mark in known for mark in mine):
                     found.append(int(folder.name))
         return found
 
@@ -153,6 +155,28 @@ def test_on_docker_the_whole_story_is_told(docker_engine: Provisioned, tmp_path:
         assert_whole_story(running.said)
         assert "# Docker: an engine answers" in running.said
         assert LABEL.search(running.said)
+        assert running.left() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_an_engine_the_whole_story_is_told_with_processes(tmp_path: Path) -> None:
+    with demo(tmp_path) as running:
+        code = running.end()
+        assert code == 0, running.said
+        assert_whole_story(running.said)
+        assert re.search(r"# The process driver: .*engine", running.said), "it says why"
+        assert running.left() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_is_a_process_ends_with_a_demo_that_is_stopped(tmp_path: Path) -> None:
+    with demo(tmp_path, "--driver", "process") as running:
+        running.read_until("Beginning flow run")
+        assert len(running.processes()) > 3, "the demo, its daemon, the client, and the run's own"
+        running.signal(signal.SIGINT)
+        assert running.end() == 130, running.said
         assert running.left() == []
 
 

@@ -17,7 +17,7 @@ from managedd.demo.children import Step, StepFailed, outside_environment, own_co
 from managedd.demo.choice import choose
 from managedd.demo.client import ensure_client
 from managedd.demo.daemon_process import DaemonProcess
-from managedd.demo.story import DEPLOY, FLOW, _resource, minutes_used
+from managedd.demo.story import DEPLOY, FLOW, _resource
 from managedd.errors import ManagedError
 
 if TYPE_CHECKING:
@@ -148,10 +148,6 @@ async def test_a_client_that_can_t_be_installed_says_what_to_do(
         await ensure_client(screen, tmp_path / "client", tmp_path / "caches")
     assert "exit code" in caught.value.message
     assert not (tmp_path / "client" / ".complete").exists()
-
-
-def test_minutes_are_rounded_up_and_one_at_least() -> None:
-    assert [minutes_used(seconds) for seconds in (0.0, 0.4, 60.0, 60.1, 125.0)] == [1, 1, 1, 2, 3]
 
 
 def test_the_files_that_it_shows_are_python() -> None:
