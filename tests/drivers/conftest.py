@@ -130,6 +130,7 @@ class ProcessWorld:
         self.instance_id = str(uuid.uuid4())
         self.runs_dir = folder / "runs"
         self._settings = {"env_dir": STATE / "environments", **settings}
+        self.env_dir: Path = self._settings["env_dir"]
 
     async def driver(self, **settings: Any) -> ProcessDriver:
         driver = ProcessDriver(

@@ -1,0 +1,145 @@
+"""What the process driver's parts do with values and folders alone: output, control groups, the trees of processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from managedd.drivers import process_cgroup, run_tree
+from managedd.drivers.docker_logs import LogReader
+from managedd.drivers.process_files import OutputFiles
+from managedd.drivers.run_output import STDERR, STDOUT, Output
+from managedd.model.drivers import RunSpec
+from managedd.model.logs import LogCursor, RawLine, Stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+SECOND_NS = 1_000_000_000
+
+
+def told(folder: Path, after: LogCursor | None = None) -> list[RawLine]:
+    reader, files = LogReader(after or LogCursor()), OutputFiles(folder)
+    lines = []
+    while data := files.read():
+        lines += reader.feed(data)
+    files.close()
+    return [*lines, *reader.finish()]
+
+
+printed = st.lists(
+    st.tuples(
+        st.sampled_from([STDOUT, STDERR]), st.binary(max_size=40) | st.just(b"x" * 20_000) | st.just(b"a line\nand\n")
+    ),
+    max_size=30,
+)
+
+
+@given(printed, st.integers(100, 50_000), st.integers(-5, 5))
+def test_what_was_printed_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, data: list[tuple[int, bytes]], max_bytes: int, step: int
+) -> None:
+    """Cut anywhere, over any number of files, under a clock that stands still or steps back; and after every cursor."""
+    folder = tmp_path_factory.mktemp("output")
+    clock = itertools.count(1_700_000_000 * SECOND_NS, step * SECOND_NS)
+    output = Output(str(folder), max_bytes=max_bytes, max_files=1000, clock_ns=lambda: next(clock))
+    for stream, part in data:
+        output.take(stream, part)
+    output.finish()
+    lines = told(folder)
+    cursors = [line.cursor for line in lines]
+    assert cursors == sorted(set(cursors))
+    for stream, name in ((STDOUT, Stream.STDOUT), (STDERR, Stream.STDERR)):
+        whole = b"".join(part for one, part in data if one == stream)
+        wanted = LogReader(LogCursor())
+        # The reader's own business is what it makes of carriage returns and long lines.
+        head = bytes((stream, 0, 0, 0))
+        payload = b"2026-01-01T00:00:00.000000001Z " + whole
+        expected = wanted.feed(head + len(payload).to_bytes(4, "big") + payload) + wanted.finish()
+        assert [line.text for line in lines if line.stream is name] == [line.text for line in expected]
+    for number in range(0, len(lines), 7):
+        assert told(folder, lines[number].cursor) == lines[number + 1 :]
+
+
+def test_the_oldest_files_go(tmp_path: Path) -> None:
+    output = Output(str(tmp_path), max_bytes=1000, max_files=2)
+    for number in range(100):
+        output.take(STDOUT, b"line %d\n" % number)
+    output.finish()
+    assert len(os.listdir(tmp_path)) == 2
+    assert told(tmp_path)[-1].text == "line 99"
+
+
+def test_a_full_disk_costs_lines_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Output(str(tmp_path), max_bytes=10_000, max_files=2)
+    output.take(STDOUT, b"before\n")
+    real, left = os.write, [5]
+
+    def full(descriptor: int, data: bytes) -> int:
+        if left:
+            return real(descriptor, data[: left.pop()])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    output.take(STDOUT, b"lost\n")
+    monkeypatch.undo()
+    output.take(STDOUT, b"after\n")
+    output.finish()
+    assert [line.text for line in told(tmp_path)] == ["before", "after"]
+
+
+def test_a_process_is_known_by_the_kernels_own_words() -> None:
+    mine = run_tree.stat_of(os.getpid())
+    assert mine is not None and mine.parent == os.getppid() and mine.threads >= 1 and mine.state == "R"
+    assert run_tree.stat_of(2**22 + 1) is None
+    assert os.getpid() in run_tree.descendants(os.getppid())
+    # The slow way comes to the same.
+    assert os.getpid() in run_tree._children_of_all()(os.getppid())
+
+
+# --- control groups ----------------------------------------------------------------------------------------------------
+
+SPEC = RunSpec(execution_id="e", flow_run_id="r", instance_id="i", image="x", memory_bytes=1 << 30, cpus=0.5, pids=100)
+
+
+def test_version_2_needs_a_group_that_was_delegated(tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    above = root / "system.slice" / "managedd.service"
+    (above / "daemon").mkdir(parents=True)
+    (root / "cgroup.controllers").write_text("memory pids cpu")
+    own = tmp_path / "own"
+    # Not in a subgroup: the group that has the daemon in it can't limit those below.
+    own.write_text("0::/system.slice/managedd.service\n")
+    assert process_cgroup.find(root, own) == process_cgroup.Groups()
+    # In one, and nobody lets us turn controllers on.
+    own.write_text("0::/system.slice/managedd.service/daemon\n")
+    assert process_cgroup.find(root, own) == process_cgroup.Groups()
+
+
+def test_what_is_written_into_a_group(tmp_path: Path) -> None:
+    (tmp_path / "daemon").mkdir()
+    (tmp_path / "daemon" / "memory.swap.max").touch()
+    two = process_cgroup.Groups(version=2, parents=dict.fromkeys(("memory", "pids", "cpu"), str(tmp_path)))
+    assert two.limits(SPEC) == {
+        "memory": {"memory.max": "1073741824", "memory.swap.max": "0"},
+        "pids": {"pids.max": "100"},
+        "cpu": {"cpu.max": "50000 100000"},
+    }
+    one = process_cgroup.Groups(version=1, parents={"memory": str(tmp_path), "cpu": str(tmp_path)})
+    assert one.limits(SPEC) == {
+        "memory": {"memory.limit_in_bytes": "1073741824"},
+        "cpu": {"cpu.cfs_quota_us": "50000"},
+    }
+    assert process_cgroup.Groups().limits(SPEC) == {}
+
+
+def test_without_control_groups_there_are_none(tmp_path: Path) -> None:
+    assert process_cgroup.find(tmp_path / "nothing", tmp_path / "nobody") == process_cgroup.Groups()
+    (tmp_path / "own").write_text("0::/\n")
+    assert process_cgroup.find(tmp_path / "nothing", tmp_path / "own") == process_cgroup.Groups()
