@@ -13,6 +13,11 @@ def size(number_bytes: float) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
 
 
+def processors(count: float) -> str:
+    """`count` processors."""
+    return f"{count:g} processor" + ("" if count == 1 else "s")
+
+
 def age(seconds: float) -> str:
     """`seconds` in the unit that people would use."""
     for length, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):

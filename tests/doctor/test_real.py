@@ -141,9 +141,24 @@ def test_a_running_daemon_is_reached_and_left_alone(daemon: LiveDaemon, docker_e
     assert found["API from a run"]["facts"]["url"] == daemon.api.get("/managed/status")["engine"]["runs_api_url"]
     reached = found["clients' listener from a run"]
     assert (reached["level"], reached["facts"]["reached_at"]) == ("ok", [])
+    # The port is closed there, and that it says so shows that the host is reached.
+    assert found["host from a run"]["facts"]["addresses"][daemon.gateway] == "refused"
     assert docker(docker_engine, "network", "inspect", "--format", "{{.Id}}", name) == before
     assert daemon.running
     assert [event for event in daemon.events() if event.get("level") in {"warning", "error"}] == []
+
+
+def test_clients_of_all_addresses_include_runs(docker_engine: Provisioned, tmp_path: Path) -> None:
+    server = {"host": "0.0.0.0", "auth_string": "user:password"}
+    made = LiveDaemon(tmp_path, docker_host=docker_engine.docker_host, settings={"server": server})
+    try:
+        made.start()
+        reached = of_daemon(made, docker_engine)["clients' listener from a run"]
+        assert reached["level"] == "note"
+        assert made.gateway in reached["facts"]["reached_at"]
+        assert reached["facts"]["needs_credential"]
+    finally:
+        made.close()
 
 
 def test_the_table_is_for_people(daemon: LiveDaemon, docker_engine: Provisioned) -> None:
@@ -157,7 +172,7 @@ def test_the_table_is_for_people(daemon: LiveDaemon, docker_engine: Provisioned)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert all(title in done.stdout for title in ("Data", "Host", "Container engine", "What a run meets"))
-    assert "a container reaches the daemon at http://" in done.stdout
+    assert "the daemon is reached at http://" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("0 problems, ")
 
 

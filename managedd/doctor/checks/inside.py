@@ -23,6 +23,7 @@ from managedd.doctor.finding import problem
 from managedd.doctor.judgement import engine as judge_engine
 from managedd.doctor.judgement import runs as judge
 from managedd.doctor.patient import Inside
+from managedd.drivers.docker_network import is_address_of_this_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -178,7 +179,9 @@ class _Started:
 
 async def _look(patient: Patient, network: NetworkFacts, listening: Listening) -> Inside:
     started = _Started(patient=patient, network=network)
-    interfaces = _addresses()
+    gateway = network.gateway
+    interfaces = {gateway: "gateway"} if gateway is not None and is_address_of_this_host(gateway) else {}
+    interfaces |= _addresses()
     async with contextlib.AsyncExitStack() as stack:
         neighbour, without = None, None
         try:
@@ -251,7 +254,7 @@ def _addresses() -> dict[str, str]:
     found: dict[str, str] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, interface in socket.if_nameindex():
-            # Container bridges are this host too; the runs' own one is tried as the API's address.
+            # Other containers' bridges are this host too, and the runs' own one is known already.
             if interface == "lo" or interface.startswith(("br-", "docker", "veth", "virbr", "cni", "podman")):
                 continue
             with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from managedd.doctor.finding import Finding, note, ok, problem, warning
-from managedd.doctor.words import age, size
+from managedd.doctor.words import age, processors, size
 from managedd.drivers.docker_probe import Fault
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def slots(
         "host_memory_bytes": host_memory_bytes,
         "reservable_memory_bytes": reserve.memory_bytes,
     }
-    each = f"runs of {size(memory_limit_bytes)} and {cpu_limit:g} processors each"
+    each = f"runs of {size(memory_limit_bytes)} and {processors(cpu_limit)} each"
     room = f"{size(reserve.memory_bytes or 0)} of {size(host_memory_bytes)} are for runs"
     less = "runs that need less: runs.memory_limit_bytes, or memory_limit of a pool or deployment"
     if short == "processors":

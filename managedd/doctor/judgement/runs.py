@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from managedd.doctor.finding import Finding, not_checked, note, ok, problem, warning
-from managedd.doctor.words import size
+from managedd.doctor.words import processors, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,7 +248,7 @@ def limits(seen: Mapping[str, int | None], *, memory_bytes: int, pids: int, cpus
     return [
         ok(
             name,
-            f"a container has {size(memory_bytes)} of memory, {cpus:g} processors and {pids} processes, as it was given",
+            f"a container has {size(memory_bytes)} of memory, {processors(cpus)} and {pids} processes, as it was given",
             limits=dict(seen),
         )
     ]
