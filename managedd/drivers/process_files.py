@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLED: Final = 137
-TMP_MAX_LENGTH: Final = 60
+TMP_MAX_LENGTH: Final = 72
 """A socket's address has 107 characters at most, and programs make theirs deep below TMPDIR."""
 READ_BYTES: Final = 1024 * 1024
 PLACED: Final = ("supervisor.py", "run_tree.py", "run_output.py", "run_environment.py")
