@@ -13,7 +13,7 @@ from tests.architecture.test_config_example import keys_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], key=str)
-SECTIONS = ("server", "store", "log", "docker", "runs", "scheduler", "retention")
+SECTIONS = ("server", "store", "log", "docker", "process", "runs", "scheduler", "retention")
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
