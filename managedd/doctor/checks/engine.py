@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from managedd.daemon import LAST_DRIVER
 from managedd.doctor.checks.data import room
 from managedd.doctor.examination import NotApplicable
 from managedd.doctor.judgement import engine as judge
@@ -34,7 +35,8 @@ async def engine(patient: Patient) -> list[Finding]:
         patient.info = await probe.info()
     except ManagedError as error:
         choice = _choose(patient, answers=False)
-        return [judge.unusable(fault_of(error), error.message, needed=choice.driver != "process")]
+        missed = patient.settings.runs.driver == "auto" and patient.facts.get(LAST_DRIVER) == "docker"
+        return [judge.unusable(fault_of(error), error.message, needed=choice.driver != "process", missed=missed)]
     _choose(patient, answers=True)
     told_us = timestamp_us(patient.info.get("SystemTime"))
     # It told its time at some moment between the question and the answer.
