@@ -33,6 +33,8 @@ PAUSE_SECONDS = 0.1
 RECOVERY_SECONDS = 15.0
 """How long a system may take after a round until it answers again."""
 SETUP_TRIES = 100
+MOMENT = "mm:ss"
+"""Where a batch of lines has its minute and second."""
 HEADERS = (
     "Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: prefect/3.8.8 (API 0.8.4)\r\n"
     "X-PREFECT-API-VERSION: 0.8.4\r\n"
@@ -177,7 +179,7 @@ class Target:
             "set_state": Shape(lambda client: cycles[client % ROWS], (200, 201), b'"ACCEPT"'),
             "reads": Shape(lambda client: itertools.cycle(reads[client * 3 % ROWS :] + reads[: client * 3 % ROWS]), (200,)),
             "filter": Shape(lambda _: itertools.repeat(filter_), (200,)),
-            "logs": Shape(lambda client: itertools.repeat(logs[client % ROWS]), (201,)),
+            "logs": Shape(lambda client: _later(logs[client % ROWS]), (201,)),
         }  # fmt: skip
 
     async def recover(self) -> None:
@@ -247,10 +249,16 @@ def _run(flow_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _later(batch: bytes) -> Iterator[bytes]:
+    """The batch again and again, two seconds later each time, as a client sends them: where a line goes in an index depends on its time."""
+    for second in itertools.cycle(range(0, 3600, 2)):
+        yield batch.replace(MOMENT.encode(), b"%02d:%02d" % divmod(second, 60))
+
+
 def _lines(run_id: str) -> list[dict[str, Any]]:
     return [
         {
-            "name": "prefect.flow_runs", "level": 20, "timestamp": f"2026-01-01T00:00:{number % 60:02}.{number:06}+00:00",
+            "name": "prefect.flow_runs", "level": 20, "timestamp": f"2026-01-01T00:{MOMENT}.{number:06}+00:00",
             "message": f"line {number}: the quick brown fox jumps over the lazy dog, and then it does so once more",
             "flow_run_id": run_id, "task_run_id": None,
         }
