@@ -91,7 +91,8 @@ def uv_program() -> str:
     found = shutil.which("uv")
     if found is None:
         raise ManagedError(
-            ErrorCode.DRIVER, "uv, which makes the environments of runs without a container engine, is not installed"
+            ErrorCode.DRIVER,
+            "uv, which makes the environments of runs without a container engine, is not installed: put it into the PATH",
         )
     return found
 
@@ -229,8 +230,11 @@ class Environments:
         return (await self._run("python", "find", "--managed-python", wanted))[-1].strip()
 
     async def _ask_python(self, python: str) -> str | None:
+        # Not under our own variables: a frozen executable's would lead it to the wrong libraries.
         done = await anyio.run_process(
-            [python, "-ISc", "import platform; print(platform.python_version())"], check=False
+            [python, "-ISc", "import platform; print(platform.python_version())"],
+            check=False,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
         )
         return done.stdout.decode().strip() or None
 
