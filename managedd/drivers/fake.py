@@ -58,6 +58,8 @@ class FakeRun:
     sigterm_seconds: float = 0.0
     """How long it takes to end after SIGTERM."""
     host_restarted: bool = False
+    out_of_time: bool = False
+    """Its own supervisor ended it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -239,6 +241,7 @@ class FakeDriver:
             started_at_us=container.started_us,
             finished_at_us=container.started_us + round((container.ends - container.started) * 1e6),
             host_restarted=run.host_restarted,
+            out_of_time=run.out_of_time,
             install_failed=container.install_failed,
             installed_at_us=container.started_us + round(run.install_seconds * 1e6),
             error=run.install_error if container.install_failed else None,

@@ -107,6 +107,7 @@ async def test_a_run_that_completes(world: World) -> None:
         (FakeRun(exit_code=0, oom=True), EndCause.ENGINE_EXIT, "exit code 0"),
         (FakeRun(install_error="no matching distribution"), EndCause.PACKAGES, "no matching distribution"),
         (FakeRun(host_restarted=True), EndCause.HOST_RESTART, "restarted"),
+        (FakeRun(exit_code=143, out_of_time=True), EndCause.TIME, "Time limit reached"),
         (FakeRun(run_for_seconds=None, vanish_after_seconds=0.05), EndCause.LOST, "is gone"),
     ],
 )
@@ -735,3 +736,38 @@ async def test_a_runner_of_an_execution_that_has_ended_does_nothing(world: World
         await world.until(done)
     assert (await world.state(stale.flow_run_id)).name == "Resuming"
     assert world.calls("create") == 1
+
+
+async def test_what_is_on_no_driver_yet_is_made_by_this_one(world: World) -> None:
+    """An earlier start claimed it for another driver and went no further."""
+    plan(world, FakeRun(exit_code=1))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        await world.write(lambda tx: executions.note(tx, execution.id, {"driver": "another"}))
+        daemon.fleet.start(await world.execution(execution.flow_run_id))
+        ended = await finished(world, execution)
+    assert (ended.driver, ended.exit_code) == ("fake", 1)
+
+
+async def test_what_another_driver_runs_is_its_own(world: World) -> None:
+    """An earlier start made it there: there it is watched, stopped and removed."""
+    other = FakeDriver(FakeEngine(FakeRun(exit_code=7), clock=world.clock))
+    asked: list[str] = []
+
+    def others(name: str) -> FakeDriver:
+        asked.append(name)
+        return other
+
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        # Handles of both are those of fakes.
+        handle = await other.create(spec_of(execution))
+        changes = {"driver": "fake", "handle": {"version": handle.version, "data": dict(handle.data)}}
+        await world.write(lambda tx: executions.advance(tx, execution.id, (Phase.CLAIMED,), Phase.CREATED, changes))
+        daemon.driver.name = "this one"
+        object.__setattr__(daemon.means, "others", others)
+        daemon.fleet.start(await world.execution(execution.flow_run_id))
+        ended = await finished(world, execution)
+    assert ended.exit_code == 7 and set(asked) == {"fake"}
+    assert other.engine.containers == world.engine.containers == {}
+    assert not [verb for verb, whose in world.engine.calls if whose == execution.id]
