@@ -9,7 +9,8 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 | side shows    | demo, doctor                         |
 | composition   | daemon                               |
 | engine room   | engine_room                          |
-| host          | listeners, notify                    |
+| reloading     | reloading                            |
+| host          | listeners, notify, signals           |
 | edges         | api, engine, drivers                 |
 | state rules   | orchestration                        |
 | store         | store                                |

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import anyio
 
-from managedd import __version__, observe
+from managedd import __version__, observe, reloading
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.context import Services
@@ -31,6 +30,7 @@ from managedd.engine.jobs import Jobs
 from managedd.engine.limiter import Limits, host_limits
 from managedd.engine.log_writer import LogWriter
 from managedd.engine.means import Means
+from managedd.engine.quota import QuotaWatch
 from managedd.engine.reconciler import Reconciler
 from managedd.engine.scheduler import Scheduler
 from managedd.engine_room import EngineRoom, make_driver
@@ -38,7 +38,8 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
-from managedd.store import meta, plans, run_key, workspaces
+from managedd.signals import Signals
+from managedd.store import meta, run_key, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -63,16 +64,16 @@ RESTART_SECONDS = (1.0, 30.0)
 """A loop that fails is started again after the first, later at most the second."""
 
 
-async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ManagedError(CONFIG) or CannotListen when it can't start."""
+async def serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
+    """Serves until SIGTERM or SIGINT; on SIGHUP `read_again` tells the settings anew. Raises ManagedError(CONFIG) or CannotListen when it can't start."""
     observe.configure(settings.log.level, settings.log.format)
     # From the first moment on: whoever is told to stop while it starts still stops in order.
-    told = anyio.Event()
+    signals = Signals()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_listen_for_signals, told, name="signals")
+        await tasks.start(signals.run, name="signals")
         async with AsyncExitStack() as stack:
             daemon = await _build(settings, stack)
-            await daemon.run(told)
+            await daemon.run(signals, read_again)
         tasks.cancel_scope.cancel()
 
 
@@ -94,9 +95,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     )
     stack.push_async_callback(logs.close)
     identity = await _identity(db, data_dir)
-    await db.write(lambda tx: plans.replace(tx, settings.all_plans()))
-    await db.write(lambda tx: workspaces.ensure_default(tx, plan=settings.default_plan))
-    _check_plans(await db.read(lambda tx: workspaces.on_other_plans(tx, settings.plans)))
+    await reloading.apply(db, settings)
     services = Services(
         settings=settings,
         db=db,
@@ -124,15 +123,6 @@ async def _identity(db: Database, data_dir: Path) -> Identity:
     """The instance's id lives in the store, the secret from which run keys are made in a file only we may read."""
     instance_id = await db.write(lambda tx: meta.keep(tx, "instance_id", secrets.token_hex(8)))
     return Identity(instance_id=instance_id, secret=run_key.load_or_make(data_dir))
-
-
-def _check_plans(without: list[workspaces.Workspace]) -> None:
-    """Returns when each workspace's plan is set: one that left the settings must not mean "no limits"."""
-    if without:
-        told = ", ".join(f"{each.account}/{each.handle} is on plan {each.plan!r}" for each in without)
-        raise ManagedError(
-            ErrorCode.CONFIG, f"workspaces are on plans that the settings don't have: {told}; set [plans.NAME] for each"
-        )
 
 
 class Daemon:
@@ -176,7 +166,7 @@ class Daemon:
             "engine": self._room.describe,
         }
 
-    async def run(self, told: anyio.Event) -> None:
+    async def run(self, signals: Signals, read_again: Callable[[], Settings]) -> None:
         """Serves until told to stop."""
         doors = (self._clients, self._operator, self._room.door, self._second_door)
         for door in doors:
@@ -184,7 +174,7 @@ class Daemon:
         try:
             await self._listen()
             async with anyio.create_task_group() as tasks:
-                await self._live(tasks, told)
+                await self._live(tasks, signals, read_again)
         finally:
             with anyio.CancelScope(shield=True):
                 # Side by side: each gives its open requests their time.
@@ -208,7 +198,8 @@ class Daemon:
             instance_id=self._identity.instance_id,
         )
 
-    async def _live(self, tasks: TaskGroup, told: anyio.Event) -> None:
+    async def _live(self, tasks: TaskGroup, signals: Signals, read_again: Callable[[], Settings]) -> None:
+        services, settings = self._services, self._settings
         writer = _start(tasks, "log writer", self._log_writer.run)
         fleet = anyio.CancelScope()
         await tasks.start(self._run_fleet, fleet)
@@ -217,11 +208,12 @@ class Daemon:
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
             _start(tasks, "watchdog", _watchdog),
+            _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again)),
         )
         self._services.ready = True
         notify(READY=1, STATUS=f"serving {self._services.facts['url']}")
         log.info("daemon.ready", url=self._services.facts["url"])
-        await told.wait()
+        await signals.told_to_stop.wait()
         await self._stop((loops, *api), fleet, writer)
         tasks.cancel_scope.cancel()
 
@@ -240,6 +232,7 @@ class Daemon:
             _start(tasks, "environments", self._driver.keep)
             _start(tasks, "reconciler", self._reconciler.run)
             _start(tasks, "dispatcher", self._dispatcher().run)
+            _start(tasks, "quota watch", self._quota_watch().run)
 
     def _dispatcher(self) -> Dispatcher:
         services, settings = self._services, self._settings
@@ -262,6 +255,15 @@ class Daemon:
         memory_bytes = detail.get("memory_bytes") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return host_limits(
             self._settings.host, memory_bytes=memory_bytes, cpus=detail.get("cpus") or os.cpu_count() or 1
+        )
+
+    def _quota_watch(self) -> QuotaWatch:
+        services, writer = self._services, self._log_writer
+        return QuotaWatch(
+            services.db,
+            services.bus,
+            zone=services.zone,
+            say=lambda execution, message, level: writer.say(execution, message, level=level),
         )
 
     def _scheduler(self) -> Scheduler:
@@ -289,18 +291,6 @@ class Daemon:
             await self._services.sockets.close_all()
         # The last to go: what the sockets and the runners had handed in is written first.
         writer.cancel()
-
-
-async def _listen_for_signals(told: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-    """The event is set by the first signal; who presses Ctrl-C once more means it, who sends SIGTERM again is only impatient."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for received in signals:
-            log.info("daemon.signalled", signal=signal.Signals(received).name)
-            if told.is_set() and received == signal.SIGINT:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGINT)
-            told.set()
 
 
 async def _watchdog() -> None:

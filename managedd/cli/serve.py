@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from managedd.cli.options import HERE, Where
+
+if TYPE_CHECKING:
+    from managedd.config import Settings
 
 
 def serve(
@@ -27,7 +30,11 @@ def serve(
     driver
         What runs run in (runs.driver).
     """
-    settings = where.settings(server__host=host, server__port=port, runs__driver=driver)
+
+    def read() -> Settings:
+        return where.settings(server__host=host, server__port=port, runs__driver=driver)
+
+    settings = read()
     import anyio
 
     from managedd import daemon
@@ -35,4 +42,4 @@ def serve(
 
     # Before anything is made on the disk, as all that is wrong in the settings.
     read_ca_bundle(settings)
-    anyio.run(daemon.serve, settings)
+    anyio.run(daemon.serve, settings, read)

@@ -120,6 +120,16 @@ def marks(tx: Tx) -> dict[str, Mark]:
     return {row[0]: Mark(phase=row[1], stop_requested_at=row[2], state_id=row[3]) for row in found}
 
 
+def running_in(tx: Tx, workspace_id: str) -> list[Execution]:
+    """The workspace's executions that were started and that nobody has asked to stop."""
+    found = tx.all(
+        f"SELECT {_COLUMNS} FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') "
+        "AND phase = 'RUNNING' AND workspace_id = ? AND stop_requested_at IS NULL ORDER BY claimed_at, id",
+        (workspace_id,),
+    )
+    return [_load(row) for row in found]
+
+
 def claims_since(tx: Tx, workspace_id: str, since_us: int) -> list[int]:
     """When executions of the workspace were claimed from then on, in order; microseconds."""
     found = tx.all(

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -219,3 +219,32 @@ def test_a_run_that_ended_while_nobody_looked(place: Place) -> None:
     assert "is gone" in states[removed]["message"]
     assert place.daemon.containers() == []
     place.check_sound()
+
+
+def logged(daemon: LiveDaemon, event: str) -> list[dict[str, Any]]:
+    """What the daemon has logged under that name, once it has."""
+    deadline = time.monotonic() + QUICK_SECONDS
+    while not (found := daemon.events(event=event)):
+        assert time.monotonic() < deadline, daemon.log_tail()
+        time.sleep(0.05)
+    return found
+
+
+def test_plans_are_read_anew(alone: LiveDaemon) -> None:
+    """SIGHUP: waiting runs are looked at again under the new plans; settings that are wrong change nothing."""
+    alone.start(engine=False)
+    assert alone.api.get("/managed/usage")["limit_minutes"] == 250 * 60
+    alone.settings["plans.pro"]["compute_hours"] = 2
+    alone.settings["runs"]["cpu_limit"] = 3
+    alone.reload()
+    [told] = logged(alone, "settings.reloaded")
+    assert told["changed"] == ["plans.pro.compute_hours"]
+    assert "runs.cpu_limit" in told["need_a_restart"]
+    assert alone.api.get("/managed/usage")["limit_minutes"] == 120
+
+    alone.settings["plans.pro"]["compute_hours"] = -1
+    alone.reload()
+    [refused] = logged(alone, "settings.refused")
+    assert "plans.pro.compute_hours" in refused["reason"]
+    assert alone.api.get("/managed/usage")["limit_minutes"] == 120
+    assert alone.running

@@ -96,6 +96,11 @@ class LiveDaemon:
         # The next start takes the same address: clients hold it.
         self.settings["server"]["port"] = urlsplit(self._url).port
 
+    def reload(self) -> None:
+        """Its settings were written anew, and it was told so."""
+        (self.folder / "config.toml").write_text(_toml(self.settings))
+        os.kill(self.pid, signal.SIGHUP)
+
     @property
     def running(self) -> bool:
         """Whether the process runs."""

@@ -1,0 +1,113 @@
+"""The quota watch: warned at each share once a month, stopped where the plan says so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd.engine.quota import QuotaWatch
+from managedd.model.executions import EndCause, Phase
+from managedd.model.limits import OnExhausted
+from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from tests.engine.world import Daemon, World
+
+pytestmark = pytest.mark.anyio
+
+
+def watch(world: World, daemon: Daemon) -> QuotaWatch:
+    return QuotaWatch(
+        world.db,
+        world.bus,
+        zone=UTC,
+        say=lambda execution, message, level: daemon.writer.say(execution, message, level=level),
+    )
+
+
+async def told(world: World) -> list[tuple[str, int]]:
+    rows = await world.read(
+        lambda tx: tx.all("SELECT event, payload FROM events WHERE event LIKE 'managedd.%' ORDER BY rowid")
+    )
+    import orjson
+
+    return [(row["event"].rpartition(".")[2], orjson.loads(row["payload"])["percent"]) for row in rows]
+
+
+async def begun(world: World, daemon: Daemon) -> Any:
+    execution = await world.claimed()
+    daemon.fleet.start(execution)
+    await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+    await world.propose(execution.flow_run_id, RUNNING)
+    return execution
+
+
+async def test_each_share_is_warned_of_once_a_month(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    await still.on_plan(compute_hours=10 / 60)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        quota = watch(still, daemon)
+        await quota.tick()
+        assert await told(still) == []
+        clock.advance(7 * 60 + 1)
+        await quota.tick()
+        await quota.tick()
+        assert await told(still) == [("warning", 80)]
+        clock.advance(120)
+        await quota.tick()
+        await quota.tick()
+        assert await told(still) == [("warning", 80), ("exhausted", 100)]
+        assert (await still.state(execution.flow_run_id)).type is RUNNING, "under `finish` it goes on"
+        clock.turn_to(datetime(2026, 4, 1, 0, 9, tzinfo=UTC))
+        await quota.tick()
+        assert await told(still) == [("warning", 80), ("exhausted", 100), ("warning", 80)]
+        await still.propose(execution.flow_run_id, COMPLETED)
+        still.engine.finish(execution.id)
+        await finished(still, execution)
+
+
+async def test_runs_are_stopped_with_the_cause_where_the_plan_says_so(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        quota = watch(still, daemon)
+        clock.advance(100)
+        await still.on_plan(compute_hours=1 / 60, on_exhausted=OnExhausted.STOP)
+        await quota.tick()
+        state = await still.state(execution.flow_run_id)
+        assert state.type is CRASHED
+        assert state.message == (
+            "The workspace's compute hours are used up: 0.03 of 0.02 hours of plan 'pro' this month; "
+            "they are renewed on 2026-04-01 00:00 UTC."
+        )
+        ended = await finished(still, execution)
+        await quota.tick()
+    assert (ended.end_cause, ended.end_message) == (EndCause.QUOTA, state.message)
+    assert await still.log_lines(execution.flow_run_id, "managedd") == [
+        "Pulling image image",
+        "Pulled image image",
+        "Starting the run's container from image image",
+        state.message,
+    ]
+
+
+async def test_a_run_that_has_just_completed_keeps_its_end(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        await still.propose(execution.flow_run_id, COMPLETED)
+        await still.on_plan(compute_hours=0, on_exhausted=OnExhausted.STOP)
+        await watch(still, daemon).tick()
+        assert (await still.state(execution.flow_run_id)).type is COMPLETED
+        still.engine.finish(execution.id)
+        assert (await finished(still, execution)).end_cause is EndCause.COMPLETED
