@@ -89,7 +89,8 @@ def differences(ours: Document, theirs: Document) -> Differences:
         if name not in here:
             what = {"is missing here"}
         elif name not in there:
-            what = {"is unknown there"}
+            # Under /managed/ is our own surface, which nobody else has.
+            what = set() if " /managed/" in name else {"is unknown there"}
         else:
             mine, peers = traits(here[name], ours), traits(there[name], theirs)
             what = {f"here: {trait}" for trait in mine - peers} | {f"there: {trait}" for trait in peers - mine}
