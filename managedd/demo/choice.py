@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
 
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_leavings import remove_leavings
+from managedd.drivers.docker_probe import Fault, fault_of
 from managedd.engine_room import docker_settings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import ImageError, PullPolicy, RunSpec
@@ -17,6 +20,19 @@ if TYPE_CHECKING:
     from managedd.demo.screen import Screen
 
 Wish = Literal["auto", "docker", "process"]
+
+GATEWAY: Final = "gateway"
+_START: Final = "start Docker, or name its address with DOCKER_HOST"
+_ENGINE: Final = {
+    Fault.PERMISSION: (
+        "a container engine is there, and this user may not speak to it",
+        "join those who may (on most hosts: the group docker, then a new login)",
+    ),
+    Fault.NO_SOCKET: ("no container engine was found", _START),
+    Fault.REFUSED: ("no container engine answers where one should be", _START),
+    Fault.TIMEOUT: ("the container engine does not answer in time", "restart it, or name another with DOCKER_HOST"),
+}
+"""Why an engine can't be used, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +50,10 @@ async def choose(screen: Screen, wish: Wish, settings: Settings) -> Choice:
     try:
         version = await _try_docker(screen, settings)
     except ManagedError as error:
+        why, advice = _told(error)
         if wish == "docker":
-            raise ManagedError(
-                error.code, f"{error.message}\nWhat to do: {_advice(error.message)}, or try --driver process"
-            ) from error
-        return Choice(driver="process", why=error.message)
+            raise ManagedError(error.code, f"{error.message}\nWhat to do: {advice}, or try --driver process") from error
+        return Choice(driver="process", why=f"{why}; to use Docker, {advice}")
     return Choice(driver="docker", why=f"an engine answers (version {version}) and has the image {settings.runs.image}")
 
 
@@ -53,7 +68,8 @@ async def _try_docker(screen: Screen, settings: Settings) -> str:
         if runs.listen_host is None and await driver.bind_host() is None:
             raise ManagedError(
                 ErrorCode.DRIVER,
-                "The container engine's gateway is not an address of this host: runs could not reach the daemon",
+                "the container engine's gateway is not an address of this host, so its runs could not reach the daemon",
+                detail=GATEWAY,
             )
         spec = RunSpec(
             execution_id=instance_id,
@@ -65,11 +81,12 @@ async def _try_docker(screen: Screen, settings: Settings) -> str:
         with screen.waiting(f"Looking for the image {runs.image}"):
             await driver.prepare(spec, _Pulling(screen).tell)
     except ImageError as error:
-        raise ManagedError(ErrorCode.DRIVER, f"The image {runs.image} can't be had: {error}") from error
+        raise ManagedError(ErrorCode.DRIVER, f"the image {runs.image} can't be had: {error}") from error
     finally:
-        await driver.close()
-        # Opening it has made a network.
-        await remove_leavings(instance_id, url=url)
+        with anyio.CancelScope(shield=True):
+            await driver.close()
+            # Opening it has made a network.
+            await remove_leavings(instance_id, url=url)
     return info.version
 
 
@@ -82,12 +99,10 @@ class _Pulling:
         self._screen.progress(line)
 
 
-def _advice(message: str) -> str:
-    words = message.lower()
-    if "permission denied" in words:
-        return "let this user speak to the engine (on most hosts: the group docker, then a new login)"
-    if "image" in words:
-        return "make the registry reachable or pull the image by hand"
-    if "gateway" in words:
-        return "set runs.listen_host and runs.api_url as config.example.toml says"
-    return "start Docker, or name its address with DOCKER_HOST"
+def _told(error: ManagedError) -> tuple[str, str]:
+    """Why Docker can't be had, in a few words, and what to do about it."""
+    if isinstance(error.__cause__, ImageError):
+        return error.message, "make the registry reachable, or pull the image by hand"
+    if error.detail == GATEWAY:
+        return error.message, "set runs.listen_host and runs.api_url as config.example.toml says"
+    return _ENGINE.get(fault_of(error), (error.message, "mend that, or name another engine with DOCKER_HOST"))

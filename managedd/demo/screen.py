@@ -81,7 +81,7 @@ class Screen:
             self._wait = None
             self._wipe()
             seconds = time.monotonic() - wait.began
-            if not is_command and (failed or seconds >= QUIET_SECONDS):
+            if not is_command and seconds >= QUIET_SECONDS:
                 self.comment(f"{what}: {'stopped after' if failed else 'done in'} {seconds:.1f} s")
 
     def progress(self, text: str) -> None:

@@ -205,6 +205,35 @@ def test_whoever_stops_it_finds_nothing_left(
 
 
 @pytest.mark.docker
+def test_an_image_that_can_t_be_had_leaves_no_network(docker_engine: Provisioned, tmp_path: Path) -> None:
+    before = networks_of_trials(docker_engine)
+    nowhere = {"docker_host": docker_engine.docker_host, "MANAGEDD_RUNS__IMAGE": "127.0.0.1:9/prefect:3"}
+    with demo(tmp_path, "--driver", "docker", **nowhere) as running:
+        running.read_until("# Pulling image 127.0.0.1:9/prefect:3")
+        assert networks_of_trials(docker_engine) - before
+        running.signal(signal.SIGINT)
+        assert running.end() == 130, running.said
+        assert running.left() == []
+    with demo(tmp_path, "--driver", "docker", **nowhere) as running:
+        assert running.end() == 1
+        assert "the image 127.0.0.1:9/prefect:3 can't be had" in running.said
+        assert "What to do: make the registry reachable" in running.said
+    deadline = time.monotonic() + 30
+    while networks_of_trials(docker_engine) - before:
+        assert time.monotonic() < deadline, "a network is left"
+        time.sleep(0.2)
+
+
+def networks_of_trials(docker_engine: Provisioned) -> set[str]:
+    """Networks of demos that look for an engine and an image."""
+    assert docker_engine.docker_host is not None
+    shown = ("--filter", "label=managedd.instance", "--format", '{{.Label "managedd.instance"}}')
+    command = ["docker", "-H", docker_engine.docker_host, "network", "ls", *shown]
+    labels = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return {label for label in labels if label.startswith("demo-")}
+
+
+@pytest.mark.docker
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kept_it_stays_up_and_the_client_it_cached_is_used_again(docker_engine: Provisioned, tmp_path: Path) -> None:
