@@ -205,6 +205,8 @@ class RunsSection(Section):
     memory_limit_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
     cpu_limit: float = Field(1.0, gt=0, le=1024)
     pids_limit: int = Field(1024, ge=16)
+    disk_limit_bytes: int = Field(20 * 1024**3, ge=16 * 1024**2)
+    """Of files that a run writes."""
     time_limit_seconds: int = Field(86_400, ge=1)
     install_timeout_seconds: int = Field(600, ge=1)
     cancel_grace_seconds: PositiveSeconds = 30.0

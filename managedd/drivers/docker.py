@@ -266,6 +266,20 @@ class DockerDriver:
                 pids=int((found.get("pids_stats") or {}).get("current") or 0),
             )
 
+    async def disk(self, handle: Handle) -> int | None:
+        """The size of the container's own layer, while it runs."""
+        with doing("The size of the container's files could not be read"):
+            try:
+                found: Any = await self._engine.docker._query_json(
+                    f"containers/{_id(handle)}/json", params={"size": "true"}
+                )
+            except DockerError as error:
+                if is_status(error, 404):
+                    return None
+                raise
+            written = found.get("SizeRw")
+            return int(written) if written is not None and _liveness(found) is Liveness.RUNNING else None
+
     async def list_owned(self, instance_id: str) -> list[Found]:
         """Every container of that daemon."""
         with doing("The containers could not be listed"):

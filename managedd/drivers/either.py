@@ -114,6 +114,10 @@ class Part:
         driver = await self._there()
         return None if driver is None else await driver.stats(handle)
 
+    async def disk(self, handle: Handle) -> int | None:
+        driver = await self._there()
+        return None if driver is None else await driver.disk(handle)
+
     async def list_owned(self, instance_id: str) -> list[Found]:
         driver = await self._there()
         return [] if driver is None else await driver.list_owned(instance_id)
@@ -248,6 +252,9 @@ class Either:
 
     async def stats(self, handle: Handle) -> Usage | None:
         return await self._of(handle).stats(handle)
+
+    async def disk(self, handle: Handle) -> int | None:
+        return await self._of(handle).disk(handle)
 
     async def list_owned(self, instance_id: str) -> list[Found]:
         """Everything of this daemon in the chosen one, and in the other where that can be told."""

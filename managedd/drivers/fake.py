@@ -39,6 +39,9 @@ class FakeRun:
     exit_code: int = 0
     oom: bool = False
     peak_memory_bytes: int | None = None
+    pids: int = 1
+    disk_bytes: int = 0
+    """What it has written since its start."""
     lines: tuple[str | tuple[Stream, str], ...] = ()
     line_interval_seconds: float = 0.0
     """0: all at its start, with one timestamp."""
@@ -285,8 +288,15 @@ class FakeDriver:
             memory_bytes=peak or 1024 * 1024,
             peak_memory_bytes=peak,
             cpu_seconds=self.engine.clock.monotonic() - container.started,
-            pids=1,
+            pids=container.run.pids,
         )
+
+    async def disk(self, handle: Handle) -> int | None:
+        self._answer("disk", _execution_id(handle))
+        container = self._find(handle)
+        if container is None or container.started is None or self._liveness(handle) is not Liveness.RUNNING:
+            return None
+        return container.run.disk_bytes
 
     async def list_owned(self, instance_id: str) -> list[Found]:
         self._answer("list_owned", "")

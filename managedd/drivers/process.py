@@ -309,6 +309,13 @@ class ProcessDriver:
             )
         return None
 
+    async def disk(self, handle: Handle) -> int | None:
+        """The size of the run's own folder, while it runs; what it writes elsewhere nobody can tell from others' files."""
+        folder = self._folder_of(handle)
+        if await self._look(folder) is not Liveness.RUNNING:
+            return None
+        return await anyio.to_thread.run_sync(folder.written_bytes)
+
     async def list_owned(self, instance_id: str) -> list[Found]:
         """Every run's folder of that daemon, half-made ones too."""
         with doing("The runs' folders could not be listed"):

@@ -36,6 +36,15 @@ class RunFolder:
         self.path = runs / execution_id
         self.execution_id = execution_id
 
+    def written_bytes(self) -> int:
+        """What the run's own files take on the disk; what vanishes meanwhile takes none."""
+        total = 0
+        for place, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total += os.lstat(os.path.join(place, name)).st_blocks * 512
+        return total
+
     # --- making it -------------------------------------------------------------------------------------------------------
 
     def place(self, files: Mapping[str, tuple[bytes, int]], environment: Path, spec: Callable[[RunFolder], Mapping[str, Any]],

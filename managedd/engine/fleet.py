@@ -66,8 +66,8 @@ class Fleet:
                 "memory_bytes": None if usage is None else usage.memory_bytes,
                 "cpu_seconds": None if usage is None else usage.cpu_seconds,
                 "pids": None if usage is None else usage.pids,
-                "peak_memory_bytes": runner.supervision.peak_memory_bytes,
+                "peak_memory_bytes": runner.supervision.measuring.peak_memory_bytes,
             }
             for execution_id, runner in self._runners.items()
-            for usage in [runner.supervision.usage]
+            for usage in [runner.supervision.measuring.usage]
         }

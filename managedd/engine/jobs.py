@@ -72,7 +72,9 @@ class Jobs:
         return Needs(memory_bytes=self._memory_bytes(job, plan), cpus=job.cpus or self._runs.cpu_limit)
 
     def _memory_bytes(self, job: ManagedJob, plan: Plan | None) -> int:
-        return job.memory_bytes or _least(self._runs.memory_limit_bytes, None if plan is None else plan.memory_limit_bytes)
+        return job.memory_bytes or _least(
+            self._runs.memory_limit_bytes, None if plan is None else plan.memory_limit_bytes
+        )
 
     def _load(self, tx: Tx, flow_run_id: str) -> tuple[JobFacts, ManagedJob, Plan]:
         facts = job_facts.load(tx, flow_run_id)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from managedd import failpoints
-from managedd.engine.evidence import Ending, ending
+from managedd.engine.evidence import Ending, ending, human_bytes
 from managedd.engine.offspring import any_below, end_below
 from managedd.engine.settling import Settled, settle
-from managedd.engine.supervision import ERROR_LEVEL, Interruption, Supervision
+from managedd.engine.supervision import ERROR_LEVEL, WARNING_LEVEL, Interruption, Supervision
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Handle, ImageError, Liveness
 from managedd.model.executions import ENDED, EndCause, Execution, Phase
@@ -187,7 +187,7 @@ class ExecutionRunner:
                 self._execution.id,
                 ended=ended,
                 status=status,
-                seen_peak_bytes=self._supervision.peak_memory_bytes,
+                seen_peak_bytes=self._supervision.measuring.peak_memory_bytes,
                 pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
             )
             if settled is not None:
@@ -208,6 +208,12 @@ class ExecutionRunner:
         )
         if settled.message is not None:
             await self._say(settled.message, level=ERROR_LEVEL)
+        elif status is not None and status.oom_killed and settled.cause is EndCause.COMPLETED:
+            limit, peak = settled.execution.memory_limit_bytes, settled.execution.peak_memory_bytes
+            told = f"the memory limit is {human_bytes(limit)}, the highest use seen was {human_bytes(peak)}"
+            await self._say(
+                f"A process of the run was killed for want of memory, and the run went on: {told}.", level=WARNING_LEVEL
+            )
 
     async def _clean_up(self) -> None:
         """Every line is stored, nothing is left in the engine, the execution is FINALIZED."""

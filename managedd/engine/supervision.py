@@ -9,6 +9,7 @@ import anyio
 
 from managedd.engine.evidence import Ending, ending
 from managedd.engine.judgement import SECOND_US, Countdown, judge
+from managedd.engine.measuring import Measuring
 from managedd.engine.settling import end_first, look
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Execution
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from managedd.engine.lookout import Lookout
     from managedd.engine.means import Means
-    from managedd.model.drivers import ExitStatus, Handle, Usage
+    from managedd.model.drivers import ExitStatus, Handle
     from managedd.model.logs import ParsedRecord
 
 T = TypeVar("T")
@@ -29,7 +30,6 @@ log = get_log("supervision")
 
 LOOK_SECONDS: Final = 30.0
 """The safety net under the wake-ups."""
-MEASURE_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 2.0
 """How long the end of a run waits for its last lines, so that a crash is told within 5 s."""
 STOP_TRIES: Final = 5
@@ -37,6 +37,7 @@ STOP_AGAIN_SECONDS: Final = (0.5, 60.0)
 READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
 ERROR_LEVEL: Final = 40
+WARNING_LEVEL: Final = 30
 
 
 class Unwanted(Exception):
@@ -94,8 +95,7 @@ class Supervision:
 
     def __init__(self, execution: Execution, means: Means, lookout: Lookout) -> None:
         self.execution = execution
-        self.usage: Usage | None = None
-        self.peak_memory_bytes: int | None = None
+        self.measuring = Measuring(execution, means, self._end_first)
         self.progress_us = 0
         """When its image or its installation last made progress; while packages are installed, the latest moment at which that ends."""
         self._means = means
@@ -138,7 +138,7 @@ class Supervision:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow, name=f"log {self.execution.id}")
             tasks.start_soon(self._watch, handle, name=f"watch {self.execution.id}")
-            tasks.start_soon(self._measure, handle, name=f"measure {self.execution.id}")
+            tasks.start_soon(self.measuring.run, handle, name=f"measure {self.execution.id}")
             status = await self._wait(handle)
             with anyio.move_on_after(DRAIN_SECONDS):
                 await drained.wait()
@@ -255,7 +255,7 @@ class Supervision:
             self.execution,
             detail=detail,
             elapsed_seconds=(self._means.clock.now_us() - since) / SECOND_US,
-            peak_memory_bytes=self.peak_memory_bytes,
+            peak_memory_bytes=self.measuring.peak_memory_bytes,
             pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
         )
 
@@ -264,14 +264,3 @@ class Supervision:
         told = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
         if told and ended.message is not None:
             await self._means.log_writer.say(self.execution, ended.message, level=ERROR_LEVEL)
-
-    async def _measure(self, handle: Handle) -> None:
-        while True:
-            try:
-                self.usage = await self._means.driver.stats(handle)
-            except Exception as error:
-                log.debug("execution.not_measured", execution_id=self.execution.id, reason=str(error))
-            if self.usage is not None:
-                seen = (self.usage.memory_bytes, self.usage.peak_memory_bytes or 0, self.peak_memory_bytes or 0)
-                self.peak_memory_bytes = max(seen)
-            await anyio.sleep(MEASURE_SECONDS)

@@ -171,6 +171,9 @@ class Driver(Protocol):
     async def stats(self, handle: Handle) -> Usage | None:
         """One reading; None when it does not run."""
 
+    async def disk(self, handle: Handle) -> int | None:
+        """How many bytes of files it has written by now; None when it does not run, or when that can't be told."""
+
     async def list_owned(self, instance_id: str) -> list[Found]:
         """Everything of this daemon that exists in the engine, running or not."""
 

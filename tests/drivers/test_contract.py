@@ -301,6 +301,25 @@ async def test_stats(world: World, driver: Driver) -> None:
     assert await driver.stats(handle) is None
 
 
+async def test_what_it_has_written(world: World, driver: Driver) -> None:
+    megabytes = 8
+    code = (
+        f"import time; open('mine', 'wb').write(b'x' * {megabytes << 20}); print('written', flush=True); time.sleep(60)"
+    )
+    life = Life(code=code, plan=FakeRun(run_for_seconds=None, disk_bytes=megabytes << 20, lines=("written",)))
+    handle = await begin(driver, world.spec(life))
+    async with driver.logs(handle, LogCursor()) as lines:
+        with anyio.fail_after(20):
+            await anext(aiter(lines))
+    written = await driver.disk(handle)
+    assert written is not None
+    assert megabytes << 20 <= written < 2 * megabytes << 20
+    await driver.stop(handle, grace_seconds=1)
+    assert await driver.disk(handle) is None
+    await driver.remove(handle)
+    assert await driver.disk(handle) is None
+
+
 async def test_packages_that_cannot_be_installed(world: World, driver: Driver) -> None:
     life = Life(
         code="print('must not run')",

@@ -1,0 +1,81 @@
+"""Measuring: what a running container uses, and the limits that only measuring can hold: files written, and processes at their limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from managedd.engine.evidence import human_bytes
+from managedd.model.executions import EndCause
+from managedd.observe import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from managedd.engine.means import Means
+    from managedd.model.drivers import Handle, Usage
+    from managedd.model.executions import Execution
+
+log = get_log("measuring")
+
+READ_SECONDS: Final = 5.0
+DISK_SECONDS: Final = 3.0
+DISK_SHARE: Final = 20
+"""A reading that takes long is made again only after so many times as long."""
+FULL_READINGS: Final = 3
+"""A run that is at its limit of processes so often in a row does not come down from it by itself."""
+
+
+class Measuring:
+    """The measurements of one execution."""
+
+    def __init__(self, execution: Execution, means: Means, end: Callable[[EndCause, str], Awaitable[None]]) -> None:
+        self.usage: Usage | None = None
+        self.peak_memory_bytes: int | None = None
+        self._execution = execution
+        self._means = means
+        self._end = end
+        self._full = 0
+
+    async def run(self, handle: Handle) -> None:
+        """Measures until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read, handle, name=f"usage {self._execution.id}")
+            tasks.start_soon(self._weigh, handle, name=f"disk {self._execution.id}")
+
+    async def _read(self, handle: Handle) -> None:
+        while True:
+            try:
+                self.usage = await self._means.driver.stats(handle)
+            except Exception as error:
+                log.debug("execution.not_measured", execution_id=self._execution.id, reason=str(error))
+            if self.usage is not None:
+                seen = (self.usage.memory_bytes, self.usage.peak_memory_bytes or 0, self.peak_memory_bytes or 0)
+                self.peak_memory_bytes = max(seen)
+                await self._count(self.usage.pids)
+            await anyio.sleep(READ_SECONDS)
+
+    async def _count(self, pids: int) -> None:
+        limit = self._means.settings.pids_limit
+        self._full = self._full + 1 if pids >= limit else 0
+        if self._full == FULL_READINGS:
+            await self._end(
+                EndCause.PIDS,
+                f"the run had {pids} processes and threads for {READ_SECONDS * (FULL_READINGS - 1):.0f} s; its limit is {limit}",
+            )
+
+    async def _weigh(self, handle: Handle) -> None:
+        limit, driver = self._means.settings.disk_limit_bytes, self._means.driver
+        while True:
+            began = anyio.current_time()
+            try:
+                written = await driver.disk(handle)
+            except Exception as error:
+                log.debug("execution.not_weighed", execution_id=self._execution.id, reason=str(error))
+                written = None
+            if written is not None and written > limit:
+                detail = f"the run has written {human_bytes(written)} of files; its limit is {human_bytes(limit)}"
+                await self._end(EndCause.DISK, detail)
+                return
+            await anyio.sleep(max(DISK_SECONDS, DISK_SHARE * (anyio.current_time() - began)))

@@ -1,0 +1,92 @@
+"""Limits that are held by measuring, and what is said of memory that ran out without an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from managedd.engine import measuring
+from managedd.model.executions import EndCause, Phase
+from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
+from tests.engine.world import quick_settings
+
+if TYPE_CHECKING:
+    from managedd.drivers.fake import FakeRun
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1024**2
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(measuring, "DISK_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("run", "cause", "message"),
+    [
+        (
+            replace(FOREVER, disk_bytes=65 * MIB),
+            EndCause.DISK,
+            "Disk limit reached: the run has written 65.0 MiB of files; its limit is 64.0 MiB.",
+        ),
+        (
+            replace(FOREVER, pids=16),
+            EndCause.PIDS,
+            "Process limit reached: the run had 16 processes and threads for 0 s; its limit is 16.",
+        ),
+    ],
+)
+async def test_a_run_over_its_limit_is_stopped_with_the_cause(
+    world: World, run: FakeRun, cause: EndCause, message: str
+) -> None:
+    world.settings = quick_settings(disk_limit_bytes=64 * MIB, pids_limit=16)
+    plan(world, run)
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        state = await world.until_state(execution.flow_run_id, CRASHED, 5)
+        ended = await finished(world, execution)
+    assert state.message == message
+    assert (ended.end_cause, ended.stop_reason, ended.end_message) == (cause, cause, message)
+    assert message in await world.log_lines(execution.flow_run_id, "managedd")
+
+
+async def test_a_run_below_its_limits_goes_on(world: World) -> None:
+    world.settings = quick_settings(disk_limit_bytes=64 * MIB, pids_limit=16)
+    plan(world, replace(FOREVER, disk_bytes=64 * MIB, pids=15))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, RUNNING)
+        await world.until_called("disk", execution.id, times=5)
+        await world.until_called("stats", execution.id, times=5)
+        assert (await world.state(execution.flow_run_id)).type is RUNNING
+        await world.propose(execution.flow_run_id, COMPLETED)
+        world.engine.finish(execution.id)
+        assert (await finished(world, execution)).end_cause is EndCause.COMPLETED
+
+
+async def test_a_child_that_was_killed_for_want_of_memory_is_a_warning(world: World) -> None:
+    plan(world, replace(FOREVER, oom=True, peak_memory_bytes=63 * MIB))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, RUNNING)
+        await world.propose(execution.flow_run_id, COMPLETED)
+        world.engine.finish(execution.id, oom=True)
+        ended = await finished(world, execution)
+    assert ended.end_cause is EndCause.COMPLETED
+    assert (await world.state(execution.flow_run_id)).type is COMPLETED
+    [told] = [line for line in await world.log_lines(execution.flow_run_id, "managedd") if "killed" in line]
+    assert told == (
+        "A process of the run was killed for want of memory, and the run went on: "
+        "the memory limit is unknown, the highest use seen was 63.0 MiB."
+    )
