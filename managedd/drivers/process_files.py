@@ -164,6 +164,10 @@ class RunFolder:
     def remove(self) -> None:
         """The folder is gone, and so are its control groups. Raises OSError."""
         state = self.state() or {}
+        if os.getpid() == 1 and isinstance(state.get("pid"), int):
+            # In a container of our own, whom nobody else reaps is ours.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(state["pid"], os.WNOHANG)
         for group in (state.get("groups") or {}).values():
             with contextlib.suppress(OSError, TypeError):
                 os.rmdir(group)

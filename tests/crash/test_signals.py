@@ -43,7 +43,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[LiveDaemon]:
     """A daemon whose engine never answers."""
-    daemon = LiveDaemon(tmp_path / "daemon", docker_host=NO_ENGINE)
+    daemon = LiveDaemon(tmp_path / "daemon", docker_host=NO_ENGINE, settings={"runs": {"driver": "docker"}})
     daemon.docker_host = None
     try:
         yield daemon
