@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from managedd.bus import Topic
-from managedd.config import read_ca_bundle
+from managedd.config import is_loopback, read_ca_bundle
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.drivers.either import Either
@@ -34,6 +34,7 @@ log = get_log("engine_room")
 LOOK_SECONDS = 5.0
 RETRY_SECONDS = (1.0, 10.0)
 ASK_SECONDS = 60.0
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared with, not bound to)
 PATIENCE_SECONDS = 60.0
 """So long an engine that had the last runs may take to answer before `auto` means processes."""
 _PORT, _PORT_FOR = "runs_port", "runs_port_for"
@@ -135,6 +136,9 @@ class EngineRoom:
         if self.door.address is None or self.door.address[0] != host:
             await self._bind(host)
         reached = await self.driver.api_host() or host
+        if is_loopback(reached) and host not in EVERYWHERE:
+            # Runs of this very host reach us where we listen.
+            reached = host
         assert self.door.address is not None
         self._api_url = runs.api_url or f"http://{bracketed(reached)}:{self.door.address[1]}/api"
 
@@ -144,7 +148,7 @@ class EngineRoom:
             return
         host, (mine, port) = await self._second_host(), self.door.address
         there = self._second_door.address
-        if host is None or mine in {host, "0.0.0.0", "::"} or (there is not None and there[0] == host):  # noqa: S104
+        if host is None or mine in {host, *EVERYWHERE} or (there is not None and there[0] == host):
             return
         try:
             await self._second_door.listen(host, port)

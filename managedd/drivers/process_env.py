@@ -306,6 +306,11 @@ class Environments:
                 if lock.name != "prefect.lock":
                     lock.unlink(missing_ok=True)
                 removed.append(made.name)
+        # What is left of sets that could not be installed.
+        for path in self.folder.glob("packages-*.lock"):
+            with contextlib.suppress(BlockingIOError, OSError), run_environment.locked(str(path), wait=False):
+                if not path.with_suffix("").exists() and now - path.stat().st_mtime > retention_seconds:
+                    path.unlink()
         return removed
 
     def forget(self, run: str) -> None:

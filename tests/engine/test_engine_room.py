@@ -15,7 +15,7 @@ from managedd import engine_room as module
 from managedd.api.context import Services
 from managedd.config import Settings
 from managedd.drivers.fake import FakeDriver, FakeRun
-from managedd.engine_room import EngineRoom
+from managedd.engine_room import EngineRoom, make_driver
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door
 from managedd.model.executions import Phase
@@ -24,6 +24,7 @@ from managedd.store import meta
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.engine.world import World
 
@@ -53,13 +54,17 @@ async def _pong(request: web.Request) -> web.Response:
     return web.Response(text="pong")
 
 
+def _application() -> web.Application:
+    application = web.Application()
+    application.router.add_get("/api/ping", _pong)
+    return application
+
+
 @contextlib.asynccontextmanager
 async def a_room(world: World, driver: FakeDriver, **runs: Any) -> AsyncIterator[EngineRoom]:
     settings = Settings.model_validate({"runs": {"listen_port": 0, **runs}})
     services = Services(settings=settings, db=world.db, logs=world.logs, bus=world.bus, clock=world.clock, zone=UTC)
-    application = web.Application()
-    application.router.add_get("/api/ping", _pong)
-    door = Door(application, settings.server)
+    door = Door(_application(), settings.server)
     await door.open()
     try:
         yield EngineRoom(settings, services, driver, door)
@@ -156,6 +161,65 @@ async def test_an_engine_elsewhere_needs_an_address(world: World) -> None:
         assert await room.look()
         assert room.door.address is not None and room.door.address[0] == "127.0.0.1"
         assert await room.api_url() == "http://managedd.example:4201/api"
+
+
+async def test_runs_of_this_host_reach_us_where_we_listen(world: World) -> None:
+    driver = Gateways(world.engine)
+    for listen_host, host in {"127.0.0.3": "127.0.0.3", "0.0.0.0": "127.0.0.1"}.items():
+        async with a_room(world, driver, listen_host=listen_host) as room:
+            await room.open()
+            assert (await room.api_url()).startswith(f"http://{host}:") and await ping(await room.api_url())
+
+
+async def test_runs_of_an_earlier_start_find_us_on_their_address(world: World) -> None:
+    there: str | None = None
+
+    async def host() -> str | None:
+        return there
+
+    driver = Gateways(world.engine)
+    settings = Settings.model_validate({"runs": {"listen_port": 0}})
+    async with a_room(world, driver) as room:
+        second = Door(_application(), settings.server)
+        await second.open()
+        try:
+            room._second_door, room._second_host = second, host
+            await room.open()
+            url = await room.api_url()
+            assert second.address is None
+            there = "127.0.0.2"
+            assert await room.look() and await room.look()
+            assert await ping(url) and await ping(url.replace("127.0.0.1", "127.0.0.2"))
+        finally:
+            await second.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "workspaces", "refused"),
+    [
+        ({}, 1, None),
+        ({}, 2, "2 workspaces"),
+        ({"process": {"trusted": True}}, 2, None),
+        ({"server": {"host": "0.0.0.0", "auth_string": "a:b"}}, 1, "server.host"),
+        ({"server": {"host": "0.0.0.0", "auth_string": "a:b"}, "process": {"trusted": True}}, 1, None),
+    ],
+)
+def test_processes_are_refused_where_they_would_have_to_be_kept_apart(
+    tmp_path: Path, given: dict[str, Any], workspaces: int, refused: str | None
+) -> None:
+    store = {"data_dir": str(tmp_path)}
+    settings = Settings.model_validate({**given, "store": store})
+    # With `auto` the daemon starts, and waits for an engine.
+    driver = make_driver(settings, "me", workspaces=workspaces, last=None)
+    assert (refused in str(driver._refusal)) if refused else driver._refusal is None
+    if refused != "server.host":
+        forced = Settings.model_validate({**given, "store": store, "runs": {"driver": "process"}})
+        if refused is None:
+            assert make_driver(forced, "me", workspaces=workspaces, last=None).name == "process"
+        else:
+            with pytest.raises(ManagedError, match=r"process\.trusted = true") as raised:
+                make_driver(forced, "me", workspaces=workspaces, last=None)
+            assert raised.value.code is ErrorCode.CONFIG
 
 
 async def test_an_engine_that_hangs_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
