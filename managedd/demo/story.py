@@ -43,10 +43,12 @@ FLOW: Final = "sales.py"
 DEPLOY: Final = "deploy.py"
 COMMAND_SECONDS: Final = 180.0
 RUN_SECONDS: Final = 900.0
+END_SECONDS: Final = 90.0
 LOG_LINES: Final = 3
 PLACE_MAX_BYTES: Final = 70
 """A unix socket's path has room for about 100."""
 TERMINATED: Final = 143
+ADVICE: Final = "read what it says above; with --keep everything stays up to be looked at"
 _UUID: Final = re.compile(r"UUID: ([0-9a-f-]{36})")
 
 
@@ -124,7 +126,13 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
             screen.title("The Prefect client as everybody has it, in a virtual environment of its own")
             client = await ensure_client(screen, (wishes.cache or folder) / "client", caches)
             stage = await stack.enter_async_context(_stage(screen, wishes, folder, daemon, client, engine))
-            await _act(stage)
+            try:
+                await _act(stage)
+            except StepFailed as failure:
+                if not wishes.keep:
+                    raise
+                screen.title("This failed:")
+                screen.comment(failure.message)
             if wishes.keep:
                 await stage.go_on()
         screen.title("The end")
@@ -209,7 +217,7 @@ class Stage:
             command=command,
             environment=self._environment,
             folder=self.folder,
-            advice=advice or "read what it says above; with --keep everything stays up to be looked at",
+            advice=advice or ADVICE,
             seconds=seconds,
         )
         return await perform(self.screen, step)
@@ -286,7 +294,7 @@ async def _act(stage: Stage) -> None:
 async def _sum_up(stage: Stage, run_id: str) -> None:
     """The final state, the attempts of the tasks and the minutes used were told. Raises StepFailed when the run did not complete."""
     run = await stage.daemon.get(f"/flow_runs/{run_id}")
-    executions = await stage.daemon.get(f"/managed/flow_runs/{run_id}/executions")
+    executions = await _ended_executions(stage, run_id)
     spans = [_span_us(each) for each in executions if each["started_at"]]
     seconds = sum(ended - began for began, ended in spans) / 1_000_000
     minutes = sum(metering.minutes(began, ended) for began, ended in spans)
@@ -298,6 +306,19 @@ async def _sum_up(stage: Stage, run_id: str) -> None:
         raise StepFailed(
             f"The run ended as {run['state_name']}: {(run['state'] or {}).get('message')}", (), "read its log above"
         )
+
+
+async def _ended_executions(stage: Stage, run_id: str) -> list[dict[str, Any]]:
+    """The attempts to run it. The client has seen the run's last state, and its process needs a moment more to end."""
+    deadline = anyio.current_time() + END_SECONDS
+    with stage.screen.waiting("Waiting for the run's process to end"):
+        while True:
+            found: list[dict[str, Any]] = await stage.daemon.get(f"/managed/flow_runs/{run_id}/executions")
+            if found and all(each["finalized_at"] or each["phase"] == "LOST" for each in found):
+                return found
+            if anyio.current_time() > deadline:
+                raise StepFailed("The run has ended, and its process has not", stage.daemon.told(), ADVICE)
+            await anyio.sleep(0.1)
 
 
 def _span_us(execution: dict[str, Any]) -> tuple[int, int]:

@@ -130,8 +130,6 @@ def assert_whole_story(said: str) -> None:
         "Retry 1/2 will start",
         "| 116 today! |",
         "Flow run finished successfully in 'Completed'.",
-        "# Final state: Completed. Compute time: ",
-        "which counts as 1 minute of the plan",
         "| all | 116 |",
         "$ managedd status",
         "$ managedd logs",
@@ -142,6 +140,12 @@ def assert_whole_story(said: str) -> None:
     assert commands[0].startswith("$ managedd serve")
     for shown in ('pip_packages": ["cowsay"]', 'cron="', "flow.from_source(", "@task(retries=2"):
         assert shown in said
+    summed_up = re.search(
+        r"# Final state: Completed\. Compute time: (\S+) s, which counts as 1 minute .* memory: (\d+) MiB", said
+    )
+    assert summed_up is not None, said
+    assert float(summed_up[1]) > 0
+    assert int(summed_up[2]) > 0
     assert re.search(r"my-managed-pool +│ prefect:managed", said), "the table of work pools"
 
 
@@ -166,6 +170,21 @@ def test_without_an_engine_the_whole_story_is_told_with_processes(tmp_path: Path
         assert code == 0, running.said
         assert_whole_story(running.said)
         assert re.search(r"# The process driver: .*engine", running.said), "it says why"
+        assert running.left() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_fails_is_told_and_with_keep_can_be_looked_at(tmp_path: Path) -> None:
+    # The package can't be installed: the index of runs is not there.
+    broken = {"MANAGEDD_RUNS__INDEX_URL": "http://127.0.0.1:9/simple"}
+    with demo(tmp_path, "--driver", "process", "--keep", **broken) as running:
+        running.read_until("# This failed:")
+        running.read_until("Everything stays up until Ctrl-C")
+        assert "`prefect deployment run sales/demo --watch` ended with exit code 1" in running.said
+        assert "$ managedd status" in running.said
+        running.signal(signal.SIGINT)
+        assert running.end() == 130
         assert running.left() == []
 
 
