@@ -11,43 +11,60 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.place import Place
+from tests.support import process_daemon
 from tests.support.daemon import LiveDaemon
+from tests.support.process_daemon import ProcessDaemon, ensure_environments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.provision import Provisioned
 
-pytestmark = [pytest.mark.docker, pytest.mark.crash, pytest.mark.slow]
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 IMAGE = "managedd-test-crash-real:latest"
 FLOW = Path(__file__).with_name("flows") / "counting.py"
 LINES = 12
 
 
-@pytest.fixture(scope="module")
-def real(docker_engine: Provisioned, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A live daemon whose runs are real ones; their code is in their image."""
-    folder = tmp_path_factory.mktemp("image")
-    (folder / FLOW.name).write_bytes(FLOW.read_bytes())
-    (folder / "Dockerfile").write_text(f"FROM {docker_engine.image}\nCOPY {FLOW.name} /opt/flows/{FLOW.name}\n")
-    assert docker_engine.docker_host is not None
-    subprocess.run(
-        ["docker", "-H", docker_engine.docker_host, "build", "--quiet", "--force-rm", "--tag", IMAGE, str(folder)],
-        env={**os.environ, "DOCKER_BUILDKIT": "0"}, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    daemon = LiveDaemon(tmp_path_factory.mktemp("real"), docker_host=docker_engine.docker_host)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("docker", marks=pytest.mark.docker), pytest.param("process", marks=pytest.mark.client)],
+)
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A live daemon whose runs are real ones; their code is where they find it, as containers and as processes."""
+    folder = tmp_path_factory.mktemp("real")
+    daemon: LiveDaemon
+    if request.param == "docker":
+        daemon = LiveDaemon(folder, docker_host=with_flow(request.getfixturevalue("docker_engine"), folder / "image"))
+        image, code = IMAGE, "/opt/flows"
+    else:
+        daemon = ProcessDaemon(folder, environments=ensure_environments())
+        image, code = process_daemon.IMAGE, str(FLOW.parent)
     try:
         daemon.start()
         made = Place(daemon=daemon)
         made.furnish(
-            IMAGE,
+            image,
             entrypoint=f"{FLOW.name}:numbers",
-            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": "/opt/flows"}}],
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": code}}],
         )
         yield made
     finally:
         daemon.close()
+
+
+def with_flow(there: Provisioned, folder: Path) -> str:
+    """The engine at the returned address has the image with the flow in it."""
+    folder.mkdir()
+    (folder / FLOW.name).write_bytes(FLOW.read_bytes())
+    (folder / "Dockerfile").write_text(f"FROM {there.image}\nCOPY {FLOW.name} /opt/flows/{FLOW.name}\n")
+    assert there.docker_host is not None
+    subprocess.run(
+        ["docker", "-H", there.docker_host, "build", "--quiet", "--force-rm", "--tag", IMAGE, str(folder)],
+        env={**os.environ, "DOCKER_BUILDKIT": "0"}, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    return there.docker_host
 
 
 def test_killed_while_real_flows_run(real: Place) -> None:
