@@ -24,7 +24,9 @@ DISK_SECONDS: Final = 3.0
 DISK_SHARE: Final = 20
 """A reading that takes long is made again only after so many times as long."""
 FULL_READINGS: Final = 3
-"""A run that is at its limit of processes so often in a row does not come down from it by itself."""
+"""A run that has as many processes as it may so often in a row does not come down from that by itself."""
+FULL_SHARE: Final = 0.9
+"""One that forks without end is seldom at the very limit: who can't fork any more ends."""
 
 
 class Measuring:
@@ -58,7 +60,7 @@ class Measuring:
 
     async def _count(self, pids: int) -> None:
         limit = self._means.settings.pids_limit
-        self._full = self._full + 1 if pids >= limit else 0
+        self._full = self._full + 1 if pids >= FULL_SHARE * limit else 0
         if self._full == FULL_READINGS:
             await self._end(
                 EndCause.PIDS,

@@ -43,6 +43,8 @@ def place(
                 "ca_bundle": str(bundle),
                 "cancel_grace_seconds": 15.0,
                 "stop_grace_seconds": 3.0,
+                "disk_limit_bytes": 300 * 1024**2,
+                "pids_limit": 256,
             }
         },
     )

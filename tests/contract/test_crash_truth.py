@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.docker, pytest.mark.client, pytest.mark.slow, pytest.mark.timeout(300)]
 
-NAMES = ("ticks", "engine_kills_itself", "supervisor_dies", "eats_memory")
+NAMES = (
+    "ticks", "deaf", "engine_kills_itself", "supervisor_dies", "eats_memory", "child_eats_memory", "fills_disk", "forks",
+)  # fmt: skip
 WITHIN_SECONDS = 5.0
+TIME_LIMIT_SECONDS = 20
 MISSING_BLOCK = "{{ prefect.blocks.secret.there-is-no-such-block }}"
 
 
@@ -54,6 +57,12 @@ def doomed(place: Place, deployed: dict[str, str], nowhere: SlowServer, local_re
         "memory": place.submit(deployed["eats_memory"], job_variables={"memory_limit": "300Mi"}),
         "supervisor": place.submit(deployed["supervisor_dies"]),
         "engine": place.submit(deployed["engine_kills_itself"]),
+        "disk": place.submit(deployed["fills_disk"]),
+        "pids": place.submit(deployed["forks"]),
+        "child": place.submit(deployed["child_eats_memory"], job_variables={"memory_limit": "400Mi"}),
+        "time": place.submit(ticks, job_variables={"timeout": TIME_LIMIT_SECONDS}),
+        "deaf": place.submit(deployed["deaf"], job_variables={"timeout": TIME_LIMIT_SECONDS}),
+        "early": place.submit(ticks, job_variables={"timeout": 1}),
     }
 
 
@@ -108,6 +117,41 @@ def test_out_of_memory(place: Place, doomed: dict[str, str]) -> None:
     assert "memory_limit" in run["state"]["message"]
     assert "Out of memory in the flow" in place.api.text(run["id"])
     assert "eating" in place.api.text(run["id"])
+
+
+def test_a_child_that_runs_out_of_memory_is_a_warning(place: Place, doomed: dict[str, str]) -> None:
+    place.api.wait(doomed["child"], types={"COMPLETED"}, seconds=150)
+    [execution] = place.daemon.ended(doomed["child"])
+    assert (execution["end_cause"], execution["oom_killed"]) == ("completed", 1)
+    text = place.api.text(doomed["child"])
+    assert "the child ended with -9" in text
+    assert "killed for want of memory, and the run went on: the memory limit is 400.0 MiB" in text
+
+
+def test_a_full_disk_ends_its_own_run_only(place: Place, doomed: dict[str, str]) -> None:
+    run, execution = _crashed(place, doomed["disk"])
+    assert execution["end_cause"] == "disk"
+    assert run["state"]["message"].startswith("Disk limit reached: the run has written ")
+    assert run["state"]["message"].endswith("its limit is 300.0 MiB.")
+    assert run["state"]["message"] in place.api.text(run["id"])
+
+
+def test_a_fork_bomb_ends_its_own_run_only(place: Place, doomed: dict[str, str]) -> None:
+    run, execution = _crashed(place, doomed["pids"])
+    assert execution["end_cause"] == "pids"
+    assert run["state"]["message"].startswith("Process limit reached: the run had ")
+    assert run["state"]["message"].endswith("its limit is 256.")
+
+
+@pytest.mark.parametrize(("which", "limit"), [("time", TIME_LIMIT_SECONDS), ("deaf", TIME_LIMIT_SECONDS), ("early", 1)])
+def test_the_time_limit(place: Place, doomed: dict[str, str], which: str, limit: int) -> None:
+    """In the flow, of one that hears nothing, and before the flow has begun."""
+    run, execution = _crashed(place, doomed[which])
+    assert (execution["end_cause"], execution["stop_reason"]) == ("time", "time")
+    assert run["state"]["message"].startswith("Time limit reached: the run was stopped after ")
+    assert run["state"]["message"].endswith(f"its limit is {limit}.0 s.")
+    assert run["state"]["message"] in place.api.text(run["id"])
+    assert _seconds(run["state"]["timestamp"]) - execution["started_at"] / 1e6 < limit + WITHIN_SECONDS
 
 
 def test_client_is_killed_in_its_container(place: Place, doomed: dict[str, str]) -> None:

@@ -36,9 +36,9 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
             "Disk limit reached: the run has written 65.0 MiB of files; its limit is 64.0 MiB.",
         ),
         (
-            replace(FOREVER, pids=16),
+            replace(FOREVER, pids=15),
             EndCause.PIDS,
-            "Process limit reached: the run had 16 processes and threads for 0 s; its limit is 16.",
+            "Process limit reached: the run had 15 processes and threads for 0 s; its limit is 16.",
         ),
     ],
 )
@@ -59,7 +59,7 @@ async def test_a_run_over_its_limit_is_stopped_with_the_cause(
 
 async def test_a_run_below_its_limits_goes_on(world: World) -> None:
     world.settings = quick_settings(disk_limit_bytes=64 * MIB, pids_limit=16)
-    plan(world, replace(FOREVER, disk_bytes=64 * MIB, pids=15))
+    plan(world, replace(FOREVER, disk_bytes=64 * MIB, pids=14))
     async with world.daemon() as daemon:
         execution = await world.claimed()
         daemon.fleet.start(execution)

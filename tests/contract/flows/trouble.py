@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 from prefect import flow, get_run_logger
@@ -63,3 +64,35 @@ def eats_memory() -> None:
     eaten = []
     while True:
         eaten.append(bytearray(os.urandom(1024) * 16 * 1024))
+
+
+@flow(log_prints=True)
+def fills_disk() -> None:
+    """Writes on and on."""
+    print("filling")
+    with open("filler", "wb") as file:
+        while True:
+            file.write(b"x" * (8 << 20))
+            file.flush()
+            time.sleep(0.05)
+
+
+@flow(log_prints=True)
+def forks() -> None:
+    """As many processes as it gets, each of which tries to have more."""
+    print("forking")
+    subprocess.run(
+        ["sh", "-c", "bomb() { while :; do sleep 100 & bomb & sleep 0.05; done; }; bomb"],
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    time.sleep(300)
+
+
+@flow(log_prints=True)
+def child_eats_memory() -> int:
+    """Only its child dies."""
+    eat = "kept = []\nwhile True: kept.append(bytearray(16 << 20))"
+    code = subprocess.run([sys.executable, "-c", eat], check=False).returncode
+    print("the child ended with", code)
+    return code
