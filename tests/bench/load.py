@@ -30,7 +30,7 @@ GRACE_SECONDS = 10.0
 """How long after the end of a round an answer may still come; then it counts as an error."""
 PAUSE_SECONDS = 0.1
 """How long a client waits after an error: less than the real client's."""
-RECOVERY_SECONDS = 15.0
+RECOVERY_SECONDS = 30.0
 """How long a system may take after a round until it answers again."""
 SETUP_TRIES = 100
 MOMENT = "mm:ss"
@@ -182,32 +182,30 @@ class Target:
             "logs": Shape(lambda client: _later(logs[client % ROWS]), (201,)),
         }  # fmt: skip
 
-    async def recover(self) -> None:
-        """It answers a read again, or has had its time: what a round has left undone is not the next one's."""
-        shape = self.shapes["reads"]
+    async def recover(self, clients: int) -> None:
+        """So many clients at once get an answer again, or it has had its time: what a round leaves undone is not the next one's."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECOVERY_SECONDS):
-                while True:
-                    connection = Connection()
-                    try:
-                        async with asyncio.timeout(1.0):
-                            if (await connection.ask(self.host, self.port, next(shape.requests(0))))[0] in shape.status:
-                                return
-                    except (OSError, TimeoutError):
-                        pass
-                    finally:
-                        connection.close()
+                while (await self.round(self.shapes["reads"], clients, 0.0, at_least=1, grace_seconds=1.0))["errors"]:
                     await asyncio.sleep(PAUSE_SECONDS)
 
-    async def round(self, shape: Shape, clients: int, seconds: float) -> dict[str, Any]:
-        """So many clients have sent one request after the other for so long."""
+    async def round(
+        self,
+        shape: Shape,
+        clients: int,
+        seconds: float,
+        *,
+        at_least: int = 0,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> dict[str, Any]:
+        """So many clients have sent one request after the other for so long, and `at_least` so many each."""
         tally = Tally()
         cpu, began = time.process_time(), time.perf_counter()
         tasks = [
-            asyncio.create_task(self._client(shape, number, tally, began + seconds), name=f"client {number}")
+            asyncio.create_task(self._client(shape, number, tally, began + seconds, at_least), name=f"client {number}")
             for number in range(clients)
         ]
-        _, late = await asyncio.wait(tasks, timeout=seconds + GRACE_SECONDS)
+        _, late = await asyncio.wait(tasks, timeout=seconds + grace_seconds)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -220,11 +218,12 @@ class Target:
             "busy": (time.process_time() - cpu) / elapsed,
         }
 
-    async def _client(self, shape: Shape, number: int, tally: Tally, until: float) -> None:
+    async def _client(self, shape: Shape, number: int, tally: Tally, until: float, at_least: int) -> None:
         connection, requests = Connection(), shape.requests(number)
-        clock = time.perf_counter
+        clock, sent = time.perf_counter, 0
         try:
-            while (began := clock()) < until:
+            while (began := clock()) < until or sent < at_least:
+                sent += 1
                 try:
                     status, body = await connection.ask(self.host, self.port, next(requests))
                 except OSError as error:
@@ -299,7 +298,7 @@ async def main() -> None:
                     target = targets[command["system"]]
                     answer = await target.round(target.shapes[command["shape"]], command["clients"], command["seconds"])
                 case "recover":
-                    await targets[command["system"]].recover()
+                    await targets[command["system"]].recover(command["clients"])
                 case "ceiling":
                     answer = await _ceiling(command["seconds"])
         except Exception as error:

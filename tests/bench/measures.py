@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 CLIENTS = (1, 16, 64)
 MEGABYTE = 1_000_000
 SHAPES = {
-    "creates": ("POST /flow_runs/", "1/s", 1),
-    "set_state": ("POST /flow_runs/{id}/set_state", "1/s", 1),
     "reads": ("GET /flow_runs/{id}", "1/s", 1),
     "filter": (f"POST /flow_runs/filter, {ROWS} rows", "1/s", 1),
     "logs": (f"POST /logs/, batches of {LINES}", "lines/s", LINES),
+    "creates": ("POST /flow_runs/", "1/s", 1),
+    "set_state": ("POST /flow_runs/{id}/set_state", "1/s", 1),
 }
-"""Shape → its title, the unit of its rate, and how many of the unit one request brings."""
+"""Shape → its title, the unit of its rate, and how many of the unit one request brings; first what leaves least undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ def load(
                     )
                     rounds[system.name].add(answer, cpu_seconds(system.session) - before)
                     busiest = max(busiest, answer["busy"])
-                    generator.ask(do="recover", system=system.name)
+                    generator.ask(do="recover", system=system.name, clients=clients)
     figures: list[Figure] = []
     notes: list[str] = []
     for shape in SHAPES:

@@ -13,7 +13,7 @@ from tests.bench.figures import Figure, Reading, percentile
 from tests.bench.measures import MEGABYTE
 from tests.bench.systems import ManagedDaemon, Peer, resident_bytes
 from tests.support.git_server import GitServer
-from tests.support.http import Api
+from tests.support.http import Api, HttpError
 from tests.support.prefect_user import PrefectUser
 
 if TYPE_CHECKING:
@@ -29,6 +29,22 @@ FLOW = {"hello.py": "from prefect import flow\n\n\n@flow\ndef hello() -> None:\n
 RUN_SECONDS = 120.0
 START_REQUESTED = "execution.start_requested"
 MILLISECONDS = 1000.0
+BUSY_TRIES, BUSY_SECONDS = 60, 0.5
+
+
+class PatientApi(Api):
+    """Asks again where a server says that it is busy, as the real client does."""
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """As `Api.call`."""
+        for _ in range(BUSY_TRIES):
+            try:
+                return super().call(method, path, body)
+            except HttpError as error:
+                if error.status != 503:
+                    raise
+            time.sleep(BUSY_SECONDS)
+        return super().call(method, path, body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +60,7 @@ class RunPlace:
     @property
     def api(self) -> Api:
         """managedd's API."""
-        return Api(self.managedd.address, headers=self.managedd.headers)
+        return PatientApi(self.managedd.address, headers=self.managedd.headers)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +122,7 @@ def runs(place: RunPlace, pace: Pace) -> list[Figure]:
             "network_mode": "host",
             "auto_remove": True,
         }
-        api = Api(place.peer.address)
+        api = PatientApi(place.peer.address)
         theirs = _deployment(api, source, POOL, job if place.kind == "docker" else {})
         for number in range(pace.peer_runs + 1):
             submitted, run = _submit(api, theirs)
