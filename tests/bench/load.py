@@ -186,7 +186,10 @@ class Target:
         """So many clients at once get an answer again, or it has had its time: what a round leaves undone is not the next one's."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECOVERY_SECONDS):
-                while (await self.round(self.shapes["reads"], clients, 0.0, at_least=1, grace_seconds=1.0))["errors"]:
+                while True:
+                    answer = await self.round(self.shapes["reads"], clients, 0.0, at_least=1, grace_seconds=1.0)
+                    if not answer["errors"]:
+                        return
                     await asyncio.sleep(PAUSE_SECONDS)
 
     async def round(
