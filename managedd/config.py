@@ -275,6 +275,8 @@ class HostSection(Section):
     """None: what the host has, less the larger of 1 GiB and a tenth."""
     cpu_overcommit: float = Field(8.0, gt=0, le=1000)
     """So many times the host's processors."""
+    min_free_disk_bytes: int = Field(2 * 1024**3, ge=0)
+    """No run is started on a disk with less."""
 
 
 class SchedulerSection(Section):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +15,7 @@ from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.drivers.either import Either
 from managedd.drivers.process import ProcessDriver, ProcessSettings
+from managedd.engine.evidence import human_bytes
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import bracketed
 from managedd.observe import get_log
@@ -64,6 +67,7 @@ class EngineRoom:
         self.driver = driver
         self._info: DriverInfo | None = None
         self._problem: str | None = "the container engine was not asked yet"
+        self._shortage: str | None = None
         self._api_url: str | None = settings.runs.api_url
 
     def describe(self) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class EngineRoom:
             "driver": self.driver.name,
             "version": None if info is None else info.version,
             "detail": {} if info is None else dict(info.detail),
-            "problem": self._problem,
+            "problem": self._problem or self._shortage,
             "runs_api_url": self._api_url,
         }
 
@@ -84,8 +88,8 @@ class EngineRoom:
         return self._api_url
 
     def answers(self) -> bool:
-        """Whether the engine answered when it was last asked, and runs can reach us: only then are runs claimed."""
-        return self._problem is None
+        """Whether the engine answered when it was last asked, runs can reach us and there is room on the disk: only then are runs claimed."""
+        return self._problem is None and self._shortage is None
 
     async def open(self) -> None:
         """The engine answered and the runs' listener listens; asked again until then."""
@@ -97,8 +101,36 @@ class EngineRoom:
     async def keep(self) -> None:
         """The listener follows the engine's network until cancelled: an engine that comes back may have a new gateway."""
         while True:
+            self._measure_disks()
             await anyio.sleep(LOOK_SECONDS)
             await self.look()
+
+    def _measure_disks(self) -> None:
+        """Whether a full disk keeps runs from being started; said when that changes."""
+        directory = self.describe()["detail"].get("directory")
+        places = [self._settings.store.data_dir, *([] if directory is None else [Path(directory)])]
+        found = next((told for place in places if (told := self._too_little_at(place)) is not None), None)
+        if (found is None) != (self._shortage is None):
+            if found is not None:
+                log.error("disk.full", reason=found)
+            else:
+                log.info("disk.has_room")
+                self._services.bus.publish([Topic.SLOTS])
+        self._shortage = found
+
+    def _too_little_at(self, place: Path) -> str | None:
+        floor = self._settings.host.min_free_disk_bytes
+        try:
+            free = shutil.disk_usage(place).free
+        except OSError:
+            # A directory of the engine's that we may not look at.
+            return None
+        if free >= floor:
+            return None
+        return (
+            f"the disk of {place} has {human_bytes(free)} free, less than host.min_free_disk_bytes, {human_bytes(floor)}: "
+            "make room, then runs are started again"
+        )
 
     async def look(self) -> bool:
         """Whether the engine answers; when it does so (again), the runs' listener is where its runs look for it."""

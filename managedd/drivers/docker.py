@@ -106,6 +106,7 @@ class DockerDriver:
                 "storage_driver": info.get("Driver"),
                 "live_restore": bool(info.get("LiveRestoreEnabled")),
                 "memory_bytes": info.get("MemTotal"),
+                "directory": info.get("DockerRootDir") if self._engine.is_local else None,
                 "cpus": info.get("NCPU"),
                 "operating_system": info.get("OperatingSystem"),
                 "security_options": info.get("SecurityOptions") or [],

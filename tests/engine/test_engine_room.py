@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from datetime import UTC
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +14,7 @@ from aiohttp import ClientSession, web
 
 from managedd import engine_room as module
 from managedd.api.context import Services
+from managedd.bus import Topic
 from managedd.config import Settings
 from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.engine_room import EngineRoom, make_driver
@@ -61,8 +63,12 @@ def _application() -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def a_room(world: World, driver: FakeDriver, **runs: Any) -> AsyncIterator[EngineRoom]:
-    settings = Settings.model_validate({"runs": {"listen_port": 0, **runs}})
+async def a_room(
+    world: World, driver: FakeDriver, host: dict[str, Any] | None = None, **runs: Any
+) -> AsyncIterator[EngineRoom]:
+    settings = Settings.model_validate(
+        {"runs": {"listen_port": 0, **runs}, "host": host or {}, "store": {"data_dir": world.folder}}
+    )
     services = Services(settings=settings, db=world.db, logs=world.logs, bus=world.bus, clock=world.clock, zone=UTC)
     door = Door(_application(), settings.server)
     await door.open()
@@ -103,6 +109,32 @@ async def test_the_listener_follows_the_gateway_and_keeps_its_port(world: World)
         assert second == first.replace("127.0.0.1", "127.0.0.2")
         assert await ping(second) and not await ping(first)
         assert driver.opened == 1 and room.describe()["problem"] is None
+
+
+async def test_on_a_full_disk_nothing_is_started_until_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    free = [999]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[0]))
+    async with (
+        a_room(world, Gateways(world.engine), {"min_free_disk_bytes": 1000}) as room,
+        anyio.create_task_group() as tasks,
+    ):
+        await room.look()
+        tasks.start_soon(room.keep)
+
+        async def is_full() -> bool:
+            return not room.answers()
+
+        await world.until(is_full)
+        problem = room.describe()["problem"]
+        assert f"the disk of {world.folder} has" in problem and "host.min_free_disk_bytes" in problem
+        with world.bus.subscribe(Topic.SLOTS) as woken:
+            free[0] = 1000
+            assert await woken.wait(5), "what waits goes now"
+        assert room.answers() and room.describe()["problem"] is None
+        tasks.cancel_scope.cancel()
 
 
 async def test_the_port_outlives_the_daemon(world: World) -> None:
