@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from managedd import observe
 from managedd.clock import to_us
 from managedd.demo.children import Ended, Step, StepFailed, own_command, perform, typed, unproxied
 from managedd.demo.choice import choose
@@ -67,6 +68,8 @@ class Wishes:
 
 async def tell(wishes: Wishes) -> None:
     """The story was told and nothing of it is left. Raises ManagedError with what failed, KeyboardInterrupt or SystemExit when told to stop."""
+    # What drivers log is the daemon's business; here it would stand among what is shown.
+    observe.configure("error", "console")
     screen = Screen()
     failure: Exception | None = None
     told: list[signal.Signals] = []

@@ -196,6 +196,7 @@ def test_a_run_that_is_a_process_ends_with_a_demo_that_is_stopped(tmp_path: Path
         assert len(running.processes()) > 3, "the demo, its daemon, the client, and the run's own"
         running.signal(signal.SIGINT)
         assert running.end() == 130, running.said
+        assert "[warning" not in running.said
         assert running.left() == []
 
 
