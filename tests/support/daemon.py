@@ -52,6 +52,8 @@ class LiveDaemon:
             "store": {"data_dir": str(self.data_dir)},
             "log": {"level": "debug", "format": "json"},
             "runs": {"listen_port": 0},
+            # Tests are about the limits that they set, not about this host's memory.
+            "host": {"memory_bytes": 1 << 40, "cpu_overcommit": 1000.0},
             # Stand-ins for Prefect's images have names of their own, and tests of one daemon pools of their own.
             "plans.pro": {"images": "none", "managed_pools": "none"},
         }

@@ -17,7 +17,9 @@ import uuid
 
 API = os.environ["PREFECT_API_URL"]
 RUN = os.environ["PREFECT__FLOW_RUN_ID"]
-KEY = base64.b64encode(os.environ["PREFECT_API_AUTH_STRING"].encode()).decode()
+# In Server form, or in Cloud's, which other workspaces than the default one have.
+AUTH = os.environ.get("PREFECT_API_AUTH_STRING")
+CREDENTIAL = f"Basic {base64.b64encode(AUTH.encode()).decode()}" if AUTH else f"Bearer {os.environ['PREFECT_API_KEY']}"
 GIVE_UP_SECONDS = 90.0
 
 
@@ -25,7 +27,7 @@ def call(method: str, path: str, body: object = None) -> object:
     request = urllib.request.Request(
         API + path,
         method=method,
-        headers={"Authorization": f"Basic {KEY}", "Content-Type": "application/json"},
+        headers={"Authorization": CREDENTIAL, "Content-Type": "application/json"},
         data=None if body is None else json.dumps(body).encode(),
     )
     end = time.monotonic() + GIVE_UP_SECONDS
