@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 import tempfile
 import uuid
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,14 +21,15 @@ from managedd.bus import Bus
 from managedd.clock import iso
 from managedd.engine.dispatcher import Dispatcher
 from managedd.errors import ManagedError
-from managedd.model.executions import ENDED, NEXT, EndCause, Phase
+from managedd.model.executions import ENDED, LIVE, NEXT, EndCause, Phase
 from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import Plan
+from managedd.model.metering import metered, month_of
 from managedd.model.states import OCCUPYING, TERMINAL, StateType, scheduled_details
 from managedd.orchestration.resuming import resume
 from managedd.orchestration.transition import OURSELVES, Client, create_run, propose, propose_late
 from managedd.orchestration.verdicts import Status
-from managedd.store import deployments, executions, flow_runs, migrate, plans, rows
+from managedd.store import deployments, executions, flow_runs, migrate, plans, rows, usage
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 from managedd.store.workspaces import ensure_default
@@ -91,6 +94,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = ManualClock(START_US)
         self.phases: dict[str, Phase] = {}
+        self.plan = Plan(name="pro", concurrent_runs=PLAN_SLOTS)
         self.sqlite = self._open()
         self.dispatcher = self._dispatcher()
         self.write(self._furnish)
@@ -125,7 +129,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     def _furnish(self, tx: Tx) -> None:
         ensure_default(tx, plan="pro")
-        plans.replace(tx, [Plan(name="pro", concurrent_runs=PLAN_SLOTS)])
+        plans.replace(tx, [self.plan])
         self.flow = rows.insert(tx, FLOW, {"name": "f"})
         pool = rows.insert(tx, WORK_POOL, {"name": "p", "type": "prefect:managed", "concurrency_limit": POOL_SLOTS})
         self.queues = [
@@ -234,6 +238,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     @rule(target=attempts)
     def claim(self) -> Any:
+        before, minutes = self.holding("1 = ?", 1), self.minutes()
         claimed = self.write(self.dispatcher._claim)
         for execution in claimed:
             assert execution.phase is Phase.CLAIMED
@@ -245,8 +250,18 @@ class RunsAndExecutions(RuleBasedStateMachine):
                 QUEUE_SLOTS if run["work_queue_id"] == self.queues[0] else POOL_SLOTS
             )
         if claimed:
-            assert self.holding("1 = ?", 1) <= min(POOL_SLOTS, PLAN_SLOTS)
+            assert self.holding("1 = ?", 1) <= POOL_SLOTS
+        slots, most = self.plan.concurrent_runs, self.plan.compute_minutes
+        if slots is not None:
+            assert self.holding("1 = ?", 1) <= max(before, slots), "a plan that was made smaller takes nothing away"
+        if most is not None:
+            assert len(claimed) <= max(0, math.ceil(most - minutes)), "whoever starts costs a minute"
         return multiple(*[execution.id for execution in claimed])
+
+    @rule(slots=st.sampled_from([None, 0, 1, PLAN_SLOTS]), hours=st.sampled_from([None, None, 0, 2 / 60, 10]))
+    def change_plan(self, slots: int | None, hours: float | None) -> None:
+        self.plan = Plan(name="pro", concurrent_runs=slots, compute_hours=hours)
+        self.write(lambda tx: plans.replace(tx, [self.plan]))
 
     @rule(attempt=attempts, to=st.sampled_from(Phase), believed=st.sampled_from(Phase))
     def advance(self, attempt: str, to: Phase, believed: Phase) -> None:
@@ -268,7 +283,14 @@ class RunsAndExecutions(RuleBasedStateMachine):
         }
         now_in = self.phases[attempt]
         if now_in in onward:
-            assert self.write(lambda tx: executions.advance(tx, attempt, [now_in], onward[now_in])) is not None
+            self.write(lambda tx: self._go_on(tx, attempt, now_in, onward[now_in]))
+
+    def _go_on(self, tx: Tx, attempt: str, now_in: Phase, to: Phase) -> None:
+        moments = {Phase.RUNNING: {"started_at": tx.now}, Phase.EXITED: {"exited_at": tx.now}}
+        moved = executions.advance(tx, attempt, [now_in], to, moments.get(to))
+        assert moved is not None
+        if to is Phase.EXITED:
+            usage.record(tx, moved, None, UTC)
 
     @rule(attempt=attempts, reasons=st.lists(st.sampled_from(EndCause), min_size=1, max_size=3))
     def ask_to_stop(self, attempt: str, reasons: list[EndCause]) -> None:
@@ -378,6 +400,27 @@ class RunsAndExecutions(RuleBasedStateMachine):
         assert not crowded
         numbers = self.sqlite.execute("SELECT flow_run_id, attempt FROM executions").fetchall()
         assert len({tuple(row) for row in numbers}) == len(numbers)
+
+    def minutes(self) -> int:
+        """What the executions' own rows say of this month, and a minute for each that is about to start."""
+        now = self.clock.now_us()
+        month = month_of(now, UTC)
+        total = 0
+        for row in self.sqlite.execute("SELECT phase, started_at, exited_at FROM executions"):
+            live = Phase(row["phase"]) in LIVE
+            if row["started_at"] is None:
+                total += live
+            elif live or row["exited_at"] is not None:
+                parts = metered(row["started_at"], now if live else row["exited_at"], UTC)
+                total += sum(part.minutes for part in parts if part.month == month.name)
+        return total
+
+    @invariant()
+    def minutes_are_what_the_rows_say(self) -> None:
+        now = self.clock.now_us()
+        used = self.read(lambda tx: usage.used(tx, ids.DEFAULT_WORKSPACE_ID, month_of(now, UTC), UTC)).minutes
+        about = self.read(lambda tx: executions.unstarted(tx, ids.DEFAULT_WORKSPACE_ID))
+        assert used + about == self.minutes()
 
     @invariant()
     def nothing_refers_to_what_is_gone(self) -> None:
