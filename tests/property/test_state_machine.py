@@ -237,7 +237,17 @@ class RunsAndExecutions(RuleBasedStateMachine):
             self.write(lambda tx: resume(tx, run, None, client=client))
 
     @rule(target=attempts)
+    def rush(self) -> Any:
+        """Twice in a row more than the hours that are left would carry."""
+        self.change_plan(slots=None, hours=(self.minutes() + 2) / 60)
+        self.schedule_five(deployment=1, queue=1)
+        return multiple(*self._claimed(), *self._claimed())
+
+    @rule(target=attempts)
     def claim(self) -> Any:
+        return multiple(*self._claimed())
+
+    def _claimed(self) -> list[str]:
         before, minutes = self.holding("1 = ?", 1), self.minutes()
         claimed = self.write(self.dispatcher._claim)
         for execution in claimed:
@@ -256,7 +266,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
             assert self.holding("1 = ?", 1) <= max(before, slots), "a plan that was made smaller takes nothing away"
         if most is not None:
             assert len(claimed) <= max(0, math.ceil(most - minutes)), "whoever starts costs a minute"
-        return multiple(*[execution.id for execution in claimed])
+        return [execution.id for execution in claimed]
 
     @rule(slots=st.sampled_from([None, 0, 1, PLAN_SLOTS]), hours=st.sampled_from([None, None, 0, 2 / 60, 10]))
     def change_plan(self, slots: int | None, hours: float | None) -> None:
