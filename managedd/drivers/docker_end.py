@@ -20,8 +20,8 @@ KILLED: Final = 137
 UNKNOWN_TO_ENGINE: Final = 255
 """What engines write down for a container that they find dead after their own restart."""
 PROBABLY_OOM: Final = 0.95
-_MAX_BYTES: Final = 1 << 50
-_MAX_US: Final = 253_402_300_799_999_999
+MAX_BYTES: Final = 1 << 50
+MAX_US: Final = 253_402_300_799_999_999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +64,23 @@ def parsed(content: bytes | None) -> Report:
     if type(fields) is not dict or fields.get("version") != 1:
         return Report()
     error = fields.get("install_error")
-    peak = _whole(fields, "peak_memory_bytes", _MAX_BYTES)
+    peak = whole(fields, "peak_memory_bytes", MAX_BYTES)
     return Report(
-        installed_us=_whole(fields, "installed_us", _MAX_US),
-        install_error=_plain(error) if type(error) is str else None,
-        exit_code=_whole(fields, "exit_code", 255),
-        peak_memory_bytes=_whole(fields, "max_rss_bytes", _MAX_BYTES) if peak is None else peak,
-        oom_kills=_whole(fields, "oom_kills", 1 << 40),
+        installed_us=whole(fields, "installed_us", MAX_US),
+        install_error=plain(error) if type(error) is str else None,
+        exit_code=whole(fields, "exit_code", 255),
+        peak_memory_bytes=whole(fields, "max_rss_bytes", MAX_BYTES) if peak is None else peak,
+        oom_kills=whole(fields, "oom_kills", 1 << 40),
     )
 
 
-def _whole(fields: Mapping[str, Any], name: str, highest: int) -> int | None:
+def whole(fields: Mapping[str, Any], name: str, highest: int) -> int | None:
+    """That field, when it is a whole number from 0 to `highest`."""
     value = fields.get(name)
     return value if type(value) is int and 0 <= value <= highest else None
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of a run, fit for a state message: bounded, and nothing that steers a terminal."""
     return "".join(c for c in text[:4000] if c.isprintable() or c in "\n\t").strip()
 
@@ -105,7 +106,7 @@ def status_of(container: Mapping[str, Any], report: Report, *, oom_event: bool, 
         or (code == UNKNOWN_TO_ENGINE and report.exit_code is None),
         install_failed=report.install_error is not None,
         installed_at_us=report.installed_us,
-        error=report.install_error or _plain(str(state.get("Error") or "")) or None,
+        error=report.install_error or plain(str(state.get("Error") or "")) or None,
     )
 
 

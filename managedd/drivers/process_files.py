@@ -13,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from managedd.drivers import run_environment, run_tree
-from managedd.drivers.docker_end import REPORT_MAX_BYTES, Report, parsed
+from managedd.drivers.docker_end import MAX_BYTES, MAX_US, REPORT_MAX_BYTES, Report, parsed, plain, whole
 from managedd.drivers.run_output import numbers
 from managedd.model.drivers import ExitStatus, Liveness
 
@@ -25,6 +25,9 @@ KILLED: Final = 137
 TMP_MAX_LENGTH: Final = 72
 """A socket's address has 107 characters at most, and programs make theirs deep below TMPDIR."""
 READ_BYTES: Final = 1024 * 1024
+JSON_MAX_BYTES: Final = 16 * 1024 * 1024
+_READING: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+"""Nobody waits for the other end of a pipe, or reads what a link leads to."""
 PLACED: Final = ("supervisor.py", "run_tree.py", "run_output.py", "run_environment.py")
 SUPERVISOR_KILLED: Final = "the process that held it was killed"
 
@@ -134,43 +137,45 @@ class RunFolder:
         if state is None:
             return ExitStatus(exit_code=None, gone=True, error="its folder was removed while the run was under way")
         report = self._report()
-        code = state.get("exit_code")
-        peaks = [peak for peak in (state.get("peak_memory_bytes"), report.peak_memory_bytes) if isinstance(peak, int)]
+        peaks = [whole(state, "peak_memory_bytes", MAX_BYTES) or 0, report.peak_memory_bytes or 0]
+        error = report.install_error or state.get("error")
         return ExitStatus(
-            exit_code=code if isinstance(code, int) else None,
+            exit_code=whole(state, "exit_code", 255),
             oom_killed=bool(state.get("oom_killed")),
-            peak_memory_bytes=max(peaks, default=None),
-            started_at_us=state.get("started_us"),
-            finished_at_us=state.get("finished_us"),
+            peak_memory_bytes=max(peaks) or None,
+            started_at_us=whole(state, "started_us", MAX_US),
+            finished_at_us=whole(state, "finished_us", MAX_US),
             host_restarted=state.get("boot_id") != run_tree.boot_id(),
             install_failed=report.install_error is not None,
             installed_at_us=report.installed_us,
             out_of_time=bool(state.get("out_of_time")),
             unsupported=self._not_held(state),
-            error=report.install_error or state.get("error"),
+            error=plain(error) if isinstance(error, str) else None,
         )
 
     def _not_held(self, state: Mapping[str, Any]) -> tuple[str, ...]:
-        held, asked = state.get("groups") or {}, (self.spec() or {}).get("limits_by_group") or ()
-        return tuple(name for name in asked if name not in held)
+        held, asked = state.get("groups"), (self.spec() or {}).get("limits_by_group")
+        if type(held) is not dict or type(asked) is not list:
+            return ()
+        return tuple(name for name in ("cpu", "pids") if name in asked and name not in held)
 
     def _report(self) -> Report:
-        with contextlib.suppress(OSError), (self.path / "report.json").open("rb") as file:
-            return parsed(file.read(REPORT_MAX_BYTES))
-        return Report()
+        return parsed(_content(self.path / "report.json", max_bytes=REPORT_MAX_BYTES))
 
     # --- removing it -----------------------------------------------------------------------------------------------------
 
     def remove(self) -> None:
         """The folder is gone, and so are its control groups. Raises OSError."""
         state = self.state() or {}
-        if os.getpid() == 1 and isinstance(state.get("pid"), int):
+        if os.getpid() == 1 and (pid := whole(state, "pid", 1 << 22)):
             # In a container of our own, whom nobody else reaps is ours.
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(state["pid"], os.WNOHANG)
-        for group in (state.get("groups") or {}).values():
-            with contextlib.suppress(OSError, TypeError):
-                os.rmdir(group)
+                os.waitpid(pid, os.WNOHANG)
+        groups = state.get("groups")
+        for group in groups.values() if type(groups) is dict else ():
+            if type(group) is str and os.path.basename(group) == self.execution_id:
+                with contextlib.suppress(OSError, ValueError):
+                    os.rmdir(group)
         # First, so that half a folder never counts as a run.
         (self.path / "spec.json").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -196,7 +201,7 @@ class OutputFiles:
                 return b""
             self.close()
             with contextlib.suppress(FileNotFoundError):  # it was the oldest, and went
-                self._file = os.open(self._folder / str(later[0]), os.O_RDONLY | os.O_CLOEXEC)
+                self._file = os.open(self._folder / str(later[0]), _READING)
             self._number = later[0]
 
     def close(self) -> None:
@@ -206,10 +211,21 @@ class OutputFiles:
             self._file = -1
 
 
+def _content(path: Path, *, max_bytes: int) -> bytes | None:
+    """What the file holds; None when there is none, or it is no plain file, or larger. The run may have put anything in its place."""
+    try:
+        opened = os.open(path, _READING)
+    except OSError:
+        return None
+    with open(opened, "rb") as file:
+        found = os.fstat(opened)
+        return file.read(max_bytes) if stat.S_ISREG(found.st_mode) and found.st_size <= max_bytes else None
+
+
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(_content(path, max_bytes=JSON_MAX_BYTES) or b"null")
+    except (OSError, ValueError, RecursionError):
         return None
     return found if type(found) is dict else None
 

@@ -218,6 +218,39 @@ async def test_the_hosts_restart_is_told(process_world: ProcessWorld, driver: Pr
     assert (status.host_restarted, status.gone) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "open('state.json', 'w').write('[' * 60_000)",
+        "open('state.json', 'w').write(json.dumps({'exit_code': 'x', 'groups': 7, 'started_us': -1, 'error': 7, 'pid': 1}))",
+        "os.unlink('state.json'); os.mkdir('state.json')",
+        "os.unlink('report.json'); os.mkfifo('report.json')",
+        "os.unlink('spec.json'); os.mkfifo('spec.json')",
+        "os.mkfifo('output/9')",
+        "os.unlink('s'); os.unlink('lock')",
+        "shutil.rmtree('.', ignore_errors=True)",
+    ],
+)
+async def test_what_a_run_does_to_its_folder_is_its_own_affair(
+    process_world: ProcessWorld, driver: ProcessDriver, forgery: str
+) -> None:
+    """It ends, one way or the other, nothing of it is left, and nobody waits for it in vain."""
+    code = f"import json, os, shutil, sys, time\nos.chdir('..')\n{forgery}\nprint('done', flush=True)\ntime.sleep(0.3)"
+    spec = process_world.spec(Life(code=code))
+    handle = await begin(driver, spec)
+    with anyio.fail_after(20):
+        status = await driver.wait(handle)
+        assert status.started_at_us is None or status.started_at_us > 0
+        assert status.error is None or isinstance(status.error, str)
+        await driver.list_owned(process_world.instance_id)
+        async with driver.logs(handle, LogCursor()) as lines:
+            assert {line.text async for line in lines} <= {"done"}
+        await driver.stats(handle)
+        await driver.remove(handle)
+    assert family(process_world, spec) == []
+    assert await driver.list_owned(process_world.instance_id) == []
+
+
 # --- starting ----------------------------------------------------------------------------------------------------------
 
 
