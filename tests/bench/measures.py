@@ -44,7 +44,7 @@ class Pace:
     peer_runs: int
 
 
-FULL = Pace(starts=3, rounds=2, round_seconds=1.6, settle_seconds=6.0, runs=10, peer_runs=5)
+FULL = Pace(starts=3, rounds=2, round_seconds=1.6, settle_seconds=6.0, runs=10, peer_runs=4)
 QUICK = Pace(starts=1, rounds=1, round_seconds=0.7, settle_seconds=2.0, runs=2, peer_runs=1)
 
 
