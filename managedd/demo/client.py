@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import os
 import shutil
 import sys
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from managedd.demo.children import Step, StepFailed, outside_environment, run, typed
+from managedd.drivers.process_env import uv_program
+from managedd.errors import ManagedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -126,10 +127,11 @@ async def _install(screen: Screen, making: Step, installing: list[str]) -> None:
 
 
 def find_uv() -> str | None:
-    """The uv of the package index when it is installed beside us, else the host's."""
-    with contextlib.suppress(ImportError, FileNotFoundError):
-        return str(importlib.import_module("uv").find_uv_bin())
-    return shutil.which("uv")
+    """The uv that makes the environments of runs, too; None where there is none."""
+    try:
+        return uv_program()
+    except ManagedError:
+        return None
 
 
 def venv_advice() -> str:
