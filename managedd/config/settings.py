@@ -1,0 +1,146 @@
+"""All tables together, and what must fit between them."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from typing import Any, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from managedd.config.sections import (
+    DockerSection,
+    HostSection,
+    LogSection,
+    PlanSection,
+    ProcessSection,
+    RetentionSection,
+    RunsSection,
+    SchedulerSection,
+    ServerSection,
+    StoreSection,
+    UsageSection,
+)
+from managedd.config.values import Section, wrong
+from managedd.model.limits import Plan
+
+
+def _default_plans() -> dict[str, PlanSection]:
+    return {
+        "free": PlanSection(concurrent_runs=1, managed_pools=1, compute_hours=10, **_MANAGED_RUN),
+        "pro": PlanSection(concurrent_runs=10, managed_pools=5, compute_hours=250, **_MANAGED_RUN),
+        "unlimited": PlanSection(),
+    }
+
+
+_MANAGED_RUN: dict[str, Any] = {
+    "memory_limit_bytes": 2 * 1024**3,
+    "time_limit_seconds": 86_400,
+    "images": [
+        "prefecthq/prefect:*",
+        "prefecthq/prefect@*",
+        "prefecthq/prefect-client:*",
+        "prefecthq/prefect-client@*",
+    ],
+}
+"""What Prefect's managed pools give a run on either plan."""
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    server: ServerSection = ServerSection()
+    store: StoreSection = Field(default_factory=StoreSection)
+    log: LogSection = LogSection()
+    docker: DockerSection = DockerSection()
+    process: ProcessSection = ProcessSection()
+    runs: RunsSection = RunsSection()
+    scheduler: SchedulerSection = SchedulerSection()
+    retention: RetentionSection = RetentionSection()
+    usage: UsageSection = UsageSection()
+    host: HostSection = HostSection()
+    plans: dict[str, PlanSection] = Field(default_factory=_default_plans)
+    default_plan: str = "pro"
+    """The plan of the default workspace, applied when it is changed."""
+
+    def all_plans(self) -> list[Plan]:
+        """Every plan."""
+        return [section.plan(name) for name, section in self.plans.items()]
+
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _over_the_built_in_plans(cls, plans: Any) -> Any:
+        if not isinstance(plans, dict):
+            return plans
+        given: dict[str, Any] = dict(plans)
+        for name, plan in _default_plans().items():
+            mine = given.setdefault(name, {})
+            if isinstance(mine, dict):
+                given[name] = {**plan.model_dump(), **mine}
+        return given
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        refusal = self.why_no_processes(workspaces=1)
+        if self.runs.driver == "process" and refusal is not None:
+            raise ValueError(f"runs.driver = 'process': {refusal}")
+        if self.default_plan not in self.plans:
+            raise ValueError(f"default_plan = {self.default_plan!r} is no plan; plans: {', '.join(sorted(self.plans))}")
+        if self.server.auth_string is None and not is_loopback(self.server.host):
+            raise ValueError(
+                f"server.host = {self.server.host!r} lets other hosts in, and nothing asks them who they are: set server.auth_string "
+                '= "user:password" (clients set the same as PREFECT_API_AUTH_STRING), or listen on 127.0.0.1'
+            )
+        return self
+
+    def why_no_processes(self, *, workspaces: int) -> str | None:
+        """Why runs may not be processes of this host; None when they may."""
+        if self.process.trusted:
+            return None
+        if not is_loopback(self.server.host):
+            reason = f"server.host = {self.server.host!r} lets other hosts in"
+        elif workspaces > 1:
+            reason = f"there are {workspaces} workspaces"
+        else:
+            return None
+        return (
+            f"processes are not isolated from this host or from each other, and {reason}: set process.trusted = true if everybody who may "
+            "start a run may do what the daemon's user may do, or use a container engine"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_ca_bundle(settings: Settings) -> bytes | None:
+    """The certificate authorities of `runs.ca_bundle`. Raises ManagedError(CONFIG) when the file can't be read or has none.
+
+    Not a part of loading: commands that only ask the daemon may run as users who can't read the file.
+    """
+    path = settings.runs.ca_bundle
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+        trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusted.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        trusted = None
+    except OSError as error:
+        raise wrong(f"runs.ca_bundle: {path} can't be read: {error.strerror or error}") from None
+    if trusted is None or not trusted.cert_store_stats()["x509"]:
+        raise wrong(
+            f"runs.ca_bundle: {path} holds no certificate, or a damaged one; allowed: a PEM file with one -----BEGIN CERTIFICATE----- block or more"
+        )
+    return content
