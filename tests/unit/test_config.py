@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from managedd import config
-from managedd.config import Settings, load, load_with_origins, read_ca_bundle
+from managedd.config import Settings, load, load_with_origins, loading, read_ca_bundle
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.upper().startswith("MANAGEDD_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "no" / "such.toml")
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "no" / "such.toml")
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_usual_file_is_read_when_it_is_there(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("[server]\nport = 1001\n")
-    monkeypatch.setattr(config, "DEFAULT_FILE", path)
+    monkeypatch.setattr(loading, "DEFAULT_FILE", path)
     assert load(None, {}).server.port == 1001
 
 
