@@ -64,8 +64,10 @@ class RunFolder:
             path = self.path / name
             path.parent.mkdir(exist_ok=True)
             _write(path, content, mode)
-        place = {"base": str(environment), "folder": str(environment.parent), "install_env": dict(install_env)}
-        _write(self.path / "environment.json", json.dumps(place).encode(), 0o600)
+        if "requirements.txt" in files:
+            # May hold an index's password: the installer takes it away with it.
+            place = {"base": str(environment), "folder": str(environment.parent), "install_env": dict(install_env)}
+            _write(self.path / "installing.json", json.dumps(place).encode(), 0o600)
         run_environment.lay_over(str(self.path / "env"), str(environment), str(self.path))
         _write(self.path / "lock", b"", 0o600)
         _write(self.path / "spec.json.new", json.dumps(spec(self)).encode(), 0o600)

@@ -186,8 +186,9 @@ def install(requirements_path: str, run: str) -> int:
     """The run's own environment has the packages of that file; the exit code says whether."""
     with open(requirements_path, encoding="utf-8") as file:
         requirements = file.read().splitlines()
-    with open(os.path.join(run, "environment.json"), encoding="utf-8") as file:
+    with open(os.path.join(run, "installing.json"), encoding="utf-8") as file:
         place = json.load(file)
+    os.unlink(file.name)
     base, own = place["base"], os.path.join(run, "env")
     facts = facts_of(base)
     if facts is None:

@@ -277,7 +277,8 @@ async def test_secrets_of_requirements_stay_out_of_process_list_and_names(
     assert not [line for line in lines if secret in line]
     assert not [path for path in world.env_dir.glob("*") if secret in path.name]
     # Nor does it lie there any more, for the flow or for others.
-    left = [path for path in (world.runs_dir / spec.execution_id).glob("*.txt") if secret in path.read_text()]
+    run = world.runs_dir / spec.execution_id
+    left = [path for path in (*run.glob("*.txt"), *run.glob("*.json")) if secret in path.read_text()]
     assert left == []
 
 
