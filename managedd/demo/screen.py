@@ -90,22 +90,29 @@ class Screen:
             self._wait.what = text
 
     async def run(self) -> None:
-        """Keeps the line moving until cancelled."""
+        """Keeps the line moving until cancelled, or until nobody reads any more: that is for whoever says something next to find."""
         while True:
             await anyio.sleep(FRAME_SECONDS)
-            wait = self._wait
-            if wait is None:
-                continue
-            now = time.monotonic()
-            quiet = now - wait.quiet_since
-            if self.is_terminal:
-                if quiet >= QUIET_SECONDS:
-                    self._draw(wait, now)
-            elif quiet >= (PLAIN_SECONDS if wait.was_told or wait.is_command else QUIET_SECONDS):
-                so_far = now - wait.began
-                self.comment(f"{wait.what} …{f' {so_far:.0f} s' if so_far >= PLAIN_SECONDS else ''}")
-                wait.was_told = True
-                wait.quiet_since = now
+            try:
+                self._tick()
+            except OSError:
+                self._is_broken = False
+                return
+
+    def _tick(self) -> None:
+        wait = self._wait
+        if wait is None:
+            return
+        now = time.monotonic()
+        quiet = now - wait.quiet_since
+        if self.is_terminal:
+            if quiet >= QUIET_SECONDS:
+                self._draw(wait, now)
+        elif quiet >= (PLAIN_SECONDS if wait.was_told or wait.is_command else QUIET_SECONDS):
+            so_far = now - wait.began
+            self.comment(f"{wait.what} …{f' {so_far:.0f} s' if so_far >= PLAIN_SECONDS else ''}")
+            wait.was_told = True
+            wait.quiet_since = now
 
     def _draw(self, wait: _Wait, now: float) -> None:
         self._frame = (self._frame + 1) % len(FRAMES)

@@ -50,6 +50,7 @@ PLACE_MAX_BYTES: Final = 70
 """A unix socket's path has room for about 100."""
 TERMINATED: Final = 143
 ADVICE: Final = "read what it says above; with --keep everything stays up to be looked at"
+RUN_ADVICE: Final = f"{ADVICE}; `managedd doctor` tries on this host what a run needs"
 _UUID: Final = re.compile(r"UUID: ([0-9a-f-]{36})")
 
 
@@ -275,7 +276,9 @@ async def _act(stage: Stage) -> None:
 
     screen.title("A run of it, watched")
     try:
-        watched = await stage.prefect("deployment", "run", DEPLOYMENT, "--watch", seconds=RUN_SECONDS)
+        watched = await stage.prefect(
+            "deployment", "run", DEPLOYMENT, "--watch", seconds=RUN_SECONDS, advice=RUN_ADVICE
+        )
     except StepFailed:
         with contextlib.suppress(StepFailed):
             await stage.managedd("status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -95,6 +96,23 @@ async def test_silence_is_told_to_go_on(screen: Screen, capsys: pytest.CaptureFi
     assert said[0] == "# Waiting for rain …"
     assert said[1].startswith("# Waiting for rain: done in ")
     assert len(said) == 2
+
+
+async def test_nobody_who_reads_ends_the_story_and_not_the_line_that_moves(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with screen.waiting("Waiting for rain", is_command=True):
+        screen._wait.quiet_since -= 60  # type: ignore[union-attr]
+        with anyio.fail_after(10):
+            await screen.run()
+        with pytest.raises(BrokenPipeError):
+            screen.comment("Does anybody read this?")
+    screen.comment("What ends because of it cleans up in silence")
 
 
 async def test_docker_that_is_wished_for_and_not_there_says_what_to_do(screen: Screen, tmp_path: Path) -> None:
