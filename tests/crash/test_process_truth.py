@@ -1,0 +1,110 @@
+"""How runs that are processes end against their will, and what is said of it: their limits hold with and without a daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from managedd.drivers import run_tree
+from tests.crash.place import Place
+from tests.support.process_daemon import IMAGE, ProcessDaemon, ensure_environments, with_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.client, pytest.mark.crash]
+
+TROUBLE = Path(__file__).with_name("image") / "trouble.py"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessDaemon]:
+    environments = with_command(ensure_environments(), tmp_path_factory.mktemp("trouble"), "prefect", TROUBLE)
+    made = ProcessDaemon(
+        tmp_path_factory.mktemp("place"), environments=environments, settings={"runs": {"stop_grace_seconds": 1.0}}
+    )
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def submitted(daemon: ProcessDaemon, name: str, parameters: dict[str, Any], **variables: Any) -> str:
+    """A run with those job variables that is due now."""
+    place = Place(daemon=daemon, pool=name)
+    place.furnish(IMAGE)
+    body = {"state": {"type": "SCHEDULED"}, "parameters": parameters, "job_variables": {"image": IMAGE, **variables}}
+    return str(place.api.post(f"/deployments/{place.deployment_id}/create_flow_run", body)["id"])
+
+
+def until_running(daemon: ProcessDaemon, run: str) -> list[int]:
+    """The processes of the run, which has said that it runs and has a child that left."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = [one for one in daemon.folders() if (one.spec() or {}).get("flow_run_id") == run]
+        family = run_tree.marked(found[0].execution_id, str(found[0].path)) if found else []
+        if daemon.api.run(run)["state_type"] == "RUNNING" and len(family) >= 4:
+            return family
+        assert time.monotonic() < deadline, daemon.log_tail()
+        time.sleep(0.05)
+
+
+def gone(family: list[int]) -> bool:
+    return all((stat := run_tree.stat_of(pid)) is None or stat.state == "Z" for pid in family)
+
+
+def told(daemon: ProcessDaemon, run: str) -> str:
+    """The state's message of the run that crashed, of which nothing is left."""
+    daemon.ended(run, seconds=30)
+    state = daemon.api.run(run)["state"]
+    assert state["type"] == "CRASHED", state
+    deadline = time.monotonic() + 10
+    while state["message"] not in daemon.api.text(run):
+        assert time.monotonic() < deadline, "the run's log does not say so"
+        time.sleep(0.1)
+    return str(state["message"])
+
+
+def test_memory_of_a_child_that_left(daemon: ProcessDaemon) -> None:
+    run = submitted(daemon, "memory", {"eats": True}, memory_limit="128Mi")
+    message = told(daemon, run)
+    assert "Out of memory in the flow: the memory limit is 128.0 MiB" in message
+    assert daemon.executions(run)[0]["end_cause"] == "memory"
+
+
+def test_time_limit(daemon: ProcessDaemon) -> None:
+    run = submitted(daemon, "time", {}, timeout=2)
+    family = until_running(daemon, run)
+    assert "Time limit reached" in told(daemon, run)
+    assert gone(family)
+
+
+def test_time_limit_while_the_daemon_is_dead(daemon: ProcessDaemon) -> None:
+    run = submitted(daemon, "alone", {}, timeout=2)
+    family = until_running(daemon, run)
+    daemon.kill()
+    deadline = time.monotonic() + 30
+    while not gone(family):
+        assert time.monotonic() < deadline, "nobody held the limit"
+        time.sleep(0.1)
+    daemon.start()
+    message = told(daemon, run)
+    assert "Time limit reached" in message and "2.0 s" in message
+    assert daemon.executions(run)[0]["end_cause"] == "time"
+
+
+def test_the_supervisor_is_killed_while_the_daemon_is_dead(daemon: ProcessDaemon) -> None:
+    run = submitted(daemon, "killed", {})
+    family = until_running(daemon, run)
+    (folder,) = [one for one in daemon.folders() if (one.spec() or {}).get("flow_run_id") == run]
+    daemon.kill()
+    os.kill((folder.state() or {})["pid"], signal.SIGKILL)
+    daemon.start()
+    assert "exit code 137" in told(daemon, run)
+    assert gone(family)
