@@ -263,4 +263,6 @@ class Supervision:
         ended = self._ending(cause, detail)
         told = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
         if told and ended.message is not None:
-            await self._means.log_writer.say(self.execution, ended.message, level=ERROR_LEVEL)
+            # Nobody says it later: its container may end right now, and with it our watch.
+            with anyio.CancelScope(shield=True):
+                await self._means.log_writer.say(self.execution, ended.message, level=ERROR_LEVEL)
