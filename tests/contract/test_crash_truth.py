@@ -63,7 +63,20 @@ def doomed(place: Place, deployed: dict[str, str], nowhere: SlowServer, local_re
         "time": place.submit(ticks, job_variables={"timeout": TIME_LIMIT_SECONDS}),
         "deaf": place.submit(deployed["deaf"], job_variables={"timeout": TIME_LIMIT_SECONDS}),
         "early": place.submit(ticks, job_variables={"timeout": 1}),
+        "eater": place.submit(
+            ticks,
+            job_variables={
+                "pip_packages": [f"git+{eater(place)}"],
+                "memory_limit": "300Mi",
+                "env": {"UV_NO_BUILD_ISOLATION": "1"},
+            },
+        ),
     }
+
+
+def eater(place: Place) -> str:
+    """The repository of a package whose build wants all the memory there is."""
+    return place.git.repository("eater", {"setup.py": "kept = []\nwhile True: kept.append(bytearray(16 << 20))\n"})
 
 
 def _seconds(moment: str) -> float:
@@ -117,6 +130,13 @@ def test_out_of_memory(place: Place, doomed: dict[str, str]) -> None:
     assert "memory_limit" in run["state"]["message"]
     assert "Out of memory in the flow" in place.api.text(run["id"])
     assert "eating" in place.api.text(run["id"])
+
+
+def test_out_of_memory_while_installing(place: Place, doomed: dict[str, str]) -> None:
+    run, execution = _crashed(place, doomed["eater"])
+    assert (execution["end_cause"], execution["oom_killed"]) == ("memory", 1)
+    assert run["state"]["message"].startswith("Out of memory while installing packages: the memory limit is 300.0 MiB")
+    assert "Installing git+" in place.api.text(run["id"])
 
 
 def test_a_child_that_runs_out_of_memory_is_a_warning(place: Place, doomed: dict[str, str]) -> None:
