@@ -175,16 +175,34 @@ def test_without_an_engine_the_whole_story_is_told_with_processes(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_that_fails_is_told_and_with_keep_can_be_looked_at(tmp_path: Path) -> None:
+def test_kept_a_run_that_failed_can_be_looked_at_and_the_client_it_cached_is_used_again(tmp_path: Path) -> None:
+    cache = ("--driver", "process", "--cache", str(tmp_path / "cache"))
     # The package can't be installed: the index of runs is not there.
     broken = {"MANAGEDD_RUNS__INDEX_URL": "http://127.0.0.1:9/simple"}
-    with demo(tmp_path, "--driver", "process", "--keep", **broken) as running:
+    with demo(tmp_path, *cache, "--keep", **broken) as running:
         running.read_until("# This failed:")
         running.read_until("Everything stays up until Ctrl-C")
+        running.read_until("--watch")
         assert "`prefect deployment run sales/demo --watch` ended with exit code 1" in running.said
         assert "$ managedd status" in running.said
+        exported = dict(re.findall(r"^\$ export (\w+)=(\S+)$", running.said, re.MULTILINE))
+        client = running.lines[-1].removeprefix("$ ").split()[0]
+        listed = subprocess.run(
+            [client, "deployment", "ls"],
+            env={"PATH": os.environ["PATH"], "COLUMNS": "200", **exported},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert "sales/demo" in listed.stdout
         running.signal(signal.SIGINT)
-        assert running.end() == 130
+        assert running.end() == 130, running.said
+        assert running.left() == []
+    with demo(tmp_path, *cache) as running:
+        running.read_until("It is there from the last time")
+        running.signal(signal.SIGINT)
+        assert running.end() == 130, running.said
         assert running.left() == []
 
 
@@ -251,37 +269,6 @@ def networks_of_trials(docker_engine: Provisioned) -> set[str]:
     command = ["docker", "-H", docker_engine.docker_host, "network", "ls", *shown]
     labels = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return {label for label in labels if label.startswith("demo-")}
-
-
-@pytest.mark.docker
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_kept_it_stays_up_and_the_client_it_cached_is_used_again(docker_engine: Provisioned, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    with demo(tmp_path, "--keep", "--cache", str(cache), docker_host=docker_engine.docker_host) as running:
-        running.read_until("Everything stays up until Ctrl-C")
-        running.read_until("--watch")
-        exported = dict(re.findall(r"^\$ export (\w+)=(\S+)$", running.said, re.MULTILINE))
-        client = running.lines[-1].removeprefix("$ ").split()[0]
-        listed = subprocess.run(
-            [client, "deployment", "ls"],
-            env={"PATH": os.environ["PATH"], "COLUMNS": "200", **exported},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        assert "sales/demo" in listed.stdout
-        running.signal(signal.SIGINT)
-        assert running.end() == 130, running.said
-        assert running.left() == []
-    again = tmp_path / "2"
-    again.mkdir()
-    with demo(again, "--cache", str(cache), docker_host=docker_engine.docker_host) as running:
-        running.read_until("It is there from the last time")
-        running.signal(signal.SIGINT)
-        running.end()
-        assert running.left() == []
 
 
 def test_without_git_it_names_the_package(tmp_path: Path) -> None:
