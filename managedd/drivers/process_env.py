@@ -266,7 +266,7 @@ class Environments:
                 *whole, rest = (rest + chunk).split("\n")
                 for line in whole:
                     lines.append(mask_urls(line.rstrip()))
-                    if progress is not None and lines[-1] and not line.startswith((" + ", " - ", " ~ ")):
+                    if progress is not None and lines[-1] and not line.startswith((" + ", " - ", " ~ ", " Downloaded")):
                         await progress(lines[-1])
             code = await process.wait()
         finally:
