@@ -185,7 +185,9 @@ class Either:
     def _may_be_processes(self, error: ManagedError) -> None:
         """Returns when `auto` may mean processes now."""
         if self._refusal is not None:
-            raise ManagedError(ErrorCode.DRIVER, f"{error.message}. Runs as processes are refused: {self._refusal}") from error
+            raise ManagedError(
+                ErrorCode.DRIVER, f"{error.message}. Runs as processes are refused: {self._refusal}"
+            ) from error
         assert self._began is not None
         if anyio.current_time() - self._began < self._patience_seconds:
             raise ManagedError(
