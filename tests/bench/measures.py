@@ -42,10 +42,12 @@ class Pace:
     runs: int
     """How many runs managedd gets, one after the other, and the container engine alone as many."""
     peer_runs: int
+    runs_seconds: float
+    """After so long no further run is begun, in either system: on a busy machine there are fewer."""
 
 
-FULL = Pace(starts=3, rounds=2, round_seconds=1.6, settle_seconds=6.0, runs=10, peer_runs=4)
-QUICK = Pace(starts=1, rounds=1, round_seconds=0.7, settle_seconds=2.0, runs=2, peer_runs=1)
+FULL = Pace(starts=3, rounds=2, round_seconds=1.6, settle_seconds=6.0, runs=10, peer_runs=4, runs_seconds=100.0)
+QUICK = Pace(starts=1, rounds=1, round_seconds=0.7, settle_seconds=2.0, runs=2, peer_runs=1, runs_seconds=30.0)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from tests.support.http import Api, HttpError
 from tests.support.prefect_user import PrefectUser
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.bench.measures import Pace
@@ -104,7 +104,7 @@ def runs(place: RunPlace, pace: Pace) -> list[Figure]:
         seen = _Seconds()
         ours = _deployment(place.api, source, POOL, {})
         loose = _deployment(place.api, source, None, {})
-        for number in range(pace.runs + 1):
+        for number in _while_there_is_time(pace.runs + 1, pace.runs_seconds):
             submitted, run = _submit(place.api, ours)
             running = _until_ended(place.api, run)
             if place.kind == "docker":
@@ -124,13 +124,22 @@ def runs(place: RunPlace, pace: Pace) -> list[Figure]:
         }
         api = PatientApi(place.peer.address)
         theirs = _deployment(api, source, POOL, job if place.kind == "docker" else {})
-        for number in range(pace.peer_runs + 1):
+        for number in _while_there_is_time(pace.peer_runs + 1, pace.runs_seconds):
             submitted, run = _submit(api, theirs)
             running = _until_ended(api, run)
             if number:
                 seen.peer.append(running - submitted)
     both = resident_bytes(place.peer.session) + resident_bytes(place.peer.worker_session)
     return [*_figures(place.kind, seen), _whole_memory(resident_bytes(place.managedd.session), both)]
+
+
+def _while_there_is_time(count: int, seconds: float) -> Iterator[int]:
+    """Up to `count` numbers, the last of them begun within so long; two at least."""
+    until = time.monotonic() + seconds
+    for number in range(count):
+        if number >= 2 and time.monotonic() > until:
+            return
+        yield number
 
 
 def _figures(kind: str, seen: _Seconds) -> list[Figure]:
