@@ -259,7 +259,9 @@ class Environments:
             raise ImageError(f"uv cannot be started: {error}") from error
         try:
             assert process.stdin is not None and process.stdout is not None
-            await process.stdin.send(input_text.encode())
+            # One that needs no input may have ended by now.
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await process.stdin.send(input_text.encode())
             await process.stdin.aclose()
             rest = ""
             async for chunk in TextReceiveStream(process.stdout, errors="replace"):

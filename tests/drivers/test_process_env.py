@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from managedd.drivers import run_environment
-from managedd.drivers.process_env import wanted_by
+from managedd.drivers.process_env import Environments, wanted_by
 from managedd.drivers.run_environment import set_key
 from managedd.model.drivers import ImageError, PullPolicy
 from managedd.model.logs import LogCursor, parse_record
@@ -336,8 +336,22 @@ async def test_the_registry_is_asked_when_always_is_wanted(world: ProcessWorld, 
         said.append(line)
 
     await driver.prepare(world.spec(Life(), pull_policy=PullPolicy.ALWAYS), say)
+    # Where not every limit can be held, that is told as well.
+    said = [line for line in said if "can't hold these limits" not in line]
     # The newest is what is there already: nothing was installed.
     assert said[0].startswith("Making") and "is ready after" in said[-1] and len(said) == 2, said
+
+
+async def test_an_installer_that_reads_nothing_is_heard(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho uv 1.2.3\n")
+    uv.chmod(0o755)
+    made = Environments(tmp_path / "envs", uv=str(uv), python=None, settings={})
+    assert made.open() == "1.2.3"
+    with (tmp_path / "lock").open("w") as lock:
+        made._lock = lock.fileno()
+        # More than a pipe holds, so that it ends while there is some of it left to send.
+        assert await made._run("python", "find", input_text="x" * 1_000_000) == ["uv 1.2.3"]
 
 
 @pytest.mark.client
