@@ -20,12 +20,13 @@ import anyio
 
 from managedd import observe
 from managedd.clock import to_us
-from managedd.demo.children import Ended, Step, StepFailed, own_command, perform, typed, unproxied
+from managedd.demo.children import StepFailed, typed
 from managedd.demo.choice import choose
 from managedd.demo.client import ensure_client
 from managedd.demo.daemon_process import DaemonProcess
-from managedd.demo.git_server import GitServer, git_environment, make_repository
+from managedd.demo.git_server import GitServer, make_repository
 from managedd.demo.screen import Screen
+from managedd.demo.stage import ADVICE, DEPLOYMENT, Stage
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model import metering
 
@@ -39,17 +40,14 @@ if TYPE_CHECKING:
     from managedd.demo.client import Client
 
 POOL: Final = "my-managed-pool"
-DEPLOYMENT: Final = "sales/demo"
 FLOW: Final = "sales.py"
 DEPLOY: Final = "deploy.py"
-COMMAND_SECONDS: Final = 180.0
 RUN_SECONDS: Final = 900.0
 END_SECONDS: Final = 90.0
 LOG_LINES: Final = 3
 PLACE_MAX_BYTES: Final = 70
 """A unix socket's path has room for about 100."""
 TERMINATED: Final = 143
-ADVICE: Final = "read what it says above; with --keep everything stays up to be looked at"
 RUN_ADVICE: Final = f"{ADVICE}; `managedd doctor` tries on this host what a run needs"
 _UUID: Final = re.compile(r"UUID: ([0-9a-f-]{36})")
 
@@ -167,82 +165,6 @@ def _place() -> str:
     return place if len(os.fsencode(place)) < PLACE_MAX_BYTES else "/tmp"  # noqa: S108 (mkdtemp's name can't be guessed)
 
 
-class Stage:
-    """The daemon, the repository and the client, as the person has them who types the commands."""
-
-    def __init__(
-        self, screen: Screen, wishes: Wishes, folder: Path, daemon: DaemonProcess, client: Client, source: str
-    ) -> None:
-        self.screen = screen
-        self.daemon = daemon
-        self._wishes = wishes
-        self._client = client
-        self.source = source
-        self.folder = folder / "work"
-        self.folder.mkdir()
-        scratch = folder / "tmp"
-        scratch.mkdir()
-        # The home is not the person's own: the client leaves nothing there, and what is in it does not matter.
-        home = folder / "home"
-        home.mkdir()
-        self._environment = git_environment(
-            home,
-            PATH=f"{client.bin}:{git_environment(home).get('PATH', '')}",
-            TMPDIR=str(scratch),
-            PREFECT_HOME=str(home / ".prefect"),
-            DO_NOT_TRACK="1",
-            PYTHONUNBUFFERED="1",
-            PYTHONUTF8="1",
-            NO_COLOR="1",
-            TERM="dumb",
-            COLUMNS=str(screen.columns),
-            **unproxied("127.0.0.1", str(urlsplit(source).hostname)),
-        )
-
-    async def prefect(self, *arguments: str, seconds: float = COMMAND_SECONDS, advice: str = "") -> Ended:
-        """`prefect …` has ended with 0. Raises StepFailed."""
-        return await self._perform(
-            [str(self._client.prefect), *arguments], typed("prefect", *arguments), seconds, advice
-        )
-
-    async def python(self, script: str) -> Ended:
-        """`python SCRIPT` has ended with 0. Raises StepFailed."""
-        return await self._perform([str(self._client.python), script], typed("python", script), COMMAND_SECONDS, "")
-
-    async def managedd(self, *arguments: str) -> Ended:
-        """`managedd …` over the demo's data directory has ended with 0. Raises StepFailed."""
-        arguments = (*arguments, "--data-dir", str(self.daemon.data_dir))
-        config = ("--config", str(self._wishes.config)) if self._wishes.config else ()
-        return await self._perform(own_command(*arguments, *config), typed("managedd", *arguments), COMMAND_SECONDS, "")
-
-    async def _perform(self, command: list[str], shown: str, seconds: float, advice: str) -> Ended:
-        step = Step(
-            shown=shown,
-            command=command,
-            environment=self._environment,
-            folder=self.folder,
-            advice=advice or ADVICE,
-            seconds=seconds,
-        )
-        return await perform(self.screen, step)
-
-    def show_file(self, name: str, text: str) -> None:
-        """The file is there, and shown."""
-        (self.folder / name).write_text(text, encoding="utf-8")
-        self.screen.command(f"cat {name}")
-        for line in text.splitlines():
-            self.screen.output(line)
-
-    async def go_on(self) -> None:
-        """Nothing more; raises StepFailed when the daemon ends by itself."""
-        self.screen.title("Everything stays up until Ctrl-C. In another terminal:")
-        for name in ("PREFECT_HOME", "PREFECT_API_URL"):
-            self.screen.command(f"export {name}={typed(self._environment.get(name, self.daemon.url))}")
-        self.screen.command(typed(self._client.prefect, "deployment", "run", DEPLOYMENT, "--watch"))
-        await self.daemon.ended()
-        raise StepFailed("The daemon has ended", self.daemon.told(), "look at what it says")
-
-
 @contextlib.asynccontextmanager
 async def _stage(
     screen: Screen, wishes: Wishes, folder: Path, daemon: DaemonProcess, client: Client, engine: dict[str, Any]
@@ -256,7 +178,7 @@ async def _stage(
     listens = wishes.settings.runs.listen_host or reached
     server = GitServer(repository, "demo")
     async with server.serving(listens, reached, wishes.settings.server) as source:
-        stage = Stage(screen, wishes, folder, daemon, client, source)
+        stage = Stage(screen, wishes.config, folder, daemon, client, source)
         stage.show_file(FLOW, flow)
         screen.comment(f"To clone from {source}")
         yield stage
