@@ -1,5 +1,5 @@
 # make demo      all of it shown in a few minutes, from nothing but Python, git and make (ARGS="--driver process")
-# make test      everything from nothing: virtual environment, engine, image, Prefect client, then pytest (ARGS="-k name" to choose)
+# make test      everything from nothing: virtual environment, engine, image, Prefect client, then pytest (ARGS="-k name" to choose, WORKERS=1 for one after the other)
 # make lint      ruff, mypy, import-linter
 # make serve     the daemon from this checkout (ARGS="--help")
 # make bench     managedd and Prefect's own server side by side, about seven minutes (ARGS="--quick", ARGS="--compare OLD.json")
@@ -11,6 +11,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
+# Tests of one file stay together, each worker has a daemon of its own; much of the time they wait for containers.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,7 +38,7 @@ demo:
 	@$(BIN)/managedd demo --cache $(DEMO) $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	@echo "[lint] ruff"
