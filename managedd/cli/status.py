@@ -48,7 +48,8 @@ def _print_daemon(found: dict[str, Any]) -> None:
     for workspace in found["workspaces"]:
         taken = slots(workspace["slots_taken"], workspace["slots"])
         if workspace["effective_because"] is not None:
-            taken += f" (the host holds {workspace['effective_slots']}: {workspace['effective_because']})"
+            wanted = "unlimited" if workspace["slots"] is None else workspace["slots"]
+            taken += f", effective {workspace['effective_slots']} of {wanted}: {workspace['effective_because']}"
         limit = workspace["compute_minutes"]
         used = f"{hours(workspace['compute_minutes_used'])} of {'unlimited' if limit is None else hours(limit)}"
         plan = harmless(workspace["plan"])

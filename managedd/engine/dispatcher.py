@@ -43,6 +43,7 @@ BATCH: Final = 64
 SECOND_US: Final = 1_000_000
 SET_ASIDE_SECONDS: Final = 60.0
 """How long a run that can't even be claimed is left alone, so that the others go on."""
+REST_SECONDS: Final = 0.02
 RIGHT_OF_WAY_SECONDS: Final = 300.0
 """How long smaller runs may pass one that the host has no room for."""
 AWAITING_HOURS: Final = "AwaitingComputeHours"
@@ -138,9 +139,11 @@ class Dispatcher:
 
     async def tick(self) -> bool:
         """What is due and has slots is claimed and started; True: there may be more."""
-        if not await self._db.read(self._something_to_do):
-            return False
         try:
+            if not await self._db.read(self._something_to_do):
+                # Whoever commits much must not keep us looking at what can't go.
+                await anyio.sleep(REST_SECONDS)
+                return False
             claimed = await self._db.write(self._claim)
         except _Unclaimable as culprit:
             log.exception("run.set_aside", flow_run_id=culprit.run_id, seconds=SET_ASIDE_SECONDS)
@@ -176,12 +179,8 @@ class Dispatcher:
             return claimed
         limiter = Limiter(tx, self._limits)
         for step in islice(self._steps(tx, limiter), BATCH):
-            scoped = tx.scoped(step.head.workspace_id)
-            if isinstance(step, _Tell):
-                propose(scoped, step.candidate.id, step.state)
-                continue
-            execution = self._claim_run(scoped, step)
-            if execution is not None:
+            execution = self._claim_run(tx.scoped(step.head.workspace_id), step)
+            if execution is not None and isinstance(step, _Claim):
                 # The next step is reckoned with this one.
                 limiter.take(step.head, step.needs)
                 claimed.append(execution)
@@ -191,7 +190,9 @@ class Dispatcher:
     def _steps(self, tx: Tx, limiter: Limiter) -> Iterator[_Claim | _Tell]:
         """What there is to do, in order: who has least goes first, workspace before pool before run."""
         taken: Counter[str] = Counter()
-        lines = self._lines(tx)
+        lines, untold = self._lines(tx, limiter)
+        for head, candidate in untold:
+            yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
         for line in lines:
             taken[line.head.workspace_id] = line.head.workspace_taken
             taken[line.head.work_pool_id] = line.head.pool_taken
@@ -207,7 +208,7 @@ class Dispatcher:
                 yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
             if shortage is not None:
                 continue
-            needs = NOTHING if candidate.orphaned else self._needs(tx, candidate.id)
+            needs = self._needs_of(tx, candidate)
             if not limiter.could_fit(needs):
                 yield _Tell(head=head, candidate=candidate, state=_too_large(limiter.host_message(needs)))
             elif closed or not limiter.fits(needs):
@@ -223,20 +224,41 @@ class Dispatcher:
         waited_us = self._clock.now_us() - candidate.state_us
         return candidate.state_name == AWAITING_HOST and waited_us > RIGHT_OF_WAY_SECONDS * SECOND_US
 
-    def _lines(self, tx: Tx) -> list[_Line]:
+    def _needs_of(self, tx: Tx, candidate: Candidate) -> Needs:
+        try:
+            return NOTHING if candidate.orphaned else self._needs(tx, candidate.id)
+        except Exception as error:
+            if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
+                raise
+            raise _Unclaimable(candidate.id) from error
+
+    def _lines(self, tx: Tx, limiter: Limiter) -> tuple[list[_Line], list[tuple[QueueHead, Candidate]]]:
+        """What may go, pool by pool; and of what must wait for compute hours, those that were not told so yet."""
         now = self._clock.monotonic()
         self._set_aside = {run_id: until for run_id, until in self._set_aside.items() if until > now}
         by_pool: dict[str, list[tuple[QueueHead, Candidate]]] = {}
+        untold: list[tuple[QueueHead, Candidate]] = []
+        limit = BATCH + len(self._set_aside)
         for head in queue.heads(tx):
-            found = queue.candidates(tx, head.work_queue_id, BATCH + len(self._set_aside))
+            shortage = limiter.shortage(head)
+            if shortage is Shortage.HOURS:
+                waiting = queue.candidates(tx, head.work_queue_id, limit, not_named=AWAITING_HOURS)
+                untold += [(head, candidate) for candidate in waiting if candidate.id not in self._set_aside]
+            if shortage is not None:
+                continue
+            found = queue.candidates(tx, head.work_queue_id, limit)
             by_pool.setdefault(head.work_pool_id, []).extend(
                 (head, candidate) for candidate in found if candidate.id not in self._set_aside
             )
-        return [_Line(waiting) for waiting in by_pool.values() if waiting]
+        return [_Line(waiting) for waiting in by_pool.values() if waiting], untold
 
-    def _claim_run(self, tx: Tx, step: _Claim) -> Execution | None:
+    def _claim_run(self, tx: Tx, step: _Claim | _Tell) -> Execution | None:
+        """The execution of who may go; None for who was told something, or whom the rules refuse."""
         try:
-            return self._claimed(tx, step)
+            if isinstance(step, _Claim):
+                return self._claimed(tx, step)
+            propose(tx, step.candidate.id, step.state)
+            return None
         except Exception as error:
             if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
                 raise

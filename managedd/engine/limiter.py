@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from managedd.clock import iso
 from managedd.engine.evidence import human_bytes
-from managedd.model.limits import HostLimits, Plan, TokenBucket, start_rate
+from managedd.model.limits import HostLimits, Plan, TokenBucket
 from managedd.model.metering import month_of
-from managedd.store import executions, plans, usage
+from managedd.store import executions, plans, usage, workspaces
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from managedd.store.database import Tx
     from managedd.store.queue import QueueHead
 
-RATE_WINDOW_US: Final = 3_600_000_000
-"""How far back starts are counted: what they took before has long come back."""
 RESERVE_BYTES: Final = 1024**3
 
 
@@ -81,7 +79,9 @@ class Limiter:
         """One run of that queue was given what it needs."""
         for owner, bucket in self._slots(head).items():
             self._buckets[Shortage.SLOTS, owner] = bucket.take(1, self._now)
-        self._buckets[Shortage.STARTS, head.workspace_id] = self._starts(head).take(1, self._now)
+        starts = self._buckets[Shortage.STARTS, head.workspace_id] = self._starts(head).take(1, self._now)
+        if starts.capacity is not None:
+            workspaces.note_starts(self._tx, head.workspace_id, starts.taken, starts.as_of_us)
         # A run that starts costs a minute at least.
         self._buckets[Shortage.HOURS, head.workspace_id] = self._hours(head).take(1, self._now)
         memory, cpus = self._host_buckets()
@@ -141,8 +141,13 @@ class Limiter:
             plan = self._plan(head)
             found = TokenBucket(capacity=None)
             if plan.start_burst is not None and plan.starts_per_minute is not None:
-                moments = executions.claims_since(self._tx, head.workspace_id, self._now - RATE_WINDOW_US)
-                found = start_rate(plan.start_burst, plan.starts_per_minute, moments, self._now)
+                found = TokenBucket(
+                    capacity=plan.start_burst,
+                    refill_per_second=plan.starts_per_minute / 60,
+                    # A clock that was set back must not stop everything until it has caught up: then the burst is there once more.
+                    taken=head.starts_taken if head.starts_as_of <= self._now else 0.0,
+                    as_of_us=min(head.starts_as_of, self._now),
+                )
             self._buckets[Shortage.STARTS, head.workspace_id] = found
         return found
 

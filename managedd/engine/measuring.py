@@ -48,11 +48,14 @@ class Measuring:
 
     async def _read(self, handle: Handle) -> None:
         while True:
+            read = False
             try:
                 self.usage = await self._means.driver.stats(handle)
+                read = True
             except Exception as error:
                 log.debug("execution.not_measured", execution_id=self._execution.id, reason=str(error))
-            if self.usage is not None:
+            # What was not read anew is no second reading.
+            if read and self.usage is not None:
                 seen = (self.usage.memory_bytes, self.usage.peak_memory_bytes or 0, self.peak_memory_bytes or 0)
                 self.peak_memory_bytes = max(seen)
                 await self._count(self.usage.pids)

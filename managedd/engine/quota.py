@@ -93,8 +93,9 @@ class QuotaWatch:
     async def tick(self) -> None:
         """Whoever has reached a share of the hours was warned, and what must not go on was told to stop."""
         for standing in await self._db.read(self._standings):
-            if standing.percent > standing.warned:
+            if standing.percent != standing.warned:
                 await self._db.write(partial(_warn, standing=standing), workspace=standing.workspace.id)
+            if standing.percent > standing.warned:
                 log.warning(
                     "compute_hours.reached",
                     workspace=f"{standing.workspace.account}/{standing.workspace.handle}",
@@ -123,7 +124,10 @@ class QuotaWatch:
         detail = f"{_amounts(standing)}; they are renewed on {_day(standing.month)}"
 
         def body(tx: Tx) -> list[tuple[Execution, str]]:
-            stopped = []
+            stopped: list[tuple[Execution, str]] = []
+            # The plan may have been changed, or the month ended, since it was looked at.
+            if not any(now.has_to_stop for now in self._standings(tx) if now.workspace.id == standing.workspace.id):
+                return stopped
             for execution in executions.running_in(tx, standing.workspace.id):
                 ended = ending(EndCause.QUOTA, execution, detail=detail)
                 # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
@@ -138,6 +142,9 @@ class QuotaWatch:
 
 def _warn(tx: Tx, standing: Standing) -> None:
     usage.warn(tx, standing.workspace.id, standing.month, standing.percent)
+    if standing.percent < standing.warned:
+        # The plan was made larger: what is reached of it is said anew.
+        return
     event = Event(
         id=ids.new_id(),
         occurred_us=tx.now,

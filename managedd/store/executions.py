@@ -130,15 +130,6 @@ def running_in(tx: Tx, workspace_id: str) -> list[Execution]:
     return [_load(row) for row in found]
 
 
-def claims_since(tx: Tx, workspace_id: str, since_us: int) -> list[int]:
-    """When executions of the workspace were claimed from then on, in order; microseconds."""
-    found = tx.all(
-        "SELECT claimed_at FROM executions WHERE workspace_id = ? AND claimed_at >= ? ORDER BY claimed_at",
-        (workspace_id, since_us),
-    )
-    return [row[0] for row in found]
-
-
 def unstarted(tx: Tx, workspace_id: str) -> int:
     """How many executions of the workspace were claimed and have not been started."""
     count: int = tx.scalar(

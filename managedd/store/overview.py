@@ -137,7 +137,9 @@ def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str 
     )
     if run is None:
         return None
-    lingering = tx.all(f"WITH {LINGERING} SELECT pool_id FROM lingering WHERE workspace_id = ?", (workspace["id"],))
+    lingering = tx.all(
+        f"WITH {LINGERING} SELECT pool_id, queue_id FROM lingering WHERE workspace_id = ?", (workspace["id"],)
+    )
     waits_for, reason = _obstacle(workspace, pool, queue, {**dict(run), "lingering": lingering}, engine_problem)
     return {
         "id": run["id"],
@@ -161,6 +163,7 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
     if managed and engine_problem is not None:
         return "engine", engine_problem
     lingering = [row["pool_id"] == pool["id"] for row in run["lingering"]] if managed else []
+    in_queue = sum(row["queue_id"] == queue["id"] for row in run["lingering"]) if managed else 0
     slots = [
         (
             "work_pool_slots",
@@ -169,7 +172,7 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
             sum(lingering),
             pool["concurrency_limit"],
         ),
-        ("work_queue_slots", f"work queue {queue['name']!r}", queue["slots_taken"], 0, queue["slots"]),
+        ("work_queue_slots", f"work queue {queue['name']!r}", queue["slots_taken"], in_queue, queue["slots"]),
         ("deployment_slots", f"deployment {run['deployment']!r}", run["deployment_taken"], 0, run["deployment_slots"]),
     ]
     if managed:

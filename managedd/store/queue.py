@@ -28,6 +28,9 @@ class QueueHead:
     pool_taken: int
     queue_limit: int | None
     queue_taken: int
+    starts_taken: float
+    """Of the workspace's bucket of starts, at `starts_as_of` (microseconds)."""
+    starts_as_of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +70,15 @@ AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full)) AN
 """
 LINGERING = f"""
 lingering AS MATERIALIZED (
-    SELECT e.workspace_id AS workspace_id, e.work_pool_id AS pool_id
+    SELECT e.workspace_id AS workspace_id, e.work_pool_id AS pool_id, r.work_queue_id AS queue_id
     FROM executions AS e INDEXED BY executions_open LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id
     WHERE e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'
-      AND (r.state_type IS NULL OR r.state_type NOT IN {OCCUPYING_SQL})
+      AND (r.state_type IS NULL OR r.work_queue_id IS NULL OR r.state_type NOT IN {OCCUPYING_SQL})
 )
 """
 """Containers whose run holds no slot: it has ended or was deleted and its process is leaving, or it waits in its process (a pause, the
-next try). What they use, nobody else can: they count for the workspace and the pool, whose limits are limits of containers."""
+next try), or its pool or queue was deleted while it ran. What they use, nobody else can: they count for the workspace, the pool and the
+queue, whose limits are limits of containers."""
 _DUE_RUNS = "flow_runs AS r INDEXED BY flow_runs_queue"
 _WAITING_RUNS = "flow_runs AS r INDEXED BY flow_runs_waiting"
 
@@ -99,7 +103,9 @@ def heads(tx: Tx) -> list[QueueHead]:
                coalesce((SELECT sum(runs) FROM taken WHERE pool_id = p.id), 0)
                    + (SELECT count(*) FROM lingering WHERE pool_id = p.id) AS pool_taken,
                q.concurrency_limit AS queue_limit,
-               coalesce((SELECT runs FROM taken WHERE queue_id = q.id), 0) AS queue_taken
+               coalesce((SELECT runs FROM taken WHERE queue_id = q.id), 0)
+                   + (SELECT count(*) FROM lingering WHERE queue_id = q.id) AS queue_taken,
+               w.starts_taken, w.starts_as_of
         FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id JOIN workspaces AS w ON w.id = q.workspace_id
         WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused
           AND (EXISTS (SELECT 1 FROM {_DUE_RUNS} WHERE {_DUE}) OR EXISTS (SELECT 1 FROM {_WAITING_RUNS} WHERE {_WAITING}))
@@ -110,13 +116,17 @@ def heads(tx: Tx) -> list[QueueHead]:
     return [QueueHead(**dict(row)) for row in found]
 
 
-def candidates(tx: Tx, work_queue_id: str, limit: int) -> list[Candidate]:
-    """The queue's runs that may go now, in the order in which they were due: a slot waited for does not cost the turn."""
+def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str | None = None) -> list[Candidate]:
+    """The queue's runs that may go now, in the order in which they were due: a slot waited for does not cost the turn.
+
+    With `not_named`, only those in states of another name.
+    """
+    named = "" if not_named is None else "AND r.state_name <> :name"
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
         due AS (SELECT r.id, r.deployment_id, r.next_scheduled_start_time AS due_at, 0 AS awaited_slot FROM q CROSS JOIN {_DUE_RUNS}
-                WHERE {_DUE} ORDER BY r.next_scheduled_start_time LIMIT :limit),
+                WHERE {_DUE} {named} ORDER BY r.next_scheduled_start_time LIMIT :limit),
         waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
                     WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
         SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp
@@ -124,7 +134,7 @@ def candidates(tx: Tx, work_queue_id: str, limit: int) -> list[Candidate]:
         LEFT JOIN deployments AS d ON d.id = c.deployment_id
         ORDER BY c.due_at, c.id LIMIT :limit
         """,
-        {"queue": work_queue_id, "now": tx.now, "limit": limit},
+        {"queue": work_queue_id, "now": tx.now, "limit": limit} | ({} if not_named is None else {"name": not_named}),
     )
     return [
         Candidate(

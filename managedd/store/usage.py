@@ -21,10 +21,11 @@ _OWNER = (
     "FROM flow_runs AS r JOIN flows AS f ON f.id = r.flow_id LEFT JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = ?"
 )
 _LIVE = (
-    "SELECT workspace_id, flow_run_id, started_at FROM executions "
+    "SELECT workspace_id, flow_run_id, started_at FROM executions INDEXED BY executions_open "
     "WHERE phase NOT IN ('FINALIZED', 'LOST') AND phase <> 'EXITED' AND started_at IS NOT NULL"
 )
 DELETED = "(deleted)"
+SECOND_US = 1_000_000
 
 By = Literal["deployment", "day"]
 
@@ -48,7 +49,11 @@ def record(tx: Tx, execution: Execution, status: ExitStatus | None, zone: tzinfo
     if execution.started_at is None or execution.exited_at is None:
         return
     measured = (None, None) if status is None else (status.started_at_us, status.finished_at_us)
-    ended_us = measured_end_us(execution.started_at, execution.exited_at, *measured)
+    noticed_us = execution.exited_at
+    if status is not None and status.gone and execution.time_limit_seconds is not None:
+        # Nobody knows when it went; it would not have been let go on longer than this.
+        noticed_us = min(noticed_us, execution.started_at + execution.time_limit_seconds * SECOND_US)
+    ended_us = measured_end_us(execution.started_at, noticed_us, *measured)
     owner = tx.one(_OWNER, (execution.flow_run_id,))
     for part in metered(execution.started_at, ended_us, zone):
         tx.execute(

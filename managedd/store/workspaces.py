@@ -73,6 +73,11 @@ def move(tx: Tx, workspace_id: str, plan: str) -> None:
     tx.publish(Topic.SLOTS)
 
 
+def note_starts(tx: Tx, workspace_id: str, taken: float, as_of_us: int) -> None:
+    """So much of the workspace's bucket of starts is taken at that moment."""
+    tx.execute("UPDATE workspaces SET starts_taken = ?, starts_as_of = ? WHERE id = ?", (taken, as_of_us, workspace_id))
+
+
 def on_other_plans(tx: Tx, known: Collection[str]) -> list[Workspace]:
     """The workspaces whose plan is none of `known`."""
     return [workspace for workspace in every(tx) if workspace.plan not in known]

@@ -88,7 +88,7 @@ async def test_more_than_the_plan_has_is_told_as_overrun(api: ApiClient) -> None
     assert (found["limit_minutes"], found["remaining_minutes"], found["overrun_minutes"]) == (None, None, 0)
 
 
-@pytest.mark.parametrize("query", ["month=2026-13", "month=May", "by=flow", "month="])
+@pytest.mark.parametrize("query", ["month=2026-13", "month=9999-12", "month=0000-01", "month=May", "by=flow", "month="])
 async def test_what_is_no_month_and_no_way_to_share(api: ApiClient, query: str) -> None:
     status, body = await api.get(f"/managed/usage?{query}")
     assert status == 422, body

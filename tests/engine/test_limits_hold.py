@@ -148,6 +148,62 @@ async def test_waiting_for_hours_is_not_late(still: World) -> None:
     assert (await still.state(run_id)).details["scheduled_time"] == iso(still.clock.now_us() - 100_000_000)
 
 
+async def test_everybody_who_waits_for_hours_is_told_however_many_there_are(still: World) -> None:
+    desk = Desk(still, plan={"compute_hours": 0})
+    runs = [await still.run(due_in_seconds=-100) for _ in range(150)]
+    assert await desk.all() == []
+    assert {(await still.state(run_id)).name for run_id in runs} == {AWAITING_HOURS}
+    assert await still.read(lambda tx: overdue.late(tx, due_before_us=tx.now, limit=10)) == []
+
+
+# --- slots of what was deleted -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["pool", "queue"])
+async def test_a_run_whose_pool_or_queue_was_deleted_keeps_its_slot(still: World, what: str) -> None:
+    desk = Desk(still, plan={"concurrent_runs": 1})
+    pool, queue_id = await still.pool("short-lived")
+    if what == "queue":
+        queue_id = await still.queue("short-lived", pool)
+    first = await still.run(queue_id=queue_id)
+    assert await desk.all() == [first]
+    await still.propose(first, StateType.RUNNING)
+    if what == "pool":
+        await still.write(lambda tx: rows.delete(tx, WORK_POOL, pool))
+    else:
+        await still.write(lambda tx: rows.delete(tx, WORK_QUEUE, queue_id))
+    second = await still.run()
+    assert await desk.all() == [first]
+    await end(still, first)
+    assert await desk.all() == [first, second]
+
+
+async def test_a_queue_counts_what_waits_in_its_process(still: World) -> None:
+    await still.write(lambda tx: rows.patch(tx, WORK_QUEUE, still.queue_id, {"concurrency_limit": 1}))
+    desk = Desk(still)
+    first = await still.run(due_in_seconds=-5)
+    second = await still.run()
+    assert await desk.all() == [first]
+    await still.propose(first, StateType.RUNNING)
+    await still.propose(first, StateType.SCHEDULED, name="AwaitingRetry", force=True)
+    assert await desk.all() == [first]
+    await end(still, first)
+    assert await desk.all() == [first, second]
+
+
+async def test_a_row_that_breaks_the_reckoning_stops_nobody_else(still: World) -> None:
+    bad = await still.run(due_in_seconds=-5)
+
+    def needs(tx: Tx, run_id: str) -> Needs:
+        if run_id == bad:
+            raise AttributeError("a template that is none")
+        return Needs(memory_bytes=1, cpus=1)
+
+    desk = Desk(still, needs=needs)
+    good = await still.run()
+    assert await desk.all() == [good]
+
+
 # --- the rate of starts ----------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +218,31 @@ async def test_starts_keep_to_burst_and_rate(still: World) -> None:
     advance(still, 3600)
     assert await desk.all() == runs
     assert (await still.history(runs[4])).count("Scheduled") == 1, "who waits for this is told nothing"
+
+
+async def test_a_steady_rate_does_not_bring_the_burst_back(still: World) -> None:
+    """Whoever starts all that comes back, for hours, has no second burst."""
+    desk = Desk(still, plan={"start_burst": 5, "starts_per_minute": 1})
+    runs = [await still.run() for _ in range(5)]
+    assert sorted(await desk.all()) == sorted(runs)
+    for _ in range(90):
+        advance(still, 60)
+        run_id = await still.run()
+        runs.append(run_id)
+        assert (await desk.all())[-1] == run_id
+        await end(still, run_id)
+    await still.run()
+    assert len(await desk.all()) == len(runs)
+
+
+async def test_a_clock_that_was_set_back_does_not_stop_starts(still: World) -> None:
+    desk = Desk(still, plan={"start_burst": 1, "starts_per_minute": 60})
+    first = await still.run(due_in_seconds=-7200)
+    assert await desk.all() == [first]
+    assert isinstance(still.clock, ManualClock)
+    still.clock.set_wall(-3600)
+    second = await still.run(due_in_seconds=-7200)
+    assert await desk.all() == [first, second]
 
 
 # --- the host --------------------------------------------------------------------------------------------------------------

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from managedd.drivers.fake import FakeDriver
 from managedd.engine import measuring
+from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Phase
 from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
 from tests.engine.world import quick_settings
 
 if TYPE_CHECKING:
     from managedd.drivers.fake import FakeRun
+    from managedd.model.drivers import Handle, Usage
     from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +70,37 @@ async def test_a_run_below_its_limits_goes_on(world: World) -> None:
         await world.propose(execution.flow_run_id, RUNNING)
         await world.until_called("disk", execution.id, times=5)
         await world.until_called("stats", execution.id, times=5)
+        assert (await world.state(execution.flow_run_id)).type is RUNNING
+        await world.propose(execution.flow_run_id, COMPLETED)
+        world.engine.finish(execution.id)
+        assert (await finished(world, execution)).end_cause is EndCause.COMPLETED
+
+
+async def test_a_reading_that_failed_is_no_second_reading(world: World) -> None:
+    """One look at a crowd, then an engine that does not answer: nobody has seen it stay."""
+
+    class Once(FakeDriver):
+        looked = 0
+
+        async def stats(self, handle: Handle) -> Usage | None:
+            self.looked += 1
+            if self.looked > 1:
+                raise ManagedError(ErrorCode.DRIVER, "busy")
+            return await super().stats(handle)
+
+    world.settings = quick_settings(pids_limit=16)
+    plan(world, replace(FOREVER, pids=16))
+    driver = Once(world.engine)
+    async with world.daemon(driver=driver) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, RUNNING)
+
+        async def looked() -> bool:
+            return driver.looked > 6
+
+        await world.until(looked)
         assert (await world.state(execution.flow_run_id)).type is RUNNING
         await world.propose(execution.flow_run_id, COMPLETED)
         world.engine.finish(execution.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from managedd.engine.quota import QuotaWatch
@@ -32,7 +33,6 @@ async def told(world: World) -> list[tuple[str, int]]:
     rows = await world.read(
         lambda tx: tx.all("SELECT event, payload FROM events WHERE event LIKE 'managedd.%' ORDER BY rowid")
     )
-    import orjson
 
     return [(row["event"].rpartition(".")[2], orjson.loads(row["payload"])["percent"]) for row in rows]
 
@@ -67,6 +67,27 @@ async def test_each_share_is_warned_of_once_a_month(still: World) -> None:
         clock.turn_to(datetime(2026, 4, 1, 0, 9, tzinfo=UTC))
         await quota.tick()
         assert await told(still) == [("warning", 80), ("exhausted", 100), ("warning", 80)]
+        await still.propose(execution.flow_run_id, COMPLETED)
+        still.engine.finish(execution.id)
+        await finished(still, execution)
+
+
+async def test_a_larger_plan_is_warned_of_anew(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    await still.on_plan(compute_hours=1 / 60)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        quota = watch(still, daemon)
+        clock.advance(61)
+        await quota.tick()
+        await still.on_plan(compute_hours=10 / 60)
+        await quota.tick()
+        assert await told(still) == [("exhausted", 100)]
+        clock.advance(400)
+        await quota.tick()
+        assert await told(still) == [("exhausted", 100), ("warning", 80)]
         await still.propose(execution.flow_run_id, COMPLETED)
         still.engine.finish(execution.id)
         await finished(still, execution)

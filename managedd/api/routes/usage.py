@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,7 +27,7 @@ async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["depl
 
     def look(tx: Tx) -> Wire:
         zone = ctx.services.zone
-        chosen = month_of(tx.now, zone) if month is None else month_named(month, zone)
+        chosen = month_of(tx.now, zone) if month is None else _named(month, zone)
         plan = plans.of_workspace(tx, tx.workspace)
         used = usage.used(tx, tx.workspace, chosen, zone)
         shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
@@ -56,6 +57,13 @@ async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
         workspaces.move(tx, tx.workspace, workspace.plan)
 
     await ctx.write(body)
+
+
+def _named(month: str, zone: tzinfo) -> Month:
+    try:
+        return month_named(month, zone)
+    except (ValueError, OverflowError):
+        raise invalid(f"month: {month} is beyond what the calendar has; allowed: 0002-01 to 9998-12") from None
 
 
 def _month(month: Month, zone: str) -> Wire:

@@ -20,6 +20,9 @@ CREATE TABLE workspaces (
     name        TEXT NOT NULL,
     description TEXT NOT NULL DEFAULT '',
     plan        TEXT NOT NULL,
+    -- The bucket of starts: so many were taken at that moment.
+    starts_taken REAL NOT NULL DEFAULT 0,
+    starts_as_of INTEGER NOT NULL DEFAULT 0,
     created     INTEGER NOT NULL,
     updated     INTEGER NOT NULL,
     UNIQUE (account_id, handle)
