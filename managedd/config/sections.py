@@ -170,8 +170,6 @@ class UsageSection(Section):
 
     time_zone: TimeZone = "UTC"
     """Of whose months they are counted."""
-    keep_days: float = Field(400.0, gt=0)
-    """How long it is known which run used what; the sums of months stay."""
 
 
 class HostSection(Section):
@@ -214,3 +212,5 @@ class RetentionSection(Section):
 
     events_days: float = Field(7.0, gt=0)
     runs_days: float | None = Field(90.0, gt=0)
+    usage_days: float = Field(400.0, gt=0)
+    """How long it is known which run used what; the sums of months stay."""

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from managedd.clock import from_us
 from managedd.errors import ManagedError
 from managedd.observe import get_log
-from managedd.store import events, logs, retention
+from managedd.store import events, logs, retention, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ class Janitor:
         await self._db.write(retention.delete_expired_leases)
         await self._events()
         await self._runs()
+        await self._usage()
         await self._orphaned_logs()
         await self._unowned_logs()
         await self._cursors()
@@ -65,6 +67,10 @@ class Janitor:
         while ended := await self._db.read(lambda tx: retention.ended_runs_before(tx, moment)):
             for run_id in ended:
                 await self._delete(run_id)
+
+    async def _usage(self) -> None:
+        moment = from_us(self._clock.now_us() - int(self._settings.usage_days * DAY_US))
+        await self._repeat(self._db, lambda tx: usage.forget(tx, before_month=f"{moment:%Y-%m}", limit=retention.STEP))
 
     async def _delete(self, run_id: str) -> None:
         await self._repeat(self._db, lambda tx: retention.delete_some_of_run(tx, run_id))

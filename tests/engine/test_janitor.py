@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from managedd import ids
+from managedd.clock import from_us
 from managedd.config import RetentionSection
 from managedd.engine.janitor import DAY_US, Janitor
 from managedd.model.executions import Phase
@@ -191,3 +192,18 @@ async def test_old_runs_are_found_by_index(still: World) -> None:
     retention.ended_runs_before(Ear(), 5)  # type: ignore[arg-type]
     plan = await still.read(lambda tx: [row["detail"] for row in tx.all(f"EXPLAIN QUERY PLAN {asked[0]}", (5, 10))])
     assert any("flow_runs_ended (workspace_id=? AND end_time<?)" in step for step in plan), plan
+
+
+async def test_what_a_run_used_is_forgotten_by_and_by_and_the_sum_of_its_month_is_not(still: World) -> None:
+    now_us = still.clock.now_us()
+    ledger = "INSERT INTO usage (execution_id, month, day, workspace_id, minutes, flow_run_id, owner) VALUES (?, ?, ?, ?, 5, 'r', 'f')"
+    for month in ("2025-12", "2026-01", "2026-03"):
+        await still.write(lambda tx, m=month: tx.execute(ledger, (m, m, f"{m}-01", still.workspace)))
+    assert from_us(now_us).month == 3
+    await janitor(still, usage_days=40).once()
+    left = await still.read(lambda tx: [row[0] for row in tx.all("SELECT month FROM usage ORDER BY 1")])
+    sums = await still.read(
+        lambda tx: [tuple(row) for row in tx.all("SELECT month, minutes FROM usage_months ORDER BY 1")]
+    )
+    assert left == ["2026-01", "2026-03"]
+    assert sums == [("2025-12", 5), ("2026-01", 5), ("2026-03", 5)]
