@@ -38,8 +38,6 @@ LOOK_SECONDS = 5.0
 RETRY_SECONDS = (1.0, 10.0)
 ASK_SECONDS = 60.0
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 (compared with, not bound to)
-PATIENCE_SECONDS = 60.0
-"""So long an engine that had the last runs may take to answer before `auto` means processes."""
 _PORT, _PORT_FOR = "runs_port", "runs_port_for"
 """Facts of the store: the port where the runs' listener was, and which `runs.listen_port` was set then."""
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
@@ -213,7 +211,7 @@ def make_driver(settings: Settings, instance_id: str, *, workspaces: int, last: 
     """The driver from the daemon's settings; `last` is what the runs of the last start were in. Raises ManagedError(CONFIG)."""
     shared = docker_settings(settings)
     process, data_dir = settings.process, settings.store.data_dir
-    refusal = settings.why_no_processes(workspaces=workspaces)
+    refusal = why_no_processes(settings, workspaces=workspaces, last=last)
     if settings.runs.driver == "process" and refusal is not None:
         raise ManagedError(ErrorCode.CONFIG, f"runs.driver = 'process': {refusal}")
     return Either(
@@ -233,8 +231,19 @@ def make_driver(settings: Settings, instance_id: str, *, workspaces: int, last: 
         ),
         wanted=settings.runs.driver,
         refusal=refusal,
-        patience_seconds=PATIENCE_SECONDS if last == "docker" else 0.0,
     )
+
+
+def why_no_processes(settings: Settings, *, workspaces: int, last: str | None) -> str | None:
+    """Why runs may not be processes of this host, unless somebody says that they shall; None when they may."""
+    refusal = settings.why_no_processes(workspaces=workspaces)
+    if refusal is None and settings.runs.driver == "auto" and last == "docker":
+        # An engine that is down, or slower than we at the host's start, must not cost runs their isolation.
+        return (
+            "the last runs were in containers, so the engine is waited for; for processes from now on, which nothing isolates, set "
+            'runs.driver = "process" and restart the daemon'
+        )
+    return refusal
 
 
 def docker_settings(settings: Settings) -> DockerSettings:

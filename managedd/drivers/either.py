@@ -139,7 +139,6 @@ class Either:
         *,
         wanted: Literal["auto", "docker", "process"],
         refusal: str | None = None,
-        patience_seconds: float = 0.0,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         self._docker = Part(docker, give_up_seconds=give_up_seconds)
@@ -147,9 +146,6 @@ class Either:
         self._wanted = wanted
         self._refusal = refusal
         """Why `auto` may not mean processes."""
-        self._patience_seconds = patience_seconds
-        """How long `auto` waits for an engine: the last runs were in containers, and it may only be slower than we at the host's start."""
-        self._began: float | None = None
         self._chosen = {"docker": self._docker, "process": self._process}.get(wanted)
         self.name = (self._chosen or self._docker).name
         """The one that new runs get; before the choice, the one that is tried first."""
@@ -165,7 +161,6 @@ class Either:
     async def open(self) -> DriverInfo:
         """What new runs get is chosen for this daemon's life, and open. Raises ManagedError(DRIVER) as long as none can be."""
         if self._chosen is None:
-            self._began = anyio.current_time() if self._began is None else self._began
             try:
                 info = await self._docker.open()
             except ManagedError as error:
@@ -183,16 +178,10 @@ class Either:
         return info
 
     def _may_be_processes(self, error: ManagedError) -> None:
-        """Returns when `auto` may mean processes now."""
+        """Returns when `auto` may mean processes."""
         if self._refusal is not None:
             raise ManagedError(
                 ErrorCode.DRIVER, f"{error.message}. Runs as processes are refused: {self._refusal}"
-            ) from error
-        assert self._began is not None
-        if anyio.current_time() - self._began < self._patience_seconds:
-            raise ManagedError(
-                ErrorCode.DRIVER,
-                f"{error.message}. The last runs were in containers, so it is waited for {self._patience_seconds:.0f} s",
             ) from error
 
     async def keep(self) -> None:

@@ -44,5 +44,13 @@ def test_its_variables_are_settings_and_point_into_its_own_directory(
     assert load(None, {}).store.data_dir == Path("/var/lib") / settings["StateDirectory"][0]
 
 
+def test_no_run_gets_the_engines_group(settings: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings["SupplementaryGroups"] == ["docker"]
+    for assignment in settings["Environment"]:
+        name, _, value = assignment.partition("=")
+        monkeypatch.setenv(name, value.replace("%S", "/var/lib"))
+    assert load(None, {}).runs.driver == "docker"
+
+
 def test_there_is_time_to_stop(settings: dict[str, list[str]]) -> None:
     assert float(settings["TimeoutStopSec"][0]) > Settings().server.stop_seconds + 20

@@ -33,22 +33,17 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     ],
 )
 def test_an_engine_that_cannot_be_used_is_a_problem_with_a_way_out(fault: Fault, mend: str) -> None:
-    found = engine.unusable(fault, "the words", needed=True, missed=False)
+    found = engine.unusable(fault, "the words", needed=True)
     assert (found.level, found.seen, found.facts["fault"]) == (Level.PROBLEM, "the words", fault.value)
     assert mend in str(found.mend)
 
 
 def test_an_engine_that_nobody_needs_is_no_problem() -> None:
-    assert engine.unusable(Fault.NO_SOCKET, "the words", needed=False, missed=False).level is Level.NOTE
-
-
-def test_an_engine_that_had_the_last_runs_is_missed() -> None:
-    found = engine.unusable(Fault.REFUSED, "the words", needed=False, missed=True)
-    assert (found.level, "last runs were in containers" in found.seen) == (Level.WARNING, True)
+    assert engine.unusable(Fault.NO_SOCKET, "the words", needed=False).level is Level.NOTE
 
 
 def test_every_fault_has_a_way_out() -> None:
-    assert all(engine.unusable(fault, "", needed=True, missed=False).mend for fault in Fault)
+    assert all(engine.unusable(fault, "", needed=True).mend for fault in Fault)
 
 
 def test_an_engine_that_answers_is_named() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -133,6 +135,16 @@ def test_processes_are_not_for_other_hosts_clients(tmp_path: Path) -> None:
     assert (code, found["driver"]["level"], found["container engine"]["level"]) == (1, "problem", "problem")
     assert "process.trusted" in found["driver"]["seen"]
     assert found["container"]["seen"] == "not checked: see container engine"
+
+
+def test_processes_do_not_follow_containers_by_themselves(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "state.db")) as store, store:
+        store.execute("CREATE TABLE meta (key TEXT, value TEXT)")
+        store.execute("INSERT INTO meta VALUES ('last_driver', 'docker')")
+    code, found = examined(tmp_path)
+    assert (code, found["driver"]["level"], found["container engine"]["level"]) == (1, "problem", "problem")
+    assert "the last runs were in containers" in found["driver"]["seen"]
 
 
 def test_a_daemon_whose_runs_are_processes(tmp_path: Path) -> None:

@@ -125,16 +125,6 @@ async def test_processes_that_are_refused_are_waited_for_in_vain(two: Two) -> No
     assert (await either.open()).name == "docker"
 
 
-async def test_an_engine_that_had_the_last_runs_is_given_time(two: Two) -> None:
-    two.docker.engine.down = True
-    either = two.either(patience_seconds=0.2)
-    with pytest.raises(ManagedError, match="waited for"):
-        await either.open()
-    assert either.name == "docker"
-    await anyio.sleep(0.25)
-    assert (await either.open()).name == "process"
-
-
 @pytest.mark.parametrize("wanted", ["docker", "process"])
 async def test_what_is_wanted_is_not_replaced(two: Two, wanted: str) -> None:
     driver = getattr(two, wanted)

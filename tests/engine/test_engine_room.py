@@ -254,6 +254,23 @@ def test_processes_are_refused_where_they_would_have_to_be_kept_apart(
             assert raised.value.code is ErrorCode.CONFIG
 
 
+async def test_who_had_containers_gets_no_processes_by_an_engine_that_is_down(tmp_path: Path) -> None:
+    given = {"store": {"data_dir": str(tmp_path)}, "docker": {"host": f"unix://{tmp_path}/none.sock"}}
+    driver = make_driver(Settings.model_validate(given), "me", workspaces=1, last="docker")
+    with pytest.raises(ManagedError, match=r'last runs were in containers.*runs\.driver = "process"') as raised:
+        await driver.open()
+    assert (raised.value.code, driver.name) == (ErrorCode.DRIVER, "docker")
+    # Only if somebody says so, or had them the last time.
+    chosen = Settings.model_validate({**given, "runs": {"driver": "process"}, "process": {"trusted": True}})
+    assert make_driver(chosen, "me", workspaces=1, last="docker").name == "process"
+    trusted = Settings.model_validate({**given, "process": {"trusted": True}})
+    earlier = make_driver(trusted, "me", workspaces=1, last="process")
+    try:
+        assert (await earlier.open()).name == "process"
+    finally:
+        await earlier.close()
+
+
 async def test_an_engine_that_hangs_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_SECONDS", 0.1)
 

@@ -17,6 +17,7 @@ from managedd.doctor.judgement import engine as judge
 from managedd.drivers.docker_end import timestamp_us
 from managedd.drivers.docker_probe import DockerProbe, fault_of
 from managedd.engine.limiter import host_limits
+from managedd.engine_room import why_no_processes
 from managedd.errors import ManagedError
 from managedd.model.urls import mask_urls
 
@@ -35,8 +36,7 @@ async def engine(patient: Patient) -> list[Finding]:
         patient.info = await probe.info()
     except ManagedError as error:
         choice = _choose(patient, answers=False)
-        missed = patient.settings.runs.driver == "auto" and patient.facts.get(LAST_DRIVER) == "docker"
-        return [judge.unusable(fault_of(error), error.message, needed=choice.driver != "process", missed=missed)]
+        return [judge.unusable(fault_of(error), error.message, needed=choice.driver != "process")]
     _choose(patient, answers=True)
     told_us = timestamp_us(patient.info.get("SystemTime"))
     # It told its time at some moment between the question and the answer.
@@ -58,7 +58,12 @@ def _choose(patient: Patient, *, answers: bool) -> judge.Choice:
         patient.settings.runs.driver,
         running=running,
         engine_answers=answers,
-        refusal=patient.settings.why_no_processes(workspaces=workspaces),
+        refusal=why_no_processes(
+            patient.settings,
+            workspaces=workspaces,
+            # A daemon that runs and has chosen nothing waits for the one that it names.
+            last=about.get("driver") if patient.status else patient.facts.get(LAST_DRIVER),
+        ),
     )
     return patient.choice
 

@@ -53,15 +53,10 @@ def choose(wanted: str, *, running: str | None, engine_answers: bool, refusal: s
     return Choice(driver=None if refusal else "process", why=refusal or "no container engine answers")
 
 
-def unusable(fault: Fault, words: str, *, needed: bool, missed: bool) -> Finding:
-    """The finding for an engine that can't be used; no problem where runs are in processes, unless the last ones were in containers."""
+def unusable(fault: Fault, words: str, *, needed: bool) -> Finding:
+    """The finding for an engine that can't be used; no problem where runs are in processes."""
     if needed:
         return problem(ENGINE, words, _MEND[fault], fault=fault.value)
-    if missed:
-        told = (
-            f"{words}; the last runs were in containers, and the next ones would be processes, which nothing isolates"
-        )
-        return warning(ENGINE, told, _MEND[fault], fault=fault.value)
     return note(ENGINE, f"{words}; runs are in processes", _MEND[fault], fault=fault.value)
 
 
