@@ -97,6 +97,14 @@ def uv_program() -> str:
     return found
 
 
+def _readable(path: Path) -> bool:
+    """Whether there is a file that we may read. A service's home may be hidden from it, or be another user's."""
+    try:
+        return path.is_file() and os.access(path, os.R_OK)
+    except OSError:
+        return False
+
+
 class Environments:
     """The environments in one folder. Several daemons may share it."""
 
@@ -121,21 +129,28 @@ class Environments:
         except (OSError, subprocess.SubprocessError) as error:
             raise ManagedError(ErrorCode.DRIVER, f"The environments of runs can't be made: {error}") from error
         if self._ca_bundle is not None:
-            own = next((Path(place) for place in CA_PLACES if Path(place).is_file()), None)
+            own = next((Path(place) for place in CA_PLACES if _readable(Path(place))), None)
             (self.folder / "ca.pem").write_bytes((own.read_bytes() if own else b"") + b"\n" + self._ca_bundle)
         return said.stdout.split()[1]
 
     def installer_environment(self) -> dict[str, str]:
         """The variables under which packages are installed, here and in runs. May hold secrets."""
         found = {name: value for name, value in os.environ.items() if _GIVEN.fullmatch(name)}
-        home = Path.home()
+        home = self._home()
         for name, path in (("UV_CONFIG_FILE", home / ".config" / "uv" / "uv.toml"), ("NETRC", home / ".netrc")):
-            if path.is_file():
+            if _readable(path):
                 found.setdefault(name, str(path))
         found.setdefault("UV_CACHE_DIR", str(self.folder / "cache"))
         if self._ca_bundle is not None:
             found["SSL_CERT_FILE"] = str(self.folder / "ca.pem")
         return {**found, "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **self._settings}
+
+    def _home(self) -> Path:
+        """The daemon's home; our own folder for a user who has none."""
+        try:
+            return Path.home()
+        except RuntimeError:
+            return self.folder
 
     def find(self, image: str) -> Path | None:
         """The environment for that image, when it is there."""
@@ -243,7 +258,7 @@ class Environments:
     ) -> list[str]:
         """The lines that uv printed. Raises ImageError with its last words when it failed."""
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home()), "NO_COLOR": "1",
+            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._home()), "NO_COLOR": "1",
             "UV_PYTHON_INSTALL_DIR": str(self.folder / "pythons"), **self.installer_environment(),
         }  # fmt: skip
         if downloads:

@@ -97,6 +97,32 @@ def test_the_prefect_of_the_base_stays_unless_another_is_wanted(requirements: li
     assert run_environment.pins({"prefect": "3.8.8"}, requirements) == pins
 
 
+@pytest.mark.parametrize("home", ["hidden", "a" * 300, None])
+def test_a_home_that_cannot_be_read_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    """As under `ProtectHome=yes`, or where sudo has left another user's HOME."""
+    made = Environments(tmp_path, uv="uv", python=None, settings={})
+    (tmp_path / "hidden").mkdir(mode=0o000)
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path / home))
+    for name in ("UV_CONFIG_FILE", "NETRC", "UV_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    is_root = os.geteuid() == 0
+    if is_root:
+        # Whom no file describes, and who may read nothing of ours.
+        os.setresuid(54_321, 54_321, 0)
+    try:
+        found = made.installer_environment()
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+    assert found["UV_CACHE_DIR"] == str(tmp_path / "cache")
+    assert not {"UV_CONFIG_FILE", "NETRC"} & set(found)
+
+
 # --- real --------------------------------------------------------------------------------------------------------------
 
 
