@@ -6,13 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from managedd.drivers import run_environment, run_tree
+from managedd.drivers import folder_tree, run_environment, run_tree
 from managedd.drivers.docker_end import MAX_BYTES, MAX_US, REPORT_MAX_BYTES, Report, parsed, plain, whole
 from managedd.drivers.run_output import numbers
 from managedd.model.drivers import ExitStatus, Liveness
@@ -41,12 +40,7 @@ class RunFolder:
 
     def written_bytes(self) -> int:
         """What the run's own files take on the disk; what vanishes meanwhile takes none."""
-        total = 0
-        for place, _, names in os.walk(self.path):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    total += os.lstat(os.path.join(place, name)).st_blocks * 512
-        return total
+        return folder_tree.weigh(str(self.path))
 
     # --- making it -------------------------------------------------------------------------------------------------------
 
@@ -179,9 +173,7 @@ class RunFolder:
                 with contextlib.suppress(OSError, ValueError):
                     os.rmdir(group)
         # First, so that half a folder never counts as a run.
-        (self.path / "spec.json").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path, onerror=_again)
+        folder_tree.remove(str(self.path), first="spec.json")
 
 
 class OutputFiles:
@@ -235,16 +227,3 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _write(path: Path, content: bytes, mode: int) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
         file.write(content)
-
-
-def _again(function: Callable[..., Any], path: str, failure: Any) -> None:
-    """A run may have taken its own rights to a folder away; they are given back once."""
-    above = os.path.dirname(path)
-    for place in (above, path):
-        with contextlib.suppress(OSError):
-            os.chmod(place, stat.S_IRWXU)
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)

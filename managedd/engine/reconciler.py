@@ -92,7 +92,11 @@ class Reconciler:
         running = before | self._fleet.running()
         actions = plan(rows, found, running, now_us=self._clock.now_us(), daemon_started_us=self._started_us)
         for action in actions:
-            await self._do(action)
+            try:
+                await self._do(action)
+            except Exception:
+                # One that cannot be done must not keep the others, and the daemon's start, waiting.
+                log.exception("reconcile.action_failed", execution_id=_execution_id(action))
         return actions
 
     async def _do(self, action: Action) -> None:
@@ -105,3 +109,7 @@ class Reconciler:
             await self._driver.remove(action.found.handle)
         except ManagedError as error:
             log.warning("container.remove_failed", execution_id=action.found.execution_id, reason=error.message)
+
+
+def _execution_id(action: Action) -> str:
+    return action.execution.id if isinstance(action, Supervise) else action.found.execution_id

@@ -154,3 +154,25 @@ async def test_a_removal_that_fails_is_tried_again(world: World) -> None:
         world.engine.containers[execution.id].run.remove_error = None
         await daemon.reconciler.once()
     assert world.engine.containers == {}
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_done_keeps_nothing_else_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even with an error that nobody has foreseen: the daemon starts, and dispatches."""
+    broken, other, claimed = [await world.claimed() for _ in range(3)]
+    for execution in (broken, other):
+        await world.write(lambda tx, row=execution: executions.advance(tx, row.id, (Phase.CLAIMED,), Phase.LOST))
+        await FakeDriver(world.engine).create(spec_of(execution))
+    real = FakeDriver.remove
+
+    async def remove(driver: FakeDriver, handle: Handle) -> None:
+        if handle.data["execution_id"] == broken.id:
+            raise RecursionError
+        await real(driver, handle)
+
+    monkeypatch.setattr(FakeDriver, "remove", remove)
+    async with world.daemon() as daemon:
+        await daemon.reconciler.once()
+        await world.until_phase(claimed.flow_run_id, Phase.FINALIZED)
+    assert broken.id in world.engine.containers
+    assert other.id not in world.engine.containers
