@@ -39,7 +39,7 @@ from managedd.listeners import Door, url
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
 from managedd.signals import Signals
-from managedd.store import meta, run_key, workspaces
+from managedd.store import meta, plans, run_key, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -224,7 +224,8 @@ class Daemon:
     async def _run_engine(self) -> None:
         """The engine is there, what it has and what the rows say agree; then runs are dispatched."""
         await self._room.open()
-        self._services.facts["host"] = self._host_limits()
+        host = self._services.facts["host"] = self._host_limits()
+        await self._services.db.write(lambda tx: plans.put_host(tx, host))
         await self._services.db.write(lambda tx: meta.put(tx, LAST_DRIVER, self._driver.name))
         await self._reconciler.once()
         async with anyio.create_task_group() as tasks:

@@ -10,14 +10,14 @@ from managedd.model import schedules
 from managedd.orchestration import recurrence
 from managedd.orchestration.job_variables import find_references, merge, render, validate_job_variables
 from managedd.orchestration.managed_job import managed_job
-from managedd.orchestration.plan_rules import check_job
+from managedd.orchestration.plan_rules import check_host, check_job
 from managedd.wire.base import MAX_PARAMETERS_BYTES, json_size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from managedd.model.limits import Plan
+    from managedd.model.limits import HostLimits, Plan
     from managedd.wire.deployments import DeploymentCreate, DeploymentUpdate
     from managedd.wire.schedules import DeploymentScheduleCreate, DeploymentScheduleUpdate
 
@@ -74,6 +74,7 @@ def check_parameters_size(parameters: Mapping[str, Any]) -> None:
 
 def check_job_variables(
     plan: Plan,
+    host: HostLimits,
     pool: Mapping[str, Any],
     deployment_vars: Mapping[str, Any],
     run_vars: Mapping[str, Any] | None = None,
@@ -81,7 +82,7 @@ def check_job_variables(
     ignore_required: bool,
     doing: str,
 ) -> None:
-    """Returns when the variables fit the pool's template, and for a managed pool mean something that the plan allows: else an INVALID
+    """Returns when the variables fit the pool's template, and for a managed pool mean something that plan and host allow: else an INVALID
     error names the variable. What refers to a block or a variable is left for the run's start.
     """
     template = pool["base_job_template"]
@@ -90,7 +91,9 @@ def check_job_variables(
         return
     configuration = _known(render(template.get("job_configuration") or {}, merge(template, deployment_vars, run_vars)))
     try:
-        check_job(managed_job(configuration), plan, image_is_chosen=bool(configuration.get("image")))
+        job = managed_job(configuration)
+        check_job(job, plan, image_is_chosen=bool(configuration.get("image")))
+        check_host(job, host)
     except ManagedError as error:
         raise invalid(f"{doing}: {error.message}") from None
 

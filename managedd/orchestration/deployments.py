@@ -138,6 +138,7 @@ def _draft_run(tx: Tx, deployment: Mapping[str, Any], body: DeploymentFlowRunCre
     if pool is not None:
         checks.check_job_variables(
             plans.of_workspace(tx, tx.workspace),
+            plans.host(tx),
             pool,
             deployment["job_variables"],
             body.job_variables,
@@ -228,7 +229,7 @@ def _check_pool(tx: Tx, pool_name: str, job_variables: Mapping[str, Any], *, doi
     pool = rows.need(tx, WORK_POOL, name=pool_name)
     if job_variables:
         plan = plans.of_workspace(tx, tx.workspace)
-        checks.check_job_variables(plan, pool, job_variables, ignore_required=True, doing=doing)
+        checks.check_job_variables(plan, plans.host(tx), pool, job_variables, ignore_required=True, doing=doing)
 
 
 def _check_documents(tx: Tx, sent: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from managedd.store.resources import WORK_POOL
 from managedd.wire.filters.work_pools import WorkPoolFilter
 
 if TYPE_CHECKING:
-    from managedd.model.limits import Plan
+    from managedd.model.limits import HostLimits, Plan
     from managedd.orchestration.managed_job import ManagedJob
     from managedd.store.database import Tx
 
@@ -29,6 +29,18 @@ def check_room(tx: Tx, pool_type: str) -> None:
         raise forbidden(
             f"This workspace has the maximum number of managed work pools that its plan {plan.name!r} allows: {plan.managed_pools}. "
             "Delete one, or use one of them for more deployments."
+        )
+
+
+def check_host(job: ManagedJob, host: HostLimits) -> None:
+    """Returns when the host could hold such a run; else an INVALID error names the variable and what is allowed."""
+    if host.memory_bytes is not None and (job.memory_bytes or 0) > host.memory_bytes:
+        raise invalid(
+            f"job_variables.memory_limit: {job.memory_bytes} bytes are more than all runs together may reserve of this host, {host.memory_bytes}"
+        )
+    if host.cpus is not None and (job.cpus or 0) > host.cpus:
+        raise invalid(
+            f"job_variables.cpu_limit: {job.cpus:g} are more processors than all runs together may reserve of this host, {host.cpus:g}"
         )
 
 

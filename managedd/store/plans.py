@@ -9,12 +9,16 @@ import orjson
 
 from managedd.bus import Topic
 from managedd.errors import not_found
-from managedd.model.limits import OnExhausted, Plan
+from managedd.model.limits import HostLimits, OnExhausted, Plan
+from managedd.store import meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from managedd.store.database import Tx
+
+_HOST = "host_limits"
+"""A fact of the store."""
 
 
 def replace(tx: Tx, plans: Iterable[Plan]) -> None:
@@ -39,6 +43,17 @@ def of_workspace(tx: Tx, workspace_id: str) -> Plan:
     if row is None:
         raise not_found("Workspace", workspace_id)
     return nothing(row["plan"]) if row["limits"] is None else _load(row["limits"])
+
+
+def put_host(tx: Tx, host: HostLimits) -> None:
+    """What runs may reserve of the host is known to whoever checks what somebody asks for."""
+    meta.put(tx, _HOST, orjson.dumps(asdict(host)).decode())
+
+
+def host(tx: Tx) -> HostLimits:
+    """What runs may reserve of the host, as the engine told it last; no limits before it did."""
+    found = meta.get(tx, _HOST)
+    return HostLimits() if found is None else HostLimits(**orjson.loads(found))
 
 
 def nothing(name: str) -> Plan:

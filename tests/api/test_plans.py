@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from managedd.model.limits import Plan
+from managedd.model.limits import HostLimits, Plan
 from managedd.orchestration.pool_types import default_template
 from managedd.store import plans
 
@@ -85,3 +85,18 @@ async def test_only_official_images_unless_the_plan_has_more(api: ApiClient) -> 
     assert (await deploy(api))[0] == 200, "the operator's own default is not asked"
     await on_plan(api)
     assert (await deploy(api, image="anything"))[0] == 200
+
+
+async def test_more_than_the_host_could_ever_hold_is_refused_when_deployed(api: ApiClient) -> None:
+    await pool(api, "mine")
+    await api.services.db.write(lambda tx: plans.put_host(tx, HostLimits(memory_bytes=GIB, cpus=4)))
+    status, body = await deploy(api, memory_limit="2Gi")
+    assert status == 422
+    assert (
+        f"memory_limit: {2 * GIB} bytes are more than all runs together may reserve of this host, {GIB}"
+        in body["detail"]
+    )
+    status, body = await deploy(api, cpu_limit=8)
+    assert status == 422
+    assert "cpu_limit: 8 are more processors than all runs together may reserve of this host, 4" in body["detail"]
+    assert (await deploy(api, memory_limit="1Gi", cpu_limit=4))[0] == 201

@@ -129,7 +129,12 @@ def _check_actions(tx: Any, automation: AutomationUpdate) -> None:
         pool = rows.need(tx, WORK_POOL, id=deployment["work_pool_id"])
         given = (deployment["job_variables"], action.job_variables)
         check_job_variables(
-            plans.of_workspace(tx, tx.workspace), pool, *given, ignore_required=False, doing="Error creating automation"
+            plans.of_workspace(tx, tx.workspace),
+            plans.host(tx),
+            pool,
+            *given,
+            ignore_required=False,
+            doing="Error creating automation",
         )
 
 
