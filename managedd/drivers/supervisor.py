@@ -107,7 +107,7 @@ class Supervisor:
     def run(self) -> None:
         """The run has ended, and `state.json` says how."""
         self._state.write(pid=os.getpid())
-        self._enter_groups()
+        self._make_groups()
         self._poll.register(self._woken, select.POLLIN)
         self._poll.register(self._listener, select.POLLIN)
         self._start()
@@ -215,9 +215,8 @@ class Supervisor:
 
     # --- the control groups ----------------------------------------------------------------------------------------------
 
-    def _enter_groups(self) -> None:
+    def _make_groups(self) -> None:
         """The run's own control groups exist where the daemon has found that they may, with its limits."""
-        held: dict[str, str] = {}
         for controller, parent in self._spec["groups"].items():
             group = os.path.join(parent, os.path.basename(HERE))
             try:
@@ -226,14 +225,33 @@ class Supervisor:
                     with open(os.path.join(group, name), "w", encoding="ascii") as file:
                         file.write(value)
             except OSError:
-                with contextlib.suppress(OSError):
-                    os.rmdir(group)
+                if group not in self._groups.values():  # one group may hold several limits
+                    with contextlib.suppress(OSError):
+                        os.rmdir(group)
                 continue
             self._groups[controller] = group
-            held[controller] = group
-        if "memory" in held and self._spec["memory_bytes"] is not None:
+        # Before anybody is in them: whoever finds us killed looks there.
+        self._state.write(groups=self._groups)
+
+    def _enter_groups(self) -> bytes:
+        """We are in the run's groups as far as the kernel lets us; the returned text names these, each in a line."""
+        entered = b""
+        for controller, group in self._groups.items():
+            with contextlib.suppress(OSError):
+                with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
+                    file.write(str(os.getpid()))
+                entered += f"{controller}\n".encode()
+        return entered
+
+    def _keep_groups(self, entered: list[str]) -> None:
+        """Only groups that hold the run count; memory is watched unless one does."""
+        made, self._groups = self._groups, {name: group for name, group in self._groups.items() if name in entered}
+        for group in set(made.values()) - set(self._groups.values()):
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+        if "memory" in self._groups:
             self._memory_is_watched = False
-        self._state.write(groups=held)
+        self._state.write(groups=self._groups)
 
     def _measure_groups(self) -> None:
         group = self._groups.get("memory")
@@ -270,24 +288,26 @@ class Supervisor:
             self._poll.register(reading, select.POLLIN | select.POLLHUP)
             ends.append(writing)
         prctl = _prctl()
+        told, telling = os.pipe2(os.O_CLOEXEC)
         self._child = os.fork()
         if self._child == 0:
             try:
-                self._become_the_shim(ends, prctl)
+                self._become_the_shim(ends, telling, prctl)
             except OSError as error:
                 os.write(2, f"{self._spec['shim'][0]} cannot be started: {error.strerror}\n".encode())
             finally:
                 os._exit(CANNOT_START)
-        for end in ends:
+        for end in (*ends, telling):
             os.close(end)
+        with open(told, encoding="ascii") as file:
+            # Its end is that of the child's own part, or of the child.
+            self._keep_groups(file.read().split())
 
-    def _become_the_shim(self, ends: list[int], prctl: Any) -> NoReturn:
+    def _become_the_shim(self, ends: list[int], telling: int, prctl: Any) -> NoReturn:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        for group in self._groups.values():
-            with contextlib.suppress(OSError):
-                with open(os.path.join(group, "cgroup.procs"), "w") as file:
-                    file.write(str(os.getpid()))
+        os.write(telling, self._enter_groups())
+        os.close(telling)
         with contextlib.suppress(OSError):
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(OOM_SCORE)

@@ -96,6 +96,24 @@ async def test_memory_is_watched_where_no_group_holds_it(process_world: ProcessW
     assert status.peak_memory_bytes is not None and status.peak_memory_bytes > 128 * MEGABYTE
 
 
+async def test_a_group_that_nobody_may_enter_holds_nothing(
+    process_world: ProcessWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be made, and took its limits; that the process was refused shows only then. Memory is watched, and the rest is told."""
+    groups = process_cgroup.Groups(version=2, parents=dict.fromkeys(process_cgroup.CONTROLLERS, str(tmp_path)))
+    monkeypatch.setattr(process_cgroup, "find", lambda: groups)
+    driver = await process_world.driver()
+    hungry = "kept = [bytearray(1 << 24) for _ in range(128)]\nimport time\ntime.sleep(60)"
+    spec = process_world.spec(Life(code=hungry, memory_bytes=128 * MEGABYTE), cpus=1.0, pids=100)
+    # Where a process is written to, nothing can be written.
+    (tmp_path / spec.execution_id / "cgroup.procs").mkdir(parents=True)
+    handle = await begin(driver, spec)
+    with anyio.fail_after(30):
+        status = await driver.wait(handle)
+    assert (status.exit_code, status.oom_killed, status.unsupported) == (137, True, ("cpu", "pids"))
+    assert (folder_of(process_world, spec).state() or {})["groups"] == {}
+
+
 async def test_what_is_shared_counts_once(process_world: ProcessWorld) -> None:
     """Four processes over one piece of memory need it once, and live."""
     driver = await process_world.driver(control_groups=False)
