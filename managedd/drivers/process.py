@@ -365,7 +365,7 @@ class ProcessDriver:
     def _folder(self, execution_id: str) -> RunFolder:
         if _EXECUTION_ID.fullmatch(execution_id) is None:
             raise ManagedError(ErrorCode.DRIVER, f"{execution_id!r} is no execution's id")
-        return RunFolder(self._settings.runs_dir, execution_id)
+        return RunFolder(self._settings.runs_dir, execution_id, self._groups.parents.values())
 
     def _folder_of(self, handle: Handle) -> RunFolder:
         execution_id = handle.data.get("id")
@@ -381,7 +381,7 @@ class ProcessDriver:
             return folder.liveness()
 
     async def _kill(self, folder: RunFolder) -> bool:
-        return await anyio.to_thread.run_sync(run_tree.kill_marked, folder.execution_id, str(folder.path), KILL_SECONDS)
+        return await anyio.to_thread.run_sync(folder.kill, KILL_SECONDS)
 
     @contextlib.asynccontextmanager
     async def _talk(self, folder: RunFolder, request: str) -> AsyncIterator[SocketStream | None]:

@@ -17,7 +17,7 @@ from managedd.drivers.run_output import numbers
 from managedd.model.drivers import ExitStatus, Liveness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 KILLED: Final = 137
@@ -28,15 +28,19 @@ JSON_MAX_BYTES: Final = 16 * 1024 * 1024
 _READING: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 """Nobody waits for the other end of a pipe, or reads what a link leads to."""
 PLACED: Final = ("supervisor.py", "run_tree.py", "run_output.py", "run_environment.py")
-SUPERVISOR_KILLED: Final = "the process that held it was killed"
+LAST_WORDS_BYTES: Final = 4096
+CONTROL_GROUPS: Final = "/sys/fs/cgroup/"
+SUPERVISOR_ENDED: Final = "the process that held it was killed or failed"
 
 
 class RunFolder:
     """One run's folder, named by its execution."""
 
-    def __init__(self, runs: Path, execution_id: str) -> None:
+    def __init__(self, runs: Path, execution_id: str, group_parents: Iterable[str] = ()) -> None:
         self.path = runs / execution_id
         self.execution_id = execution_id
+        self._group_parents = tuple(group_parents)
+        """Where the daemon makes its runs' control groups now."""
 
     def written_bytes(self) -> int:
         """What the run's own files take on the disk; what vanishes meanwhile takes none."""
@@ -121,11 +125,41 @@ class RunFolder:
         state = self.state()
         if state is None or "exit_code" in state:
             return
-        run_tree.kill_marked(self.execution_id, str(self.path), seconds)
-        state |= {"exit_code": KILLED, "finished_us": time.time_ns() // 1000, "error": SUPERVISOR_KILLED}
+        self.kill(seconds)
+        said = self._last_words()
+        error = f"{SUPERVISOR_ENDED}: {said}" if said else SUPERVISOR_ENDED
+        state |= {"exit_code": KILLED, "finished_us": time.time_ns() // 1000, "error": error}
         with contextlib.suppress(OSError):
             _write(self.path / "state.json.new", json.dumps(state).encode(), 0o600)
             (self.path / "state.json.new").rename(self.path / "state.json")
+
+    def kill(self, seconds: float) -> bool:
+        """Nothing of the run is there any more; False when something could not be killed in that time."""
+        state = self.state() or {}
+        # Where the host was started anew since, nobody of it is left, and its ticks are others.
+        since = whole(state, "started_ticks", 1 << 62) if state.get("boot_id") == run_tree.boot_id() else None
+        groups = {os.path.join(parent, self.execution_id) for parent in self._group_parents}
+        # The run can write those: a file elsewhere must not name others' processes.
+        groups |= {group for group in self._groups(state) if os.path.normpath(group).startswith(CONTROL_GROUPS)}
+        return run_tree.kill_marked(
+            self.execution_id, str(self.path), seconds, groups=sorted(groups), since_ticks=since
+        )
+
+    def _groups(self, state: Mapping[str, Any]) -> list[str]:
+        """The run's own control groups, by its supervisor's word."""
+        groups = state.get("groups")
+        found = groups.values() if type(groups) is dict else ()
+        return [group for group in found if type(group) is str and os.path.basename(group) == self.execution_id]
+
+    def _last_words(self) -> str:
+        """What its supervisor has printed last: it prints only when it fails."""
+        with contextlib.suppress(OSError), open(os.open(self.path / "supervisor.log", _READING), "rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode):
+                file.seek(max(0, found.st_size - LAST_WORDS_BYTES))
+                lines = file.read(LAST_WORDS_BYTES).decode(errors="replace").strip().splitlines()
+                return lines[-1].strip() if lines else ""
+        return ""
 
     def status(self) -> ExitStatus:
         """How the run ended, from what its supervisor and its shim have left. The run can write both: they decide nothing beyond it."""
@@ -167,11 +201,9 @@ class RunFolder:
             # In a container of our own, whom nobody else reaps is ours.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-        groups = state.get("groups")
-        for group in groups.values() if type(groups) is dict else ():
-            if type(group) is str and os.path.basename(group) == self.execution_id:
-                with contextlib.suppress(OSError, ValueError):
-                    os.rmdir(group)
+        for group in self._groups(state):
+            with contextlib.suppress(OSError, ValueError):
+                os.rmdir(group)
         # First, so that half a folder never counts as a run.
         folder_tree.remove(str(self.path), first="spec.json")
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MARK = "RUN_EXECUTION_ID"
 """The variable that every process of a run inherits: who has left the family is found by it."""
@@ -133,10 +133,11 @@ def kill_below(root: int) -> None:
     kill(descendants(root), signal.SIGKILL)
 
 
-def marked(execution_id: str, folder: str) -> list[int]:
+def marked(execution_id: str, folder: str, since_ticks: int | None = None) -> list[int]:
     """The processes of that execution, by the variable they inherited or by standing in its folder; never ourselves.
 
-    Who stands there at a terminal is somebody who looks around: a run has no terminal.
+    Who stands there at a terminal, as another user, or since before the run has begun (`since_ticks`), is somebody who looks around or
+    makes a copy.
     """
     wanted = f"{MARK}={execution_id}".encode()
     found = []
@@ -147,21 +148,37 @@ def marked(execution_id: str, folder: str) -> list[int]:
         if stat is None or stat.state in "ZX":
             continue
         is_ours = wanted in _read(f"/proc/{pid}/environ").split(b"\0")
-        if not is_ours and stat.terminal == 0:
+        if not is_ours and stat.terminal == 0 and stat.started_ticks >= (since_ticks or 0):
             with contextlib.suppress(OSError):
                 place = os.readlink(f"/proc/{pid}/cwd")
-                is_ours = place == folder or place.startswith(folder + "/")
+                stands_there = place == folder or place.startswith(folder + "/")
+                is_ours = stands_there and os.stat(f"/proc/{pid}").st_uid == os.geteuid()
         if is_ours:
             found.append(pid)
     return found
 
 
-def kill_marked(execution_id: str, folder: str, seconds: float) -> bool:
+def members(groups: Iterable[str]) -> list[int]:
+    """The processes in those control groups; never ourselves."""
+    # Who is in none of our namespaces is a zero.
+    pids = {int(pid) for group in groups for pid in _read(os.path.join(group, "cgroup.procs")).split()}
+    return [pid for pid in pids - {0, os.getpid()} if (stat := stat_of(pid)) is not None and stat.state not in "ZX"]
+
+
+def kill_marked(
+    execution_id: str, folder: str, seconds: float, *, groups: Iterable[str] = (), since_ticks: int | None = None
+) -> bool:
     """Nothing of the execution runs any more; False when something could not be killed in that time."""
     deadline = time.monotonic() + seconds
+    groups = tuple(groups)
     while True:
-        found = marked(execution_id, folder)
-        # Who left the folder and cleared its environment is found below those who did not.
+        for group in groups:
+            with contextlib.suppress(OSError):
+                place = os.open(os.path.join(group, "cgroup.kill"), os.O_WRONLY | os.O_CLOEXEC)
+                with open(place, "wb", buffering=0) as file:
+                    file.write(b"1")
+        found = [*marked(execution_id, folder, since_ticks), *members(groups)]
+        # Who left the folder and cleared its environment is found in the groups, or below those who did not.
         family = {*found, *(pid for each in found for pid in descendants(each))}
         if not family:
             return True
@@ -170,6 +187,12 @@ def kill_marked(execution_id: str, folder: str, seconds: float) -> bool:
         kill(list(family), signal.SIGSTOP)
         kill(list(family), signal.SIGKILL)
         time.sleep(0.02)
+
+
+def own_start_ticks() -> int:
+    """When we were started, in the kernel's ticks since the host was."""
+    stat = stat_of(os.getpid())
+    return 0 if stat is None else stat.started_ticks
 
 
 def boot_id() -> str:

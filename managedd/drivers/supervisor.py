@@ -53,7 +53,7 @@ class State:
 
     def begin(self) -> None:
         """The run counts as started from now on: nobody will start it again. Raises OSError."""
-        self._fields.update(started_us=_now_us(), boot_id=run_tree.boot_id())
+        self._fields.update(started_us=_now_us(), boot_id=run_tree.boot_id(), started_ticks=run_tree.own_start_ticks())
         self._replace()
 
     def write(self, **fields: Any) -> None:

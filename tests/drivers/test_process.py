@@ -196,6 +196,63 @@ async def test_the_supervisor_is_killed(process_world: ProcessWorld, driver: Pro
     assert await driver.recover(handle) is Liveness.GONE
 
 
+async def test_who_left_everything_but_its_group_is_found_in_it(
+    process_world: ProcessWorld, driver: ProcessDriver
+) -> None:
+    """Its supervisor is killed, its environment cleared, and it stands elsewhere."""
+    if not process_cgroup.find().parents:
+        pytest.skip("this host gives us no control groups")
+    hidden = "os.chdir('/'), os.execve('/bin/sleep', ['sleep', '61'], {})"
+    code = f"{LEAVES}\nleave(lambda: (print(os.getpid(), flush=True), {hidden}))\ntime.sleep(60)"
+    spec = process_world.spec(Life(code=code), cpus=1.0)
+    handle = await begin(driver, spec)
+    pid = int(await first_line(driver, handle))
+    folder = folder_of(process_world, spec)
+    assert pid in run_tree.members((folder.state() or {})["groups"].values())
+    os.kill((folder.state() or {})["pid"], signal.SIGKILL)
+    await until(lambda: pid not in family(process_world, spec))
+    with anyio.fail_after(20):
+        assert (await driver.wait(handle)).exit_code == 137
+    found = run_tree.stat_of(pid)
+    assert found is None or found.state in "ZX"
+
+
+async def test_the_supervisors_own_failure_is_told(process_world: ProcessWorld, driver: ProcessDriver) -> None:
+    """It must not look like somebody's kill: what it said last is in the error."""
+    spec = process_world.spec(Life(code=FOREVER))
+    await driver.prepare(spec, _quiet)
+    handle = await driver.create(spec)
+    made = folder_of(process_world, spec).path / "spec.json"
+    # A value that it cannot reckon with, met in the middle of the run.
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"output_max_files": "many"}))
+    await driver.start(handle)
+    with anyio.fail_after(20):
+        status = await driver.wait(handle)
+    assert status.exit_code == 137
+    assert "killed or failed: TypeError" in str(status.error)
+    assert family(process_world, spec) == []
+
+
+async def test_who_only_stands_in_the_folder_is_left_alone(process_world: ProcessWorld, driver: ProcessDriver) -> None:
+    """Somebody who was there before the run began, or another user, is none of it."""
+    spec = process_world.spec(Life(code=FOREVER))
+    await driver.prepare(spec, _quiet)
+    handle = await driver.create(spec)
+    folder = folder_of(process_world, spec)
+    async with await anyio.open_process(["sleep", "60"], cwd=folder.path, start_new_session=True) as before:
+        try:
+            # The kernel's clock has ticks of a hundredth.
+            await anyio.sleep(0.05)
+            await driver.start(handle)
+            await first_line(driver, handle)
+            await driver.remove(handle)
+            found = run_tree.stat_of(before.pid)
+            assert found is not None and found.state == "S"
+        finally:
+            before.kill()
+    assert not folder.path.exists()
+
+
 async def test_a_supervisor_that_hangs_is_killed_with_its_run(
     process_world: ProcessWorld, driver: ProcessDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

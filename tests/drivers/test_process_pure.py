@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +22,7 @@ from managedd.model.drivers import RunSpec
 from managedd.model.logs import LogCursor, RawLine, Stream
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
+    from collections.abc import Callable, Iterator
 
 SECOND_NS = 1_000_000_000
 
@@ -101,6 +104,53 @@ def test_a_process_is_known_by_the_kernels_own_words() -> None:
     assert os.getpid() in run_tree.descendants(os.getppid())
     # The slow way comes to the same.
     assert os.getpid() in run_tree._children_of_all()(os.getppid())
+
+
+def gone(process: subprocess.Popen[bytes]) -> bool:
+    found = run_tree.stat_of(process.pid)
+    return found is None or found.state in "ZX"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Processes that no variable marks."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(cwd: str | Path = "/") -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen(["/bin/sleep", "60"], cwd=cwd, env={}, start_new_session=True))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def test_who_is_in_the_runs_group_goes_and_never_ourselves(tmp_path: Path, sleeper: Any) -> None:
+    member, other = sleeper(), sleeper()
+    # A zero stands for who is in none of our namespaces; as an address of a signal it would be all of us.
+    (tmp_path / "cgroup.procs").write_text(f"0\n{os.getpid()}\n{member.pid}\n")
+    assert run_tree.members([str(tmp_path)]) == [member.pid]
+    assert run_tree.kill_marked("nobody", str(tmp_path / "run"), 5.0, groups=[str(tmp_path), "/nowhere"])
+    assert gone(member)
+    assert not gone(other)
+
+
+def test_standing_in_the_folder_counts_for_our_own_since_the_run_began(tmp_path: Path, sleeper: Any) -> None:
+    early = sleeper(tmp_path)
+    time.sleep(0.05)  # the kernel's ticks are hundredths
+    late = sleeper(tmp_path)
+    since = run_tree.stat_of(late.pid)
+    assert since is not None
+    assert sorted(run_tree.marked("nobody", str(tmp_path))) == sorted([early.pid, late.pid])
+    assert run_tree.marked("nobody", str(tmp_path), since.started_ticks) == [late.pid]
+    if os.geteuid() == 0:
+        code = f"import os, time; os.chdir({str(tmp_path)!r}); os.setuid(54_321); os.execve('/bin/sleep', ['sleep', '60'], {{}})"
+        with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as foreign:
+            while b"sleep" not in Path(f"/proc/{foreign.pid}/cmdline").read_bytes()[:12]:
+                time.sleep(0.01)
+            assert foreign.pid not in run_tree.marked("nobody", str(tmp_path))
+            foreign.kill()
 
 
 # --- control groups ----------------------------------------------------------------------------------------------------
