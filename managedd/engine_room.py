@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -211,7 +212,7 @@ def make_driver(settings: Settings, instance_id: str, *, workspaces: int, last: 
     """The driver from the daemon's settings; `last` is what the runs of the last start were in. Raises ManagedError(CONFIG)."""
     shared = docker_settings(settings)
     process, data_dir = settings.process, settings.store.data_dir
-    refusal = why_no_processes(settings, workspaces=workspaces, last=last)
+    refusal = why_no_processes(settings, workspaces=workspaces, last=last, as_root=os.geteuid() == 0)
     if settings.runs.driver == "process" and refusal is not None:
         raise ManagedError(ErrorCode.CONFIG, f"runs.driver = 'process': {refusal}")
     return Either(
@@ -234,9 +235,9 @@ def make_driver(settings: Settings, instance_id: str, *, workspaces: int, last: 
     )
 
 
-def why_no_processes(settings: Settings, *, workspaces: int, last: str | None) -> str | None:
+def why_no_processes(settings: Settings, *, workspaces: int, last: str | None, as_root: bool) -> str | None:
     """Why runs may not be processes of this host, unless somebody says that they shall; None when they may."""
-    refusal = settings.why_no_processes(workspaces=workspaces)
+    refusal = settings.why_no_processes(workspaces=workspaces, as_root=as_root)
     if refusal is None and settings.runs.driver == "auto" and last == "docker":
         # An engine that is down, or slower than we at the host's start, must not cost runs their isolation.
         return (

@@ -84,7 +84,7 @@ class ProcessSection(Section):
     """Runs without a container engine: processes of this host, which nothing isolates."""
 
     trusted: bool = False
-    """Whoever may start a run may do what the daemon's user may do: needed with several workspaces, or with clients of other hosts."""
+    """Whoever may start a run may do what the daemon's user may do: needed with several workspaces, with other hosts' clients, as root without auth_string."""
     python: str | None = Field(None, min_length=1, max_length=500)
     """A path or a version; None: the first on this host that Prefect can use."""
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -85,7 +85,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        refusal = self.why_no_processes(workspaces=1)
+        refusal = self.why_no_processes(workspaces=1, as_root=False)
         if self.runs.driver == "process" and refusal is not None:
             raise ValueError(f"runs.driver = 'process': {refusal}")
         if self.default_plan not in self.plans:
@@ -97,18 +97,25 @@ class Settings(Section):
             )
         return self
 
-    def why_no_processes(self, *, workspaces: int) -> str | None:
-        """Why runs may not be processes of this host; None when they may."""
+    def why_no_processes(self, *, workspaces: int, as_root: bool) -> str | None:
+        """Why runs may not be processes of this host; None when they may. `as_root`: of a daemon that runs as root."""
         if self.process.trusted:
             return None
+        more = ""
+        runs_host = self.runs.listen_host
         if not is_loopback(self.server.host):
             reason = f"server.host = {self.server.host!r} lets other hosts in"
+        elif runs_host is not None and not is_loopback(runs_host):
+            reason = f"runs.listen_host = {runs_host!r} lets other hosts in"
         elif workspaces > 1:
             reason = f"there are {workspaces} workspaces"
+        elif as_root and self.server.auth_string is None:
+            reason = "the daemon runs as root and asks none of this host's users who they are"
+            more = 'set server.auth_string = "user:password", run the daemon as another user, '
         else:
             return None
         return (
-            f"processes are not isolated from this host or from each other, and {reason}: set process.trusted = true if everybody who may "
+            f"processes are not isolated from this host or from each other, and {reason}: {more}set process.trusted = true if everybody who may "
             "start a run may do what the daemon's user may do, or use a container engine"
         )
 

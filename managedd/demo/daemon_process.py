@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -41,6 +42,8 @@ class DaemonProcess:
         self._driver = driver
         self.data_dir = folder / "data"
         self._settings = of_its_own(settings, self.data_dir, driver)
+        self.auth_string = f"demo:{secrets.token_urlsafe(24)}"
+        """Nobody else on this host may start runs, which can be processes of root's."""
         self._log = folder / "daemon.log"
         self.arguments = ["serve", *(("--config", str(config)) if config else ()), "--data-dir", str(self.data_dir)]
         self.arguments += ["--host", LOOPBACK, "--port", "0", "--driver", driver]
@@ -51,7 +54,11 @@ class DaemonProcess:
         """It is ready, and runs can start. Raises StepFailed with the end of its log."""
         own = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith("MANAGEDD_")}
         # A wish of the host's settings would keep the demo from a port of its own, or its client out.
-        own |= {"MANAGEDD_SERVER__AUTH_STRING": "none", "MANAGEDD_LOG__FORMAT": "json", "MANAGEDD_LOG__LEVEL": "info"}
+        own |= {
+            "MANAGEDD_SERVER__AUTH_STRING": self.auth_string,
+            "MANAGEDD_LOG__FORMAT": "json",
+            "MANAGEDD_LOG__LEVEL": "info",
+        }
         if self._settings.runs.api_url is None:
             own["MANAGEDD_RUNS__LISTEN_PORT"] = "0"
         if self._settings.process.env_dir is None:
@@ -95,9 +102,12 @@ class DaemonProcess:
 
     async def get(self, path: str) -> Any:
         """The answer of a GET below the API's address. Raises StepFailed."""
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        timeout, auth = aiohttp.ClientTimeout(total=ANSWER_SECONDS), aiohttp.BasicAuth(*self.auth_string.split(":"))
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url + path) as response:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, auth=auth) as session,
+                session.get(self.url + path) as response,
+            ):
                 response.raise_for_status()
                 return await response.json()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -151,12 +161,14 @@ class DaemonProcess:
 
 
 def of_its_own(settings: Settings, data_dir: Path, driver: str) -> Settings:
-    """The settings as the demo's daemon has them."""
+    """The settings with which what the demo's daemon has left is found."""
     return settings.model_copy(
         update={
             "store": settings.store.model_copy(update={"data_dir": data_dir}),
             "server": settings.server.model_copy(update={"host": LOOPBACK, "port": 0, "auth_string": None}),
             "runs": settings.runs.model_copy(update={"driver": driver}),
+            # What it has refused to start can still be looked for.
+            "process": settings.process.model_copy(update={"trusted": True}),
         }
     )
 

@@ -43,6 +43,7 @@ class Stage:
             PATH=f"{client.bin}:{git_environment(home).get('PATH', '')}",
             TMPDIR=str(scratch),
             PREFECT_HOME=str(home / ".prefect"),
+            PREFECT_API_AUTH_STRING=daemon.auth_string,
             DO_NOT_TRACK="1",
             PYTHONUNBUFFERED="1",
             PYTHONUTF8="1",
@@ -91,6 +92,10 @@ class Stage:
         self.screen.title("Everything stays up until Ctrl-C. In another terminal:")
         for name in ("PREFECT_HOME", "PREFECT_API_URL"):
             self.screen.command(f"export {name}={typed(self._environment.get(name, self.daemon.url))}")
+        # In a file, so that it stands nowhere on a screen.
+        kept = self.folder.parent / "auth"
+        kept.write_text(self.daemon.auth_string, encoding="utf-8")
+        self.screen.command(f'export PREFECT_API_AUTH_STRING="$(cat {typed(kept)})"')
         self.screen.command(typed(self._client.prefect, "deployment", "run", DEPLOYMENT, "--watch"))
         await self.daemon.ended()
         raise StepFailed("The daemon has ended", self.daemon.told(), "look at what it says")

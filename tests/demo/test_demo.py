@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,11 +187,15 @@ def test_kept_a_run_that_failed_can_be_looked_at_and_the_client_it_cached_is_use
         running.read_until("--watch")
         assert "`prefect deployment run sales/demo --watch` ended with exit code 1" in running.said
         assert "$ managedd status" in running.said
-        exported = dict(re.findall(r"^\$ export (\w+)=(\S+)$", running.said, re.MULTILINE))
+        exported = re.findall(r"^\$ (export .+)$", running.said, re.MULTILINE)
         client = running.lines[-1].removeprefix("$ ").split()[0]
+        url = re.search(r"^\$ export PREFECT_API_URL=(\S+)$", running.said, re.MULTILINE)
+        assert url is not None
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url[1]}/admin/version", timeout=30)
         listed = subprocess.run(
-            [client, "deployment", "ls"],
-            env={"PATH": os.environ["PATH"], "COLUMNS": "200", **exported},
+            ["bash", "-c", "\n".join([*exported, f"{client} deployment ls"])],
+            env={"PATH": os.environ["PATH"], "COLUMNS": "200"},
             capture_output=True,
             text=True,
             check=True,

@@ -98,6 +98,7 @@ async def test_what_there_is_here() -> None:
 def examined(folder: Path, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
     own = {
         "MANAGEDD_DOCKER__HOST": f"unix://{folder}/none.sock", "MANAGEDD_SERVER__PORT": "0", "MANAGEDD_RUNS__LISTEN_PORT": "0",
+        "MANAGEDD_SERVER__AUTH_STRING": "u:p",
     }  # fmt: skip
     return examined_with("--data-dir", str(folder / "data"), **{**own, **variables})
 
@@ -131,10 +132,18 @@ def test_a_host_without_an_engine_is_healthy(tmp_path: Path) -> None:
 
 
 def test_processes_are_not_for_other_hosts_clients(tmp_path: Path) -> None:
-    code, found = examined(tmp_path, MANAGEDD_SERVER__HOST="0.0.0.0", MANAGEDD_SERVER__AUTH_STRING="u:p")
+    code, found = examined(tmp_path, MANAGEDD_SERVER__HOST="0.0.0.0")
     assert (code, found["driver"]["level"], found["container engine"]["level"]) == (1, "problem", "problem")
     assert "process.trusted" in found["driver"]["seen"]
     assert found["container"]["seen"] == "not checked: see container engine"
+
+
+def test_processes_of_root_are_not_for_every_user_of_the_host(tmp_path: Path) -> None:
+    _, found = examined(tmp_path, MANAGEDD_SERVER__AUTH_STRING="none")
+    if os.geteuid() == 0:
+        assert (found["driver"]["level"], "server.auth_string" in found["driver"]["seen"]) == ("problem", True)
+    else:
+        assert found["driver"]["facts"]["chosen"] == "process"
 
 
 def test_processes_do_not_follow_containers_by_themselves(tmp_path: Path) -> None:
@@ -148,7 +157,9 @@ def test_processes_do_not_follow_containers_by_themselves(tmp_path: Path) -> Non
 
 
 def test_a_daemon_whose_runs_are_processes(tmp_path: Path) -> None:
-    daemon = LiveDaemon(tmp_path, docker_host=None, settings={"runs": {"driver": "process"}})
+    daemon = LiveDaemon(
+        tmp_path, docker_host=None, settings={"runs": {"driver": "process"}, "process": {"trusted": True}}
+    )
     try:
         daemon.start()
         before = sorted(each.name for each in daemon.data_dir.iterdir())

@@ -232,20 +232,25 @@ async def test_runs_of_an_earlier_start_find_us_on_their_address(world: World) -
         ({}, 1, None),
         ({}, 2, "2 workspaces"),
         ({"process": {"trusted": True}}, 2, None),
+        ({"runs": {"listen_host": "0.0.0.0"}}, 1, "runs.listen_host"),
+        ({"runs": {"listen_host": "127.0.0.2"}}, 1, None),
         ({"server": {"host": "0.0.0.0", "auth_string": "a:b"}}, 1, "server.host"),
         ({"server": {"host": "0.0.0.0", "auth_string": "a:b"}, "process": {"trusted": True}}, 1, None),
     ],
 )
 def test_processes_are_refused_where_they_would_have_to_be_kept_apart(
-    tmp_path: Path, given: dict[str, Any], workspaces: int, refused: str | None
+    tmp_path: Path, given: dict[str, Any], workspaces: int, refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module.os, "geteuid", lambda: 1000)
     store = {"data_dir": str(tmp_path)}
     settings = Settings.model_validate({**given, "store": store})
     # With `auto` the daemon starts, and waits for an engine.
     driver = make_driver(settings, "me", workspaces=workspaces, last=None)
     assert (refused in str(driver._refusal)) if refused else driver._refusal is None
-    if refused != "server.host":
-        forced = Settings.model_validate({**given, "store": store, "runs": {"driver": "process"}})
+    if refused not in {"server.host", "runs.listen_host"}:
+        forced = Settings.model_validate(
+            {**given, "store": store, "runs": {**given.get("runs", {}), "driver": "process"}}
+        )
         if refused is None:
             assert make_driver(forced, "me", workspaces=workspaces, last=None).name == "process"
         else:
@@ -254,8 +259,42 @@ def test_processes_are_refused_where_they_would_have_to_be_kept_apart(
             assert raised.value.code is ErrorCode.CONFIG
 
 
+@pytest.mark.parametrize(
+    ("given", "user", "refused"),
+    [
+        ({}, 0, True),
+        ({}, 1000, False),
+        ({"server": {"auth_string": "a:b"}}, 0, False),
+        ({"process": {"trusted": True}}, 0, False),
+    ],
+)
+async def test_not_every_user_of_the_host_becomes_root_by_a_run(
+    tmp_path: Path, given: dict[str, Any], user: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "geteuid", lambda: user)
+    given = {**given, "store": {"data_dir": str(tmp_path)}, "docker": {"host": f"unix://{tmp_path}/none.sock"}}
+    chosen = Settings.model_validate(given)
+    forced = Settings.model_validate({**given, "runs": {"driver": "process"}})
+    driver = make_driver(chosen, "me", workspaces=1, last=None)
+    if refused:
+        # With `auto` the engine is waited for, and why is told.
+        with pytest.raises(ManagedError, match=r"root.*server\.auth_string.*process\.trusted = true") as waits:
+            await driver.open()
+        assert (waits.value.code, driver.name) == (ErrorCode.DRIVER, "docker")
+        with pytest.raises(ManagedError, match=r"runs\.driver = 'process'.*root") as raised:
+            make_driver(forced, "me", workspaces=1, last=None)
+        assert raised.value.code is ErrorCode.CONFIG
+    else:
+        assert driver._refusal is None
+        assert make_driver(forced, "me", workspaces=1, last=None).name == "process"
+
+
 async def test_who_had_containers_gets_no_processes_by_an_engine_that_is_down(tmp_path: Path) -> None:
-    given = {"store": {"data_dir": str(tmp_path)}, "docker": {"host": f"unix://{tmp_path}/none.sock"}}
+    given = {
+        "server": {"auth_string": "a:b"},
+        "store": {"data_dir": str(tmp_path)},
+        "docker": {"host": f"unix://{tmp_path}/none.sock"},
+    }
     driver = make_driver(Settings.model_validate(given), "me", workspaces=1, last="docker")
     with pytest.raises(ManagedError, match=r'last runs were in containers.*runs\.driver = "process"') as raised:
         await driver.open()

@@ -63,9 +63,18 @@ def _choose(patient: Patient, *, answers: bool) -> judge.Choice:
             workspaces=workspaces,
             # A daemon that runs and has chosen nothing waits for the one that it names.
             last=about.get("driver") if patient.status else patient.facts.get(LAST_DRIVER),
+            as_root=_whose(patient.settings.store.data_dir) == 0,
         ),
     )
     return patient.choice
+
+
+def _whose(data_dir: Path) -> int:
+    """The daemon's user: the directory's, and whoever asks where there is none yet."""
+    try:
+        return data_dir.stat().st_uid
+    except OSError:
+        return os.geteuid()
 
 
 async def driver(patient: Patient) -> list[Finding]:
