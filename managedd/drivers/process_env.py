@@ -23,7 +23,7 @@ import anyio
 import structlog
 from anyio.streams.text import TextReceiveStream
 
-from managedd.drivers import run_environment
+from managedd.drivers import folder_tree, run_environment
 from managedd.drivers.shim import CA_PLACES
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import ImageError, PullPolicy
@@ -45,6 +45,8 @@ PYTHON_TO_DOWNLOAD: Final = "3.12"
 LOOK_SECONDS: Final = 0.1
 TAIL_LINES: Final = 20
 HALF_MADE_SECONDS: Final = 86_400.0
+PRUNE_SECONDS: Final = 60.0
+PRUNE_WAIT_SECONDS: Final = "5"
 _IMAGE = re.compile(
     r"(?:(?:index\.)?docker\.io/)?prefecthq/prefect(?::(?:latest|(?P<version>3(?:\.\d+){0,2})(?:-latest)?)(?:-python(?P<python>3\.\d+))?)?",
     re.ASCII,
@@ -253,14 +255,18 @@ class Environments:
         )
         return done.stdout.decode().strip() or None
 
+    def _environment(self) -> dict[str, str]:
+        """The variables of uv when we call it ourselves."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._home()), "NO_COLOR": "1",
+            "UV_PYTHON_INSTALL_DIR": str(self.folder / "pythons"), **self.installer_environment(),
+        }  # fmt: skip
+
     async def _run(
         self, *arguments: str, input_text: str = "", progress: Progress | None = None, downloads: bool = False
     ) -> list[str]:
         """The lines that uv printed. Raises ImageError with its last words when it failed."""
-        environment = {
-            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._home()), "NO_COLOR": "1",
-            "UV_PYTHON_INSTALL_DIR": str(self.folder / "pythons"), **self.installer_environment(),
-        }  # fmt: skip
+        environment = self._environment()
         if downloads:
             environment["UV_PYTHON_DOWNLOADS"] = "manual"
         lines: list[str] = []
@@ -319,7 +325,7 @@ class Environments:
                 if run_environment.users_of(str(made)):
                     continue
                 marker.unlink(missing_ok=True)
-                shutil.rmtree(made, ignore_errors=True)
+                folder_tree.remove(str(made))
                 if lock.name != "prefect.lock":
                     lock.unlink(missing_ok=True)
                 removed.append(made.name)
@@ -328,7 +334,34 @@ class Environments:
             with contextlib.suppress(BlockingIOError, OSError), run_environment.locked(str(path), wait=False):
                 if not path.with_suffix("").exists() and now - path.stat().st_mtime > retention_seconds:
                     path.unlink()
+        self._prune(everything=bool(removed))
         return removed
+
+    def _prune(self, *, everything: bool) -> None:
+        """Of what uv keeps to install it again, what no index names any more is gone; `everything`: whatever can be downloaded again.
+
+        Environments lose nothing: they have the files themselves. A cache that the operator has named is the operator's own.
+        """
+        cache = self.folder / "cache"
+        environment = {**self._environment(), "UV_LOCK_TIMEOUT": PRUNE_WAIT_SECONDS}
+        if environment["UV_CACHE_DIR"] != str(cache) or not cache.is_dir():
+            return
+        # Offline, nothing can be downloaded again.
+        options = ["--ci"] if everything and "UV_OFFLINE" not in environment else []
+        with (
+            contextlib.suppress(BlockingIOError),
+            run_environment.locked(str(self.folder / "prefect.lock"), wait=False),
+        ):
+            try:
+                # While a run installs, the cache is locked by its uv; the next time will do as well.
+                subprocess.run(  # noqa: S603 (our own installer)
+                    [self._uv, "cache", "prune", *options], env=environment, cwd=self.folder, capture_output=True, text=True,
+                    check=True, timeout=PRUNE_SECONDS,
+                )  # fmt: skip
+            except subprocess.CalledProcessError as error:
+                _log.warning("environment.cache_not_pruned", reason=mask_urls(error.stderr.strip()))
+            except (OSError, subprocess.TimeoutExpired) as error:
+                _log.warning("environment.cache_not_pruned", reason=str(error))
 
     def forget(self, run: str) -> None:
         """The run of that name uses none of them any more."""

@@ -157,9 +157,15 @@ def lay_over(own: str, environment: str, run: str) -> None:
 def users_of(environment: str) -> list[str]:
     """The folders of the runs that use it now."""
     place = os.path.join(environment, USERS)
-    with contextlib.suppress(OSError):
-        return [run for name in os.listdir(place) if os.path.isdir(run := os.readlink(os.path.join(place, name)))]
-    return []
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(place):
+            # One that has just gone, or is no link, says nothing about the others.
+            with contextlib.suppress(OSError):
+                run = os.readlink(os.path.join(place, name))
+                if os.path.isdir(run):
+                    found.append(run)
+    return found
 
 
 def set_key(base: str, requirements: list[str], index: dict[str, str], now: float) -> str | None:

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from managedd.drivers import run_environment
-from managedd.drivers.process_env import Environments, wanted_by
+from managedd.drivers.process_env import Environments, uv_program, wanted_by
 from managedd.drivers.run_environment import set_key
 from managedd.model.drivers import ImageError, PullPolicy
 from managedd.model.logs import LogCursor, parse_record
@@ -121,6 +121,36 @@ def test_a_home_that_cannot_be_read_says_nothing(
             os.setresuid(0, 0, 0)
     assert found["UV_CACHE_DIR"] == str(tmp_path / "cache")
     assert not {"UV_CONFIG_FILE", "NETRC"} & set(found)
+
+
+def test_who_uses_an_environment_is_known_also_beside_what_says_nothing(tmp_path: Path) -> None:
+    """Else it would count as used by nobody, and go."""
+    users = tmp_path / run_environment.USERS
+    users.mkdir()
+    (tmp_path / "run").mkdir()
+    (users / "b-run").symlink_to(tmp_path / "run")
+    (users / "c-gone").symlink_to(tmp_path / "gone")
+    for name in ("a-file", "d-file"):
+        (users / name).touch()
+    assert run_environment.users_of(str(tmp_path)) == [str(tmp_path / "run")]
+    assert run_environment.users_of(str(tmp_path / "nothing")) == []
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "the operator's"])
+def test_what_is_kept_for_installing_again_is_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ours: bool
+) -> None:
+    made = Environments(tmp_path, uv=uv_program(), python=None, settings={})
+    made.open()
+    cache = tmp_path / ("cache" if is_ours else "elsewhere")
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    if not is_ours:
+        monkeypatch.setenv("UV_CACHE_DIR", str(cache))
+    # What an index has named once, and nothing leads to any more.
+    dangling = cache / "archive-v0" / "dangling"
+    dangling.mkdir(parents=True)
+    assert made.remove_unused(86_400.0) == []
+    assert dangling.exists() is not is_ours
 
 
 # --- real --------------------------------------------------------------------------------------------------------------
@@ -389,7 +419,11 @@ async def test_a_python_that_is_not_there_is_named(tmp_path: Path, own_environme
 
 
 @pytest.mark.client
-async def test_only_what_nobody_uses_is_removed(world: ProcessWorld, wheels: Wheels) -> None:
+async def test_only_what_nobody_uses_is_removed(
+    world: ProcessWorld, wheels: Wheels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UV_CACHE_DIR", "UV_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     driver = await world.driver(env_retention_days=1.0)
     code = "print('here', flush=True)\nimport time\ntime.sleep(60)"
     used, unused = wheels.make("usedone", "1.0"), wheels.make("unusedone", "1.0")
@@ -407,6 +441,8 @@ async def test_only_what_nobody_uses_is_removed(world: ProcessWorld, wheels: Whe
     await driver.remove_unused()
     left = [path for path in world.env_dir.glob("packages-*/") if path in made]
     assert len(left) == 1 and (left[0] / run_environment.COMPLETE).exists()
+    # What made them goes with them: it can be downloaded again, and environments have files of their own.
+    assert list(world.env_dir.glob("cache/archive-v0/*/prefect")) == []
     assert os.listdir(run_environment.packages_of(str(left[0])))
     await driver.stop(running, grace_seconds=5)
     await driver.remove(running)
