@@ -86,6 +86,7 @@ def _measure(chosen: argparse.Namespace) -> Report:
         # As an installation does; the first start would pay for all later ones.
         compileall.compile_dir(REPOSITORY / "managedd", quiet=1)
         notes = [f"runs are not measured: {reason}" for reason in found.reasons]
+        is_incomplete = bool(found.reasons) and "runs" in parts
         if found.reasons:
             parts = [part for part in parts if part != "runs"]
         with _folder() as folder:
@@ -95,7 +96,7 @@ def _measure(chosen: argparse.Namespace) -> Report:
                 "machine": facts.machine(there.docker_host),
                 "versions": facts.versions(Peer(folder, there.prefect_cli or "", docker_host=None).versions()),
                 "options": {"driver": chosen.driver, "parts": parts, "pace": asdict(pace)},
-                "failed": False,
+                "failed": is_incomplete,
             }
             with _Bench(folder, there, chosen.driver, pace) as bench:
                 for part in parts:
@@ -176,7 +177,10 @@ class _Bench(contextlib.ExitStack):
         self.figures += runs(place, self._pace)
 
     def _two(self, name: str) -> tuple[ManagedDaemon, Peer]:
-        settings = {"runs": {"driver": self._driver, "listen_port": 0}, "process": {"trusted": True}}
+        settings: dict[str, dict[str, Any]] = {
+            "runs": {"driver": self._driver, "listen_port": 0},
+            "process": {"trusted": True},
+        }
         managedd = ManagedDaemon(
             self._folder / name / "managedd", docker_host=self._there.docker_host, settings=settings
         )
