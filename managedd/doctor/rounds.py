@@ -41,6 +41,8 @@ ROUNDS: Final = (
     Check(group="runs", name="clock in a run", look=inside.clock, needs=_CONTAINER, driver=CONTAINERS),
     Check(group="runs", name="isolation", look=processes.isolation, driver=PROCESSES),
     Check(group="runs", name="installer", look=processes.needs, seconds=60.0, driver=PROCESSES),
+    Check(group="runs", name="git for runs", look=processes.git, driver=PROCESSES),
+    Check(group="runs", name="package index", look=processes.package_index, seconds=60.0, driver=PROCESSES),
     Check(group="runs", name="limits of processes", look=processes.limits, driver=PROCESSES),
     Check(group="runs", name="API from a process", look=processes.api, seconds=30.0, driver=PROCESSES),
     # Knows by now whether runs are processes, which die with the unit unless it says otherwise.

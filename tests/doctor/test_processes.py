@@ -14,6 +14,7 @@ import pytest
 
 from managedd.doctor.finding import Level
 from managedd.doctor.judgement import processes
+from managedd.drivers.process_cgroup import SUBGROUP
 from managedd.drivers.process_probe import Needs, held_here, needs
 from tests.support.daemon import LiveDaemon
 
@@ -45,12 +46,31 @@ def test_the_python_of_runs() -> None:
     assert processes.python(needs_of(image_words="no"), configured=None).level is Level.PROBLEM
 
 
+def test_git_is_needed_for_a_flows_code() -> None:
+    assert processes.git("/usr/bin/git").level is Level.OK
+    missing = processes.git(None)
+    assert (missing.level, "clone" in missing.seen, "apt-get install git" in str(missing.mend)) == (
+        Level.PROBLEM,
+        True,
+        True,
+    )
+
+
+def test_an_index_is_needed_for_environments() -> None:
+    assert processes.package_index(None, has_environment=False).level is Level.OK
+    assert processes.package_index("refused", has_environment=False).level is Level.PROBLEM
+    assert processes.package_index("refused", has_environment=True).level is Level.WARNING
+
+
 def test_limits_that_hold_for_processes() -> None:
     assert processes.limits({"memory", "pids", "cpu"}, whose="it").level is Level.OK
     some = processes.limits({"memory"}, whose="it")
     assert (some.level, some.facts["unsupported"]) == (Level.WARNING, ["pids", "cpu", "disk"])
     assert "memory: control group, processes: unsupported" in some.seen
     assert "memory: watched" in processes.limits((), whose="it").seen
+    # Elsewhere than in that subgroup there are none to be found.
+    assert f"DelegateSubgroup={SUBGROUP}" in str(some.mend)
+    assert "--scope" not in str(some.mend)
 
 
 def test_it_is_said_that_nothing_is_isolated() -> None:
@@ -125,10 +145,22 @@ def test_a_host_without_an_engine_is_healthy(tmp_path: Path) -> None:
     assert found["driver"]["facts"] == {"configured": "auto", "chosen": "process"}
     assert (found["container engine"]["level"], found["container engine"]["facts"]["fault"]) == ("note", "no_socket")
     assert found["API from a process"]["level"] == "ok"
-    assert found["installer"]["level"] == "ok"
+    assert [found[name]["level"] for name in ("installer", "git for runs", "package index")] == ["ok"] * 3
     # What only containers need is nobody's business here.
     assert not {"image", "container", "API from a run", "between runs"} & found.keys()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_where_no_environment_can_be_made_and_nothing_cloned(tmp_path: Path) -> None:
+    nowhere = {"MANAGEDD_RUNS__INDEX_URL": "http://me:hunter2@127.0.0.1:9/simple", "NO_PROXY": "127.0.0.1"}
+    code, found = examined(tmp_path, MANAGEDD_PROCESS__PATH="/nowhere", **nowhere)
+    assert (code, found["git for runs"]["level"], found["package index"]["level"]) == (1, "problem", "problem")
+    assert "runs.index_url" in found["package index"]["mend"]
+    assert "127.0.0.1:9" in found["package index"]["seen"]
+    assert "hunter2" not in json.dumps(found)
+    (tmp_path / "data" / "environments" / "prefect-made" / "bin").mkdir(parents=True)
+    _, found = examined(tmp_path, **nowhere)
+    assert found["package index"]["level"] == "warning"
 
 
 def test_processes_are_not_for_other_hosts_clients(tmp_path: Path) -> None:

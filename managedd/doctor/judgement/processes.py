@@ -32,7 +32,7 @@ def installer(needs: Needs) -> Finding:
         return problem(
             name,
             needs.uv_words or "uv does not say its version",
-            "install managedd anew: uv comes with it",
+            "install uv where the daemon's PATH finds it (pip install uv); it comes with managedd, but not with its one-file executable",
             version=None,
         )
     return ok(name, f"uv {needs.uv}", version=needs.uv)
@@ -65,6 +65,34 @@ def python(needs: Needs, *, configured: str | None) -> Finding:
     )
 
 
+def git(found: str | None) -> Finding:
+    """What clones a flow's code."""
+    name = "git for runs"
+    if found is not None:
+        return ok(name, found, found=found)
+    return problem(
+        name,
+        "there is no git in process.path: each run of a flow from a git repository (flow.from_source) fails at its clone step",
+        "install git (on Debian and Ubuntu: apt-get install git), or add its directory to process.path",
+        found=None,
+    )
+
+
+def package_index(words: str | None, *, has_environment: bool) -> Finding:
+    """Whether environments can be made; `words`: why not."""
+    name = "package index"
+    if words is None:
+        return ok(name, "uv finds Prefect there")
+    mend = (
+        "see the host's way out and its name server; runs.https_proxy for a proxy, runs.index_url for an index of your own, "
+        "runs.ca_bundle for its certificate"
+    )
+    if has_environment:
+        told = "runs in an environment that is there go on, those with other pip_packages or another image fail"
+        return warning(name, f"uv can't get Prefect from it, and {told}: {words}", mend)
+    return problem(name, f"uv can't get Prefect from it, so no environment for runs can be made: {words}", mend)
+
+
 def limits(held: Collection[str], *, whose: str) -> Finding:
     """Which limits hold for processes: memory and time always, the others with control groups."""
     name = "limits of processes"
@@ -79,7 +107,7 @@ def limits(held: Collection[str], *, whose: str) -> Finding:
     return warning(
         name,
         shown,
-        "give the daemon control groups of its own: systemd/managedd.service does, with Delegate=yes and DelegateSubgroup=daemon; from a shell: "
-        "systemd-run --user --scope --property=Delegate=yes",
+        "give the daemon control groups of its own, with systemd 254 or newer: systemd/managedd.service does, by Delegate= and "
+        "DelegateSubgroup=daemon; from a shell: systemd-run --user -p Delegate=yes -p DelegateSubgroup=daemon managedd serve",
         **facts,
     )
