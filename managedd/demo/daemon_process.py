@@ -14,7 +14,7 @@ import anyio
 from managedd.demo.children import StepFailed, end, outside_environment, own_command, start, unproxied
 from managedd.drivers.docker_leavings import remove_leavings
 from managedd.engine_room import make_driver
-from managedd.errors import ManagedError
+from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,17 +120,17 @@ class DaemonProcess:
         if self._process is not None:
             await self._process.wait()
 
-    async def remove(self, screen: Screen) -> None:
-        """It has ended, and nothing of its runs is left. Nothing is raised: what could not be removed is told."""
+    async def remove(self, screen: Screen) -> list[str]:
+        """It has ended, and nothing of its runs is left but what is returned, which was told. Nothing is raised."""
         if self._process is None:
-            return
+            return []
         await end(self._process, STOP_SECONDS)
         await self._process.aclose()
         # It is in the log before anything was made for a run.
         listening = next((each for each in self._events() if each["event"] == "daemon.listening"), {})
         instance_id = listening.get("instance_id")
         if instance_id is None:
-            return
+            return []
         try:
             if self._driver == "docker":
                 await remove_leavings(str(instance_id), url=self._settings.docker.host)
@@ -143,6 +143,8 @@ class DaemonProcess:
                 else f"the processes that have their files in {self.data_dir}"
             )
             screen.comment(f"Could not be removed: {error.message}. By hand: {by_hand}")
+            return [by_hand]
+        return []
 
     def told(self) -> list[str]:
         """The end of its log, for people."""
@@ -174,14 +176,21 @@ def of_its_own(settings: Settings, data_dir: Path, driver: str) -> Settings:
 
 
 async def _end_runs(settings: Settings, instance_id: str) -> None:
-    """No process of a run is left, of a daemon that has ended: such runs outlive it."""
+    """No process of a run is left, of a daemon that has ended: such runs outlive it. Raises ManagedError with all that could not be removed."""
+    failures: list[str] = []
     driver = make_driver(settings, instance_id, workspaces=1, last=None)
     await driver.open()
     try:
         for found in await driver.list_owned(instance_id):
-            await driver.remove(found.handle)
+            try:
+                await driver.remove(found.handle)
+            except ManagedError as error:
+                # The others can be removed all the same.
+                failures.append(error.message)
     finally:
         await driver.close()
+    if failures:
+        raise ManagedError(ErrorCode.DRIVER, "; ".join(failures))
 
 
 def _told(event: dict[str, Any]) -> str:

@@ -106,7 +106,8 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
             ErrorCode.INTERNAL,
             "git is missing.\nWhat to do: install the package git (Debian, Ubuntu: apt-get install git)",
         )
-    async with _folder(screen) as folder:
+    left: list[str] = []
+    async with _folder(screen, left) as folder:
         screen.title("What runs run in")
         choice = await choose(screen, wishes.driver, wishes.settings)
         screen.comment(f"{'Docker' if choice.driver == 'docker' else 'The process driver'}: {choice.why}.")
@@ -114,7 +115,7 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
         caches = wishes.cache or folder / "cache"
         daemon = DaemonProcess(wishes.settings, folder, choice.driver, wishes.config)
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(_shielded, daemon, screen)
+            stack.push_async_callback(_shielded, daemon, screen, left)
             screen.title("The daemon, on a free port and with a temporary data directory")
             screen.command(typed("managedd", *daemon.arguments))
             with screen.waiting("Starting the daemon"):
@@ -138,17 +139,32 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
             if wishes.keep:
                 await stage.go_on()
         screen.title("The end")
-    screen.comment("Nothing is left behind: the daemon, what its runs made and all files are removed.")
+    _sum_up_the_end(screen, left, wishes.cache)
 
 
-async def _shielded(daemon: DaemonProcess, screen: Screen) -> None:
+def _sum_up_the_end(screen: Screen, left: list[str], cache: Path | None) -> None:
+    """What is left was told. Raises ManagedError when that should not be there."""
+    if left:
+        raise ManagedError(
+            ErrorCode.INTERNAL,
+            f"All was shown, but not all could be removed.\nWhat to do: look for it and remove it by hand: {'; '.join(left)}",
+        )
+    if cache is not None:
+        screen.comment(
+            f"The daemon, what its runs made and all files are removed; what was downloaded stays in {cache}."
+        )
+    else:
+        screen.comment("Nothing is left behind: the daemon, what its runs made and all files are removed.")
+
+
+async def _shielded(daemon: DaemonProcess, screen: Screen, left: list[str]) -> None:
     with anyio.CancelScope(shield=True), screen.waiting("Stopping the daemon and removing what its runs left"):
-        await daemon.remove(screen)
+        left += await daemon.remove(screen)
 
 
 @contextlib.asynccontextmanager
-async def _folder(screen: Screen) -> AsyncIterator[Path]:
-    """A folder that is gone after the block."""
+async def _folder(screen: Screen, left: list[str]) -> AsyncIterator[Path]:
+    """A folder that is gone after the block, or in `left`."""
     folder = Path(tempfile.mkdtemp(prefix="managedd-demo-", dir=_place()))
     try:
         yield folder
@@ -157,6 +173,7 @@ async def _folder(screen: Screen) -> AsyncIterator[Path]:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
         if await anyio.Path(folder).exists():
             screen.comment(f"{folder} could not be removed, do so by hand")
+            left.append(str(folder))
 
 
 def _place() -> str:
