@@ -38,7 +38,7 @@ demo:
 	@$(BIN)/managedd demo --cache $(DEMO) $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m tests.support.provision --run $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	@echo "[lint] ruff"
