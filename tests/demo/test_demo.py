@@ -113,7 +113,8 @@ class Demo:
 
 @contextmanager
 def demo(folder: Path, *arguments: str, docker_host: str | None = None, **environment: str) -> Iterator[Demo]:
-    running = Demo(folder, *arguments, docker_host=docker_host, **environment)
+    # Whoever runs the tests may have a narrow window, in which tables are cut.
+    running = Demo(folder, *arguments, docker_host=docker_host, **{"COLUMNS": "140", **environment})
     try:
         yield running
     finally:
