@@ -87,16 +87,6 @@ class Limiter:
         memory, cpus = self._host_buckets()
         self._host = memory.take(needs.memory_bytes, self._now), cpus.take(needs.cpus, self._now)
 
-    def ready_us(self, head: QueueHead) -> int | None:
-        """When what is short may be there although no run ends; None: not by itself."""
-        match self.shortage(head):
-            case Shortage.STARTS:
-                return self._starts(head).ready_us(1, self._now)
-            case Shortage.HOURS:
-                return self._month.ends_us
-            case _:
-                return None
-
     def hours_message(self, head: QueueHead) -> str:
         """Why a run of that workspace waits for compute hours: used, limit and reset."""
         bucket = self._hours(head)

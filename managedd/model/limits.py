@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Final
 
 SECOND_US: Final = 1_000_000
 MINUTES_AN_HOUR: Final = 60
@@ -68,14 +65,6 @@ class TokenBucket:
             if self.renewed_at_us is not None:
                 moments.append(self.renewed_at_us)
         return min(moments, default=None)
-
-
-def start_rate(burst: int, per_minute: float, starts_us: Iterable[int], now_us: int) -> TokenBucket:
-    """The bucket of starts, from the moments of those that were made, in order, as if it had been full before the first."""
-    bucket = TokenBucket(capacity=burst, refill_per_second=per_minute / 60)
-    for moment in starts_us:
-        bucket = bucket.take(1, moment)
-    return bucket.at(now_us)
 
 
 class OnExhausted(StrEnum):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from managedd.model.limits import SECOND_US, TokenBucket, start_rate
+from managedd.model.limits import SECOND_US, TokenBucket
+
+
+def start_rate(burst: int, per_minute: float, starts_us: list[int], now_us: int) -> TokenBucket:
+    """The bucket of starts, from the moments of those that were made, in order, as if it had been full before the first."""
+    bucket = TokenBucket(capacity=burst, refill_per_second=per_minute / 60)
+    for moment in starts_us:
+        bucket = bucket.take(1, moment)
+    return bucket.at(now_us)
 
 
 def test_without_a_capacity_it_is_never_empty() -> None:
