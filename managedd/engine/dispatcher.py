@@ -21,7 +21,7 @@ from managedd.engine.limiter import Limiter, Limits, Shortage
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
-from managedd.model.limits import Needs
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, Needs
 from managedd.model.states import StateType, scheduled_details
 from managedd.observe import get_log
 from managedd.orchestration.transition import propose
@@ -46,8 +46,6 @@ SET_ASIDE_SECONDS: Final = 60.0
 REST_SECONDS: Final = 0.02
 RIGHT_OF_WAY_SECONDS: Final = 300.0
 """How long smaller runs may pass one that the host has no room for."""
-AWAITING_HOURS: Final = "AwaitingComputeHours"
-AWAITING_HOST: Final = "AwaitingHostCapacity"
 NOTHING: Final = Needs(memory_bytes=0, cpus=0)
 
 
@@ -191,8 +189,6 @@ class Dispatcher:
         """What there is to do, in order: who has least goes first, workspace before pool before run."""
         taken: Counter[str] = Counter()
         lines, untold = self._lines(tx, limiter)
-        for head, candidate in untold:
-            yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
         for line in lines:
             taken[line.head.workspace_id] = line.head.workspace_taken
             taken[line.head.work_pool_id] = line.head.pool_taken
@@ -218,6 +214,9 @@ class Dispatcher:
             else:
                 taken.update((head.workspace_id, head.work_pool_id))
                 yield _Claim(head=head, candidate=candidate, needs=needs)
+        # Last: thousands who can't go, and are to be told so, must not keep out one who can.
+        for head, candidate in untold:
+            yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
 
     def _has_right_of_way(self, candidate: Candidate) -> bool:
         """Whether it has waited for the host for so long that smaller ones must not pass it any more."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from managedd.clock import iso
 from managedd.engine.evidence import human_bytes
 from managedd.model.limits import HostLimits, Plan, TokenBucket
 from managedd.model.metering import month_of
@@ -32,7 +31,6 @@ class Shortage(StrEnum):
     SLOTS = "slots"
     STARTS = "starts"
     HOURS = "hours"
-    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +91,7 @@ class Limiter:
         assert bucket.capacity is not None
         return (
             f"The workspace has used {human_hours(bucket.taken)} of the {human_hours(bucket.capacity)} compute hours of plan "
-            f"{head.plan!r} this month; they are renewed on {iso(self._month.ends_us)[:16].replace('T', ' ')} UTC."
+            f"{head.plan!r} this month; they are renewed on {self._month.renewal}."
         )
 
     def host_message(self, needs: Needs) -> str:

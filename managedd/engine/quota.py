@@ -121,7 +121,7 @@ class QuotaWatch:
         ]
 
     async def _stop(self, standing: Standing) -> None:
-        detail = f"{_amounts(standing)}; they are renewed on {_day(standing.month)}"
+        detail = f"{_amounts(standing)}; they are renewed on {standing.month.renewal}"
 
         def body(tx: Tx) -> list[tuple[Execution, str]]:
             stopped: list[tuple[Execution, str]] = []
@@ -168,7 +168,3 @@ def _warn(tx: Tx, standing: Standing) -> None:
 def _amounts(standing: Standing) -> str:
     limit = standing.plan.compute_minutes or 0
     return f"{human_hours(standing.minutes)} of {human_hours(limit)} hours of plan {standing.plan.name!r} this month"
-
-
-def _day(month: Month) -> str:
-    return f"{iso(month.ends_us)[:16].replace('T', ' ')} UTC"

@@ -9,6 +9,9 @@ from typing import Final
 
 SECOND_US: Final = 1_000_000
 MINUTES_AN_HOUR: Final = 60
+AWAITING_HOURS: Final = "AwaitingComputeHours"
+AWAITING_HOST: Final = "AwaitingHostCapacity"
+"""Names of SCHEDULED: what a run waits for, with the reason in the state's message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

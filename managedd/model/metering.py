@@ -23,6 +23,11 @@ class Month:
     begins_us: int
     ends_us: int
 
+    @property
+    def renewal(self) -> str:
+        """When the next one begins, in words: `2026-12-01 00:00 UTC`."""
+        return f"{from_us(self.ends_us):%Y-%m-%d %H:%M} UTC"
+
 
 def month_of(moment_us: int, zone: tzinfo) -> Month:
     """The month in which the moment lies."""

@@ -8,6 +8,7 @@ import orjson
 
 from managedd import ids
 from managedd.clock import iso
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS
 from managedd.model.metering import month_of
 from managedd.store import plans, rows, usage
 from managedd.store.queue import LINGERING, MANAGED
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_FOUND_RUNS = 20
 _ALL = -1
-AWAITED = {"AwaitingComputeHours": "compute_hours", "AwaitingHostCapacity": "host_capacity"}
+AWAITED = {AWAITING_HOURS: "compute_hours", AWAITING_HOST: "host_capacity"}
 """States of which the message says what is waited for."""
 _TIMES = frozenset(
     {"claimed_at", "created_at", "installed_at", "started_at", "exited_at", "finalized_at", "stop_requested_at"}

@@ -9,13 +9,13 @@ import pytest
 
 from managedd import ids
 from managedd.clock import iso, to_us
-from managedd.engine.dispatcher import AWAITING_HOST, AWAITING_HOURS, RIGHT_OF_WAY_SECONDS
+from managedd.engine.dispatcher import BATCH, RIGHT_OF_WAY_SECONDS
 from managedd.model.executions import Phase
-from managedd.model.limits import HostLimits, Needs
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, HostLimits, Needs, Plan
 from managedd.model.states import StateType
 from managedd.store import executions, overdue, plans, rows, usage
 from managedd.store.resources import FLOW, WORK_POOL, WORK_QUEUE
-from managedd.store.workspaces import create
+from managedd.store.workspaces import create, move
 from tests.engine.test_dispatcher import Desk, end
 from tests.support.clock import ManualClock
 
@@ -323,6 +323,22 @@ async def test_a_crowd_in_one_workspace_does_not_delay_anothers_one_run(still: W
     assert len(claimed) == 4
     assert claimed.index(lonely) <= 1
     assert set(claimed) - {lonely} <= set(crowd)
+
+
+async def test_a_crowd_without_hours_is_told_after_those_who_can_go(still: World) -> None:
+    """Telling thousands takes many transactions; whoever has hours goes in the first of them."""
+    desk = Desk(still)
+    await still.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=0), Plan(name="other")]))
+    for _ in range(BATCH + 10):
+        await still.run(due_in_seconds=-1000)
+    other, other_queue = await workspace(still, "other")
+    await still.write(lambda tx: move(tx, other, "other"))
+    mine, still.workspace = still.workspace, other
+    flow = await still.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+    lonely = await still.run(queue_id=other_queue, flow_id=flow)
+    still.workspace = mine
+    await desk.dispatcher.tick()
+    assert desk.claimed == [lonely]
 
 
 async def test_pools_of_a_workspace_take_turns(still: World) -> None:
