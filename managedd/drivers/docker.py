@@ -175,6 +175,15 @@ class DockerDriver:
             container = await self._inspect(_id(handle))
         return Liveness.GONE if container is None else _liveness(container)
 
+    async def started_ago(self, handle: Handle) -> float | None:
+        """By the engine's own two readings: its clock may be another host's."""
+        with doing("The container's start could not be looked at"):
+            container = await self._inspect(_id(handle))
+            info: Any = {} if container is None else await self._engine.docker._query_json("info")
+        state = {} if container is None else container["State"]
+        started, now = (docker_end.timestamp_us(text) for text in (state.get("StartedAt"), info.get("SystemTime")))
+        return None if started is None or now is None else max(0, now - started) / 1_000_000
+
     async def wait(self, handle: Handle) -> ExitStatus:
         """The container has ended, or is gone."""
         container_id = _id(handle)

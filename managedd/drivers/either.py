@@ -82,6 +82,10 @@ class Part:
         driver = await self._there()
         return Liveness.GONE if driver is None else await driver.recover(handle)
 
+    async def started_ago(self, handle: Handle) -> float | None:
+        driver = await self._there()
+        return None if driver is None else await driver.started_ago(handle)
+
     async def wait(self, handle: Handle) -> ExitStatus:
         driver = await self._there()
         if driver is None:
@@ -226,6 +230,9 @@ class Either:
 
     async def recover(self, handle: Handle) -> Liveness:
         return await self._of(handle).recover(handle)
+
+    async def started_ago(self, handle: Handle) -> float | None:
+        return await self._of(handle).started_ago(handle)
 
     async def wait(self, handle: Handle) -> ExitStatus:
         return await self._of(handle).wait(handle)

@@ -229,6 +229,15 @@ class FakeDriver:
         self._answer("recover", _execution_id(handle))
         return self._liveness(handle)
 
+    async def started_ago(self, handle: Handle) -> float | None:
+        self._answer("started_ago", _execution_id(handle))
+        container = self._find(handle)
+        return (
+            None
+            if container is None or container.started is None
+            else self.engine.clock.monotonic() - container.started
+        )
+
     async def wait(self, handle: Handle) -> ExitStatus:
         self.engine.calls.append(("wait", _execution_id(handle)))
         while self.engine.down or self._liveness(handle) in {Liveness.CREATED, Liveness.RUNNING}:

@@ -239,6 +239,12 @@ class ProcessDriver:
         """What became of the run."""
         return await self._look(self._folder_of(handle))
 
+    async def started_ago(self, handle: Handle) -> float | None:
+        """By what its supervisor has written down."""
+        folder = self._folder_of(handle)
+        with doing("The run's folder could not be looked at"):
+            return await anyio.to_thread.run_sync(folder.started_ago)
+
     async def wait(self, handle: Handle) -> ExitStatus:
         """The run has ended, or is gone."""
         folder = self._folder_of(handle)

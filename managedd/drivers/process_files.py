@@ -95,6 +95,11 @@ class RunFolder:
         """What its supervisor has written down; None before its start."""
         return _json(self.path / "state.json")
 
+    def started_ago(self) -> float | None:
+        """How many seconds ago its supervisor began; None before its start."""
+        started_us = whole(self.state() or {}, "started_us", MAX_US)
+        return None if started_us is None else max(0, time.time_ns() // 1000 - started_us) / 1_000_000
+
     def liveness(self) -> Liveness:
         """Where the run stands."""
         if not (self.path / "spec.json").exists():

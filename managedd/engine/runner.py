@@ -70,7 +70,7 @@ class ExecutionRunner:
         if not await self._reload():
             return
         if self._execution.phase is Phase.CREATED and await self._was_started():
-            await self._started()
+            await self._started(await self._start_us())
         if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
             ended = await self._supervision.unless_stopped(self._bring_up)
             if ended is not None:
@@ -109,6 +109,18 @@ class ExecutionRunner:
             state = await self._means.db.read(lambda tx: flow_runs.current(tx, self._execution.flow_run_id))
             return state is not None and state.type is not StateType.PENDING
         return liveness is not Liveness.CREATED
+
+    async def _start_us(self) -> int:
+        """When the container on record was started, on our clock. What it has run before somebody looked counts as well."""
+        execution = self._execution
+        seconds = await self._means.insist(lambda: self._means.driver.started_ago(self._handle()))
+        now_us = self._means.clock.now_us()
+        if seconds is None:
+            # It is gone. Its run has said when it began, unless it has said more since.
+            state = await self._means.db.read(lambda tx: flow_runs.current(tx, execution.flow_run_id))
+            return state.timestamp_us if state is not None and state.type is StateType.RUNNING else now_us
+        # Whatever the engine says, it was not before it was made.
+        return max(execution.created_at or execution.claimed_at, now_us - round(seconds * 1e6))
 
     async def _bring_up(self, interruption: Interruption) -> Ending | None:
         """The container runs; or why it never will. One that was made before is found by its name and adopted."""
@@ -159,13 +171,12 @@ class ExecutionRunner:
         except ManagedError as error:
             return self._refused(error)
         failpoints.reach("start.done")
-        await self._started(installs=installs)
+        await self._started(self._means.clock.now_us(), installs=installs)
         return None
 
-    async def _started(self, *, installs: bool = True) -> None:
-        now_us = self._means.clock.now_us()
+    async def _started(self, at_us: int, *, installs: bool = True) -> None:
         # With nothing to install, nobody is going to say that it is done.
-        await self._advance(Phase.RUNNING, {"started_at": now_us} | ({} if installs else {"installed_at": now_us}))
+        await self._advance(Phase.RUNNING, {"started_at": at_us} | ({} if installs else {"installed_at": at_us}))
 
     def _refused(self, error: ManagedError) -> Ending:
         if error.code is not ErrorCode.DRIVER:

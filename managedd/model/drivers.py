@@ -153,6 +153,9 @@ class Driver(Protocol):
     async def recover(self, handle: Handle) -> Liveness:
         """What became of it. Never raises for a missing container."""
 
+    async def started_ago(self, handle: Handle) -> float | None:
+        """How many seconds ago it was started, by the engine's own clock, whether it has ended since or not; None: never, or nobody knows."""
+
     async def wait(self, handle: Handle) -> ExitStatus:
         """Return when the main process has really ended, or the container is gone. Survives engine restarts and cut connections."""
 

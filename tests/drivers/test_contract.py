@@ -229,6 +229,28 @@ async def test_recover_tells_the_stages_apart(world: World, driver: Driver) -> N
     assert await driver.recover(handle) is Liveness.GONE
 
 
+async def test_when_it_was_started_is_told_to_whoever_adopts_it(world: World, driver: Driver) -> None:
+    spec = world.spec(FOREVER)
+    await driver.prepare(spec, quiet)
+    handle = await driver.create(spec)
+    assert await driver.started_ago(handle) is None
+    before = time.monotonic()
+    await driver.start(handle)
+    after = time.monotonic()
+    await anyio.sleep(0.6)
+    successor = await world.driver()
+    asked = time.monotonic()
+    ago = await successor.started_ago(handle)
+    assert ago is not None
+    assert asked - after - 0.1 <= ago <= time.monotonic() - before + 0.1
+    await successor.stop(handle, grace_seconds=5)
+    await successor.wait(handle)
+    ended = await successor.started_ago(handle)
+    assert ended is not None and ended > ago, "also of one that has ended since"
+    await successor.remove(handle)
+    assert await successor.started_ago(handle) is None
+
+
 async def test_twice_is_once(world: World, driver: Driver) -> None:
     spec = world.spec(Life(code="print('once')", plan=FakeRun(lines=("once",))))
     await driver.prepare(spec, quiet)

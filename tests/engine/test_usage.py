@@ -12,7 +12,7 @@ from managedd.model.executions import Phase
 from managedd.model.metering import month_of
 from managedd.store import flow_runs, usage
 from managedd.store.usage import Used
-from tests.engine.test_runner import COMPLETED, FOREVER, RUNNING, finished, plan
+from tests.engine.test_runner import COMPLETED, FOREVER, RUNNING, Slow, finished, plan
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -127,6 +127,61 @@ async def test_a_daemon_that_was_down_loses_and_doubles_nothing(still: World) ->
     assert await used(still) == Used(ended=3, running=0)
     await still.write(lambda tx: usage.record(tx, gone, None, UTC))
     assert await used(still) == Used(ended=3, running=0), "said twice, counted once"
+
+
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+async def test_a_start_that_nobody_noted_counts_from_when_it_was(still: World, ended_meanwhile: bool) -> None:
+    """The daemon was killed between the engine's start and the row; what ran until the next one looked has cost something too."""
+    assert isinstance(still.clock, ManualClock)
+    still.clock.turn_to(datetime(2026, 11, 30, 23, 57, 30, tzinfo=UTC))
+    november, started_us = still.clock.now_us(), still.clock.now_us()
+    plan(still, FOREVER)
+    first = Slow(still.engine, "start")
+    async with still.daemon(driver=first) as daemon:
+        execution = await still.claimed()
+        passed(still, 1)
+        started_us = still.clock.now_us()
+        daemon.fleet.start(execution)
+        await first.entered.wait()
+    assert (await still.execution(execution.flow_run_id)).phase is Phase.CREATED
+    await still.propose(execution.flow_run_id, RUNNING)
+    passed(still, 239)
+    if ended_meanwhile:
+        await still.propose(execution.flow_run_id, COMPLETED)
+        still.engine.finish(execution.id)
+        passed(still, 3600)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        if not ended_meanwhile:
+            adopted = await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+            assert adopted.started_at == started_us
+            assert await used(still) == Used(ended=0, running=1)
+            await still.propose(execution.flow_run_id, COMPLETED)
+            still.engine.finish(execution.id)
+        gone = await finished(still, execution)
+    assert gone.started_at == started_us
+    assert await used(still, november) == Used(ended=3, running=0)
+    assert await used(still) == Used(ended=1, running=0)
+
+
+async def test_a_start_that_nobody_noted_of_what_is_gone(still: World) -> None:
+    """Its run has said when it began; that is the best that anybody knows."""
+    plan(still, FOREVER)
+    first = Slow(still.engine, "start")
+    async with still.daemon(driver=first) as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await first.entered.wait()
+    passed(still, 5)
+    await still.propose(execution.flow_run_id, RUNNING)
+    began_us = still.clock.now_us()
+    passed(still, 125)
+    still.engine.vanish(execution.id)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        gone = await finished(still, execution)
+    assert gone.started_at == began_us
+    assert await used(still) == Used(ended=3, running=0)
 
 
 async def test_a_month_that_ends_in_between(still: World) -> None:
