@@ -65,9 +65,10 @@ class Place:
             "id"
         ]
 
-    def submit(self, count: int, *, lines: int = 20, pause: float = 0.02) -> list[str]:
-        """So many runs that are due now, submitted at once."""
-        body = {"state": {"type": "SCHEDULED"}, "parameters": {"lines": lines, "pause": pause}}
+    def submit(self, count: int, *, lines: int = 20, pause: float = 0.02, gate: Path | None = None) -> list[str]:
+        """So many runs that are due now, submitted at once; in the middle of their lines they wait for the file `gate`."""
+        parameters = {"lines": lines, "pause": pause, "gate": None if gate is None else str(gate)}
+        body = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
 
         def one(_: int) -> str:
             return str(self.api.post(f"/deployments/{self.deployment_id}/create_flow_run", body)["id"])

@@ -99,6 +99,21 @@ def test_time_limit_while_the_daemon_is_dead(daemon: ProcessDaemon) -> None:
     assert daemon.executions(run)[0]["end_cause"] == "time"
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_child_that_left_ends_with_its_run(daemon: ProcessDaemon, tmp_path: Path, code: int) -> None:
+    gate = tmp_path / "gate"
+    run = submitted(daemon, f"left-{code}", {"gate": str(gate), "code": code})
+    family = until_running(daemon, run)
+    assert len({os.getsid(pid) for pid in family}) >= 3, "the supervisor, the run, and the child that left"
+    gate.touch()
+    if code == 0:
+        [ended] = daemon.ended(run, seconds=30)
+        assert (ended["end_cause"], daemon.api.run(run)["state_type"]) == ("completed", "COMPLETED")
+    else:
+        assert f"exit code {code}" in told(daemon, run)
+    assert gone(family)
+
+
 def test_the_supervisor_is_killed_while_the_daemon_is_dead(daemon: ProcessDaemon) -> None:
     run = submitted(daemon, "killed", {})
     family = until_running(daemon, run)
