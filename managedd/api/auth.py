@@ -75,7 +75,7 @@ async def _run(services: Services, key: str | None) -> Actor | None:
     if not key or len(key) > MAX_CREDENTIAL_LENGTH:
         return None
     hashed = key_hash(key)
-    found = await services.db.read(lambda tx: executions.by_key_hash(tx, hashed))
+    found = await services.db.look(lambda tx: executions.by_key_hash(tx, hashed))
     if found is None:
         return None
     return Actor(
@@ -93,5 +93,5 @@ async def may_enter(services: Services, actor: Actor, account: str, workspace: s
         return (actor.account_id, actor.workspace_id) == (account, workspace)
     if workspace == DEFAULT_WORKSPACE_ID:
         return account == DEFAULT_ACCOUNT_ID
-    found = await services.db.read(lambda tx: workspaces.get(tx, workspace))
+    found = await services.db.look(lambda tx: workspaces.get(tx, workspace))
     return found is not None and found.account_id == account

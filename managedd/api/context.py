@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from managedd.api.log_windows import LogWindows
 from managedd.api.sockets import Sockets
 from managedd.errors import forbidden
 
@@ -66,6 +67,11 @@ class Services:
     """Every open websocket, so that the daemon can close them when it stops."""
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     """For work that would keep the loop from everybody else."""
+    windows: LogWindows = field(init=False)
+    """What the followers of runs' logs share; its reader is one of the daemon's loops."""
+
+    def __post_init__(self) -> None:
+        self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,10 @@ class Context:
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""
         return await self.services.db.read(fn, workspace=self.workspace, lane="clients", deadline_seconds=READ_SECONDS)
+
+    async def look(self, fn: Callable[[Tx], T]) -> T:
+        """`fn`, which reads a few rows by their keys, in a read transaction of this workspace."""
+        return await self.services.db.look(fn, workspace=self.workspace, lane="clients")
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """`fn` committed in this workspace."""

@@ -223,7 +223,7 @@ async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket]
             await socket.admitted.wait()
             owner = socket.execution_id
             while owner is not None:
-                if not await ctx.services.db.read(lambda tx: executions.is_open(tx, owner)):
+                if not await ctx.services.db.look(lambda tx: executions.is_open(tx, owner)):
                     socket.stop(POLICY_VIOLATION, "the run's key has ended")
                     return
                 await woken.wait(KEY_CHECK_SECONDS)

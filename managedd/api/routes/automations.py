@@ -80,7 +80,7 @@ async def count_automations(ctx: Context, *, automations: Annotated[AutomationFi
 @operation("GET", "/automations/{id}", tag=TAG, returns=Automation)
 async def read_automation(ctx: Context, id: UUID) -> rows.Wire:
     """Get an automation by id."""
-    return await ctx.read(lambda tx: rows.get(tx, AUTOMATION, id))
+    return await ctx.look(lambda tx: rows.get(tx, AUTOMATION, id))
 
 
 @operation("GET", "/automations/related-to/{resource_id}", tag=TAG, returns=list[Automation])

@@ -31,13 +31,13 @@ async def create_block_schema(ctx: Context, block_schema: BlockSchemaCreate) -> 
 @operation("GET", "/block_schemas/{id}", tag=TAG, returns=BlockSchema)
 async def read_block_schema_by_id(ctx: Context, id: UUID) -> rows.Wire:
     """Get a block schema by id."""
-    return await ctx.read(lambda tx: blocks.with_types(tx, [rows.get(tx, BLOCK_SCHEMA, id)])[0])
+    return await ctx.look(lambda tx: blocks.with_types(tx, [rows.get(tx, BLOCK_SCHEMA, id)])[0])
 
 
 @operation("GET", "/block_schemas/checksum/{checksum}", tag=TAG, returns=BlockSchema)
 async def read_block_schema_by_checksum(ctx: Context, checksum: str, version: str | None = None) -> rows.Wire:
     """Get the newest block schema of a checksum, and of a version when one is named."""
-    found = await ctx.read(lambda tx: blocks.schema_by_checksum(tx, checksum, version))
+    found = await ctx.look(lambda tx: blocks.schema_by_checksum(tx, checksum, version))
     if found is None:
         raise not_found(BLOCK_SCHEMA.label, checksum)
     return found

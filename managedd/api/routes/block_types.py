@@ -42,13 +42,13 @@ async def create_block_type(ctx: Context, block_type: BlockTypeCreate) -> rows.W
 @operation("GET", "/block_types/{id}", tag=TAG, returns=BlockType)
 async def read_block_type_by_id(ctx: Context, id: UUID) -> rows.Wire:
     """Get a block type by id."""
-    return await ctx.read(lambda tx: rows.get(tx, BLOCK_TYPE, id))
+    return await ctx.look(lambda tx: rows.get(tx, BLOCK_TYPE, id))
 
 
 @operation("GET", "/block_types/slug/{slug}", tag=TAG, returns=BlockType)
 async def read_block_type_by_slug(ctx: Context, slug: str) -> rows.Wire:
     """Get a block type by slug."""
-    found = await ctx.read(lambda tx: rows.by(tx, BLOCK_TYPE, slug=slug))
+    found = await ctx.look(lambda tx: rows.by(tx, BLOCK_TYPE, slug=slug))
     if found is None:
         raise not_found(BLOCK_TYPE.label, slug)
     return found

@@ -39,7 +39,7 @@ async def create_concurrency_limit_v2(ctx: Context, concurrency_limit: Concurren
 @operation("GET", "/v2/concurrency_limits/{id_or_name}", tag=TAG, returns=GlobalConcurrencyLimitResponse)
 async def read_concurrency_limit_v2(ctx: Context, id_or_name: UUID | str) -> rows.Wire:
     """Get a limit by id or name, with its slots as they are now."""
-    return await ctx.read(lambda tx: concurrency.wire(tx, concurrency.resolve(tx, str(id_or_name))))
+    return await ctx.look(lambda tx: concurrency.wire(tx, concurrency.resolve(tx, str(id_or_name))))
 
 
 @operation("POST", "/v2/concurrency_limits/filter", tag=TAG, returns=list[GlobalConcurrencyLimitResponse])

@@ -61,13 +61,13 @@ async def update_deployment(ctx: Context, id: UUID, deployment: DeploymentUpdate
 @operation("GET", "/deployments/name/{flow_name}/{deployment_name}", tag=TAG, returns=DeploymentResponse)
 async def read_deployment_by_name(ctx: Context, flow_name: str, deployment_name: str) -> rows.Wire:
     """Get a deployment using the name of the flow and the deployment."""
-    return await ctx.read(lambda tx: stored.by_names(tx, flow_name, deployment_name))
+    return await ctx.look(lambda tx: stored.by_names(tx, flow_name, deployment_name))
 
 
 @operation("GET", "/deployments/{id}", tag=TAG, returns=DeploymentResponse)
 async def read_deployment(ctx: Context, id: UUID) -> rows.Wire:
     """Get a deployment by id."""
-    return await ctx.read(lambda tx: rows.get(tx, DEPLOYMENT, id))
+    return await ctx.look(lambda tx: rows.get(tx, DEPLOYMENT, id))
 
 
 @operation("POST", "/deployments/filter", tag=TAG, returns=list[DeploymentResponse])

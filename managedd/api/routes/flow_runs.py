@@ -62,7 +62,7 @@ async def create_flow_run(ctx: Context, flow_run: FlowRunCreate) -> Reply:
 @operation("GET", "/flow_runs/{id}", tag=TAG, returns=FlowRunResponse)
 async def read_flow_run(ctx: Context, id: UUID) -> rows.Wire:
     """Get a flow run by id."""
-    return await ctx.read(lambda tx: rows.get(tx, FLOW_RUN, id))
+    return await ctx.look(lambda tx: rows.get(tx, FLOW_RUN, id))
 
 
 @operation("PATCH", "/flow_runs/{id}", tag=TAG, status=204)

@@ -63,13 +63,13 @@ async def count_flows(
 @operation("GET", "/flows/name/{name}", tag=TAG, returns=Flow)
 async def read_flow_by_name(ctx: Context, name: str) -> rows.Wire:
     """Get a flow by name."""
-    return await ctx.read(lambda tx: stored.by_name(tx, name))
+    return await ctx.look(lambda tx: stored.by_name(tx, name))
 
 
 @operation("GET", "/flows/{id}", tag=TAG, returns=Flow)
 async def read_flow(ctx: Context, id: UUID) -> rows.Wire:
     """Get a flow by id."""
-    return await ctx.read(lambda tx: rows.get(tx, FLOW, id))
+    return await ctx.look(lambda tx: rows.get(tx, FLOW, id))
 
 
 @operation("POST", "/flows/filter", tag=TAG, returns=list[Flow])

@@ -49,7 +49,7 @@ async def create_task_run(ctx: Context, task_run: TaskRunCreate) -> Reply:
 @operation("GET", "/task_runs/{id}", tag=TAG, returns=TaskRun)
 async def read_task_run(ctx: Context, id: UUID) -> rows.Wire:
     """Get a task run by id."""
-    return await ctx.read(lambda tx: rows.get(tx, TASK_RUN, id))
+    return await ctx.look(lambda tx: rows.get(tx, TASK_RUN, id))
 
 
 @operation("PATCH", "/task_runs/{id}", tag=TAG, status=204)

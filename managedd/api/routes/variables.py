@@ -35,13 +35,13 @@ async def create_variable(ctx: Context, variable: VariableCreate) -> rows.Wire:
 @operation("GET", "/variables/{id}", tag=TAG, returns=Variable)
 async def read_variable(ctx: Context, id: UUID) -> rows.Wire:
     """Get a variable by id."""
-    return await ctx.read(lambda tx: rows.get(tx, VARIABLE, id))
+    return await ctx.look(lambda tx: rows.get(tx, VARIABLE, id))
 
 
 @operation("GET", "/variables/name/{name}", tag=TAG, returns=Variable)
 async def read_variable_by_name(ctx: Context, name: str) -> rows.Wire:
     """Get a variable by name."""
-    found = await ctx.read(lambda tx: rows.by(tx, VARIABLE, name=name))
+    found = await ctx.look(lambda tx: rows.by(tx, VARIABLE, name=name))
     if found is None:
         raise not_found(VARIABLE.label, name)
     return found

@@ -36,7 +36,7 @@ async def create_work_queue(ctx: Context, work_pool_name: str, work_queue: WorkQ
 @operation("GET", "/work_pools/{work_pool_name}/queues/{name}", tag=TAG, returns=WorkQueueResponse)
 async def read_work_queue(ctx: Context, work_pool_name: str, name: str) -> rows.Wire:
     """Read a queue of a work pool."""
-    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, work_pool_name, name)))
+    return await ctx.look(lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, work_pool_name, name)))
 
 
 @operation("POST", "/work_pools/{work_pool_name}/queues/filter", tag=TAG, returns=list[WorkQueueResponse])

@@ -46,7 +46,7 @@ async def create_work_pool(ctx: Context, work_pool: WorkPoolCreate) -> rows.Wire
 @operation("GET", "/work_pools/{name}", tag=TAG, returns=WorkPoolResponse)
 async def read_work_pool(ctx: Context, name: str) -> rows.Wire:
     """Read a work pool by name."""
-    return await ctx.read(lambda tx: pool_rows.wire(tx, name))
+    return await ctx.look(lambda tx: pool_rows.wire(tx, name))
 
 
 @operation("POST", "/work_pools/filter", tag=TAG, returns=list[WorkPoolResponse])

@@ -48,13 +48,13 @@ async def create_work_queue(ctx: Context, work_queue: WorkQueueCreate) -> rows.W
 @operation("GET", "/work_queues/{id}", tag=TAG, returns=WorkQueueResponse)
 async def read_work_queue(ctx: Context, id: UUID) -> rows.Wire:
     """Get a work queue by id."""
-    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, id))
+    return await ctx.look(lambda tx: rows.get(tx, WORK_QUEUE, id))
 
 
 @operation("GET", "/work_queues/name/{name}", tag=TAG, returns=WorkQueueResponse)
 async def read_work_queue_by_name(ctx: Context, name: str) -> rows.Wire:
     """Get a work queue of the pool of agents by name."""
-    return await ctx.read(lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, AGENT_POOL, name)))
+    return await ctx.look(lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, AGENT_POOL, name)))
 
 
 @operation("POST", "/work_queues/filter", tag=TAG, returns=list[WorkQueueResponse])
