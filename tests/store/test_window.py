@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from managedd.errors import ErrorCode, ManagedError, not_found
-from managedd.store.window import STEPS
+from managedd.store.window import QUESTIONS, STEPS
 from tests.store.bodies import refused
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-COUNT = f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {STEPS}) SELECT count(*) FROM n"
+MUCH = STEPS * (QUESTIONS + 1)
+COUNT = f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {MUCH}) SELECT count(*) FROM n"
 
 
 def items(tx: Tx) -> Any:
@@ -48,10 +49,28 @@ async def test_a_look_that_turns_out_long_is_left_to_a_reader(db: Database) -> N
         threads.append(threading.current_thread())
         return tx.scalar(COUNT)
 
-    assert await db.look(much) == STEPS
+    assert await db.look(much) == MUCH
     assert threads[0] is threading.current_thread()
     assert threads[1] is not threading.current_thread()
     assert await db.look(items) == 0
+
+
+async def test_short_looks_are_never_left_to_a_reader_however_many_they_are(db: Database) -> None:
+    seen = set()
+
+    def look(tx: Tx) -> Any:
+        seen.add(threading.current_thread())
+        return [items(tx) for _ in range(5)]
+
+    for _ in range(STEPS):
+        assert await db.look(look) == [0] * 5
+    assert seen == {threading.current_thread()}
+
+
+async def test_long_looks_of_every_length_leave_nothing_open(db: Database) -> None:
+    for length in range(MUCH - 2 * STEPS, MUCH, 97):
+        assert await db.look(lambda tx, length=length: tx.scalar(COUNT.replace(str(MUCH), str(length)))) == length
+        assert await db.look(items) == 0
 
 
 async def test_what_a_look_raises_is_raised_and_leaves_nothing_open(db: Database) -> None:
