@@ -45,6 +45,13 @@ class Subscription:
     def wake(self) -> None:
         self._event.set()
 
+    def take(self) -> bool:
+        """Whether it was woken; the flag is down afterwards."""
+        woken = self._event.is_set()
+        if woken:
+            self._event = anyio.Event()
+        return woken
+
     async def wait(self, timeout_seconds: float | None = None) -> bool:
         """Return True when woken, False when `timeout_seconds` passed; the flag is down afterwards."""
         if timeout_seconds is None:
@@ -53,9 +60,7 @@ class Subscription:
             with anyio.move_on_after(timeout_seconds):
                 await self._event.wait()
         # Asked of the flag, not of the scope: a wake-up in the tick of the timeout counts.
-        woken = self._event.is_set()
-        self._event = anyio.Event()
-        return woken
+        return self.take()
 
 
 class Bus:

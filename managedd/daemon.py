@@ -208,6 +208,7 @@ class Daemon:
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
             _start(tasks, "watchdog", _watchdog),
+            _start(tasks, "log windows", services.windows.run),
             _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again)),
         )
         self._services.ready = True

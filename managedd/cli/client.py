@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,23 @@ class Daemon:
     async def post(self, path: str, body: Any) -> Any:
         """The answer of a POST. Raises as `get`."""
         return await self._ask("POST", path, json=body)
+
+    async def lines(self, path: str, **params: str) -> AsyncGenerator[bytes, None]:
+        """The lines of a GET's answer as they come, without their newlines. Raises as `get`, also in the middle."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        try:
+            async with self._session.get(BASE + path, params=params, timeout=timeout) as response:
+                if not response.ok:
+                    raise await self._refused(response)
+                rest = bytearray()
+                async for chunk in response.content.iter_any():
+                    *whole, tail = chunk.split(b"\n")
+                    for line in whole:
+                        yield bytes(rest + line)
+                        rest.clear()
+                    rest += tail
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self.unreachable(error) from error
 
     async def _ask(self, method: str, path: str, **options: Any) -> Any:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,9 @@ import anyio
 from cyclopts import Parameter
 
 from managedd.cli.exits import Unreachable
+from managedd.cli.log_lines import Choice, Printer
 from managedd.cli.options import HERE, Json, Where
-from managedd.cli.output import harmless, moment, print_json_line
+from managedd.cli.output import harmless
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 PAGE_LINES = 200
 """Prefect's largest page."""
 RETRY_SECONDS = 1.0
-_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
 def logs(
@@ -31,6 +32,9 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
     lines: Annotated[int | None, Parameter(name=["--lines", "-n"], metavar="N")] = None,
+    since: Annotated[str | None, Parameter(metavar="WHEN")] = None,
+    level: Annotated[str | None, Parameter(metavar="LEVEL")] = None,
+    grep: Annotated[str | None, Parameter(metavar="REGEX")] = None,
     json: Json = False,
     where: Where = HERE,
 ) -> None:
@@ -43,30 +47,34 @@ def logs(
     follow
         Go on until the run has ended, over restarts of the daemon.
     lines
-        Only the last N lines of those that are there.
+        Only the last N lines of those that are there and asked for.
+    since
+        Only lines of the last so many seconds, minutes, hours or days (90s, 15m, 1h30m, 2d), or since a time (2026-11-22T04:00).
+    level
+        Only lines of that level and above: debug, info, warning, error, critical or a number.
+    grep
+        Only lines in whose text the regular expression is found.
     json
         Print one JSON object per line.
     """
     if lines is not None and lines < 0:
         raise ManagedError(ErrorCode.CONFIG, f"--lines {lines}: 0 or more is allowed")
-    anyio.run(_print, where, run, follow, lines, json)
+    choice = Choice.of(since, level, grep)
+    anyio.run(_print, where, run, follow, lines, choice, json)
 
 
-async def _print(where: Where, which: str, follow: bool, lines: int | None, as_json: bool) -> None:
+async def _print(where: Where, which: str, follow: bool, lines: int | None, choice: Choice, as_json: bool) -> None:
     from managedd.cli.client import connected
 
     async with connected(where.settings()) as daemon:
         run = await _find(daemon, which)
-        base = f"/accounts/{run['account_id']}/workspaces/{run['workspace_id']}"
+        log = _Log(daemon, run, lines, choice, Printer(choice, as_json=as_json))
         if follow:
-            await _follow(daemon, f"{base}/managed/flow_runs/{run['id']}/logs/tail", lines, as_json)
-            return
-        query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
-        if lines is None:
-            await _print_all(daemon, f"{base}/logs/filter", query, as_json)
+            await log.follow()
+        elif lines is None:
+            await log.print_all()
         else:
-            for line in await _last(daemon, f"{base}/logs/filter", query, lines):
-                _print_line(line, as_json)
+            await log.print_last()
 
 
 async def _find(daemon: Daemon, which: str) -> dict[str, Any]:
@@ -82,37 +90,100 @@ async def _find(daemon: Daemon, which: str) -> dict[str, Any]:
     raise ManagedError(ErrorCode.CONFLICT, f"{which!r} may mean several runs: {harmless(listed)}{more}")
 
 
-async def _print_all(daemon: Daemon, path: str, query: dict[str, Any], as_json: bool) -> None:
-    async for line in _lines(daemon, path, query, newest_first=False):
-        _print_line(line, as_json)
+class _Log:
+    """One run's log, as it was asked for."""
+
+    def __init__(
+        self, daemon: Daemon, run: dict[str, Any], lines: int | None, choice: Choice, printer: Printer
+    ) -> None:
+        self._daemon = daemon
+        self._base = f"/accounts/{run['account_id']}/workspaces/{run['workspace_id']}"
+        self._path = f"{self._base}/managed/flow_runs/{run['id']}/logs"
+        self._id = run["id"]
+        self._lines = lines
+        self._choice = choice
+        self._printer = printer
+
+    async def print_all(self) -> None:
+        """Every line that is there was printed."""
+        async with aclosing(self._daemon.lines(f"{self._path}/download", format="jsonl")) as found:
+            async for line in found:
+                self._printer.show(json_module.loads(line))
+
+    async def print_last(self, until: int | None = None) -> None:
+        """The last lines were printed, the oldest first; of those up to the cursor `until`, if one is given."""
+        found: list[dict[str, Any]] = []
+        if self._lines:
+            pages = _newest_first(self._daemon, f"{self._base}/logs/filter", self._choice.query(self._id))
+            async with aclosing(pages) as newest:
+                async for line in newest:
+                    if self._choice.admits(line) and (until is None or _cursor_of(line) <= until):
+                        found.append(line)
+                        if len(found) == self._lines:
+                            break
+        for line in reversed(found):
+            self._printer.show(line)
+
+    async def follow(self) -> None:
+        """Prints until the run has ended. What was printed is never printed again: the cursor of the last line is where it resumes."""
+        params = self._beginning()
+        met = False
+        while True:
+            try:
+                async with self._daemon.socket(f"{self._path}/tail", **params) as socket:
+                    async for message in socket:
+                        for text in message.data.split("\n"):
+                            one = json_module.loads(text)
+                            params = {"after": str(one["cursor"])}
+                            if await self._take(one, is_first=not met):
+                                return
+                            met = True
+                        sys.stdout.flush()
+                    _check_close(socket.close_code)
+            except Unreachable as error:
+                if not met:
+                    raise
+                print(f"managedd: {error.message}; trying again", file=sys.stderr)
+            await anyio.sleep(RETRY_SECONDS)
+
+    def _beginning(self) -> dict[str, str]:
+        if self._lines is not None:
+            # Which lines are the last ones of those that were asked for, only a search can tell.
+            return {"tail": str(self._lines if self._choice.is_all else 0)}
+        return {} if self._choice.since is None else {"since": self._choice.since.isoformat()}
+
+    async def _take(self, one: dict[str, Any], *, is_first: bool) -> bool:
+        """Whether that was the end."""
+        if one["type"] == "start":
+            if is_first and self._lines and not self._choice.is_all:
+                await self.print_last(one["cursor"])
+            return False
+        if one["type"] == "state":
+            self._printer.end(one["state"])
+            return True
+        self._printer.show(one["log"])
+        return False
 
 
-async def _last(daemon: Daemon, path: str, query: dict[str, Any], lines: int) -> list[dict[str, Any]]:
-    """The last `lines` lines, oldest first."""
-    found: list[dict[str, Any]] = []
-    if lines:
-        async with aclosing(_lines(daemon, path, query, newest_first=True)) as newest:
-            async for line in newest:
-                found.append(line)
-                if len(found) == lines:
-                    break
-    return found[::-1]
+def _cursor_of(line: dict[str, Any]) -> int:
+    """A line's id ends with its cursor."""
+    return int(line["id"][-12:], 16)
 
 
-async def _lines(
-    daemon: Daemon, path: str, query: dict[str, Any], *, newest_first: bool
-) -> AsyncGenerator[dict[str, Any], None]:
-    """The run's lines in the order of their times, each once, also while more are written.
+async def _newest_first(daemon: Daemon, path: str, wanted: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    """The run's lines in the order of their times, the newest first, each once, also while more are written.
 
     A page begins at the time of the last line before it, so that the thousandth costs no more than the first; of that very moment it
     leaves out what was seen.
     """
-    bound, sort = ("before_", "TIMESTAMP_DESC") if newest_first else ("after_", "TIMESTAMP_ASC")
     at: str | None = None
     offset, seen = 0, set[str]()
     while True:
-        wanted = {**query["logs"], **({} if at is None else {"timestamp": {bound: at}})}
-        page = await daemon.post(path, {"logs": wanted, "sort": sort, "limit": PAGE_LINES, "offset": offset})
+        timestamp = {**wanted.get("timestamp", {}), **({} if at is None else {"before_": at})}
+        filter_ = {**wanted, **({"timestamp": timestamp} if timestamp else {})}
+        page = await daemon.post(
+            path, {"logs": filter_, "sort": "TIMESTAMP_DESC", "limit": PAGE_LINES, "offset": offset}
+        )
         for line in page:
             if line["timestamp"] != at:
                 at, offset, seen = line["timestamp"], 0, set()
@@ -124,29 +195,6 @@ async def _lines(
             return
 
 
-async def _follow(daemon: Daemon, path: str, lines: int | None, as_json: bool) -> None:
-    """Prints until the run has ended. What was printed is never printed again: the cursor of the last line is where it resumes."""
-    params = {} if lines is None else {"tail": str(lines)}
-    met = False
-    while True:
-        try:
-            async with daemon.socket(path, **params) as socket:
-                met = True
-                async for message in socket:
-                    frame = message.json()
-                    params = {"after": str(frame["cursor"])}
-                    if frame["type"] == "state":
-                        _print_end(frame["state"], as_json)
-                        return
-                    _print_line(frame["log"], as_json)
-                _check_close(socket.close_code)
-        except Unreachable as error:
-            if not met:
-                raise
-            print(f"managedd: {error.message}; trying again", file=sys.stderr)
-        await anyio.sleep(RETRY_SECONDS)
-
-
 POLICY_VIOLATION = 1008
 """How the daemon closes a socket that it won't serve, now or later."""
 
@@ -154,20 +202,3 @@ POLICY_VIOLATION = 1008
 def _check_close(code: int | None) -> None:
     if code == POLICY_VIOLATION:
         raise ManagedError(ErrorCode.NOT_FOUND, "the flow run is gone")
-
-
-def _print_line(line: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json_line(line)
-        return
-    message = harmless(line["message"]) if sys.stdout.isatty() else line["message"]
-    when = moment(line["timestamp"]).astimezone().isoformat(sep=" ", timespec="milliseconds")
-    level = _LEVELS.get(line["level"], str(line["level"]))
-    print(f"{when[:23]} {level:<8} {harmless(line['name'])} | {message}", flush=True)
-
-
-def _print_end(state: dict[str, Any], as_json: bool) -> None:
-    """On standard error: standard output has the run's lines and nothing else."""
-    if not as_json:
-        said = f": {state['message']}" if state.get("message") else ""
-        print(f"managedd: the run has ended as {harmless(state['name'] + said)}", file=sys.stderr)

@@ -20,6 +20,15 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+LEVELS: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+"""The names of levels that have one."""
+
+
+def level_name(level: int) -> str:
+    """The level for people: its name, or the number."""
+    return LEVELS.get(level, str(level))
+
+
 class Stream(StrEnum):
     """Where a raw line came from."""
 

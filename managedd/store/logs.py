@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from managedd.model.logs import LogRecord
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
-    from managedd.store.tables import Clause
     from managedd.wire.filters.logs import LogFilter
     from managedd.wire.sorting import LogSort
 
@@ -66,7 +65,7 @@ def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) ->
 
 # --- tails -------------------------------------------------------------------------------------------------------------
 
-_LISTED = (
+LISTED: Final = (
     f"{LOG_ID} AS wire_id, logs.name, logs.level, logs.message, logs.timestamp, logs.flow_run_id, logs.task_run_id"
 )
 
@@ -102,31 +101,11 @@ def before(tx: Tx, filter_: LogFilter) -> int:
 
 def page_after(tx: Tx, filter_: LogFilter, cursor: int) -> tails.Page:
     """What `filter_` admits of the lines after `cursor`, as frames of `/logs/out`."""
-    return tails.page_after(tx, "logs", "id", _LISTED, compile_filter(filter_, LOG), cursor, _frame)
+    return tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame)
 
 
-def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
-    """The id behind which the run's last `lines` lines lie, or all of them when None."""
-    if lines is not None and lines <= 0:
-        return head(tx)
-    if lines is None:
-        first = tx.scalar("SELECT min(id) FROM logs WHERE flow_run_id = ?", (flow_run_id,))
-    else:
-        first = tx.scalar(
-            "SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? "
-            "ORDER BY timestamp DESC, id DESC LIMIT ?)",
-            (flow_run_id, lines),
-        )
-    return head(tx) if first is None else int(first) - 1
-
-
-def run_page_after(tx: Tx, flow_run_id: str, cursor: int) -> tails.Page:
-    """The run's lines after `cursor`, as frames of our own tail: each has the cursor to resume behind it."""
-    of_run: Clause = ("logs.flow_run_id = ?", [flow_run_id])
-    return tails.page_after(tx, "logs", "id", _LISTED, of_run, cursor, _resumable_frame)
-
-
-def _wire(row: Row) -> Wire:
+def wire(row: Row) -> Wire:
+    """The line as the API gives it, from a row with `LISTED`."""
     moment = iso(row["timestamp"])
     return {
         "id": row["wire_id"],
@@ -142,11 +121,7 @@ def _wire(row: Row) -> Wire:
 
 
 def _frame(row: Row) -> bytes:
-    return orjson.dumps({"type": "log", "log": _wire(row)})
-
-
-def _resumable_frame(row: Row) -> bytes:
-    return orjson.dumps({"type": "log", "cursor": row["id"], "log": _wire(row)})
+    return orjson.dumps({"type": "log", "log": wire(row)})
 
 
 # --- cursors of executions ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
@@ -70,16 +71,20 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     settings = Settings(store=StoreSection(data_dir=tmp_path))
     await db.write(lambda tx: plans.replace(tx, settings.all_plans()))
     await db.write(lambda tx: ensure_default(tx, plan=settings.default_plan))
+    made = Services(
+        settings=settings,
+        db=db,
+        logs=logs,
+        bus=bus,
+        clock=SystemClock(),
+        zone=UTC,
+        ready=True,
+    )
     try:
-        yield Services(
-            settings=settings,
-            db=db,
-            logs=logs,
-            bus=bus,
-            clock=SystemClock(),
-            zone=UTC,
-            ready=True,
-        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.windows.run)
+            yield made
+            tasks.cancel_scope.cancel()
     finally:
         await logs.close()
         await db.close()

@@ -18,7 +18,7 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.sockets import Sockets
 from managedd.api.surface import all_operations
-from managedd.cli.logs import _lines
+from managedd.cli.logs import _newest_first
 from managedd.listeners import Door
 from managedd.model.executions import Phase
 from managedd.model.logs import LogRecord
@@ -180,24 +180,17 @@ async def test_a_page_begins_at_the_last_line_before_it_and_not_at_a_count() -> 
 
     class Answers:
         async def post(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-            ascending = body["sort"] == "TIMESTAMP_ASC"
-            moment = body["logs"].get("timestamp", {})
+            before = body["logs"].get("timestamp", {}).get("before_", "9")
             asked.append(body["offset"])
-            found = [
-                line
-                for line in stored
-                if line["timestamp"] >= moment.get("after_", "") and line["timestamp"] <= moment.get("before_", "9")
-            ]
-            page = (found if ascending else found[::-1])[body["offset"] :][: body["limit"]]
+            found = [line for line in stored if line["timestamp"] <= before]
+            page = found[::-1][body["offset"] :][: body["limit"]]
             stored.append({"id": str(len(stored)), "timestamp": "2026-01-01T00:01:00Z"})
             return page
 
-    for newest_first in (False, True):
-        query = {"logs": {"flow_run_id": {"any_": ["x"]}}}
-        before = len(stored)
-        lines = [line["id"] async for line in _lines(Answers(), "/x", query, newest_first=newest_first)]  # type: ignore[arg-type]
-        assert len(set(lines)) == len(lines) >= before
-        assert sorted(lines, key=int, reverse=newest_first) == lines
+    before = len(stored)
+    lines = [line["id"] async for line in _newest_first(Answers(), "/x", {"flow_run_id": {"any_": ["x"]}})]  # type: ignore[arg-type]
+    assert len(set(lines)) == len(lines) >= before
+    assert sorted(lines, key=int, reverse=True) == lines
     assert max(asked) <= 200
 
 
@@ -267,3 +260,33 @@ async def test_a_daemon_that_starts_says_so(services: Services) -> None:
     services.ready = False
     done = await managedd(services, "status")
     assert (done.returncode, done.stderr) == (3, b"managedd: managedd is starting: try again in a moment\n")
+
+
+@pytest.mark.usefixtures("door")
+async def test_only_the_lines_that_were_asked_for_are_shown(services: Services, api: ApiClient) -> None:
+    """The last N are the last N of those, and following goes on behind them."""
+    run = await run_of(api)
+    for first in range(0, 1000, 100):
+        await write(services, run, first, 99)
+        await write(services, run, first + 99, 1, text="failed {}")
+    asked = ("logs", run["id"], "--grep", "^failed", "--since", "2023-11-14T22:13:20.500Z")
+    shown = [line.rpartition(" ")[2] for line in (await printed(services, *asked)).splitlines()]
+    assert shown == ["599", "699", "799", "899", "999"]
+    with anyio.fail_after(60):
+        async with await anyio.open_process(
+            command(services, *asked, "-f", "-n", "3", "--json"), env=environment()
+        ) as process:
+            assert process.stdout is not None
+            out = TextReceiveStream(process.stdout)
+            text = ""
+            while text.count("\n") < 3:
+                text += await out.receive()
+            await write(services, run, 1000, 50)
+            await write(services, run, 1050, 1, text="failed {}")
+            await end(services, api, run)
+            async for more in out:
+                text += more
+            assert await process.wait() == 0
+    assert [json.loads(line)["message"] for line in text.splitlines()] == [
+        f"failed {number}" for number in (799, 899, 999, 1050)
+    ]

@@ -669,64 +669,6 @@ async def test_a_client_that_answers_no_close_holds_up_no_stop(api: ApiClient, m
         assert len(api.services.sockets) == 0
 
 
-# --- following one run ---------------------------------------------------------------------------------------------------
-
-
-async def test_following_a_run_ends_with_its_final_state(api: ApiClient) -> None:
-    run = await a_run(api)
-
-    def start(tx: Any) -> str:
-        return executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake").id
-
-    execution = await api.services.db.write(start, workspace=ids.DEFAULT_WORKSPACE_ID)
-    await write_lines(api, run, "one", "two")
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail", prefect=False) as client:
-        first = await client.receive()
-        assert (first["type"], first["log"]["message"]) == ("log", "one")
-        assert await next_line(client) == "two"
-        await move(api, run, StateType.COMPLETED)
-        assert await client.silent(), "its container may still print"
-        await write_lines(api, run, "last words")
-        await api.services.db.write(lambda tx: executions.advance(tx, execution, [Phase.CLAIMED], Phase.LOST))
-        assert await next_line(client) == "last words"
-        final = await client.receive()
-        assert (final["type"], final["state"]["type"]) == ("state", "COMPLETED")
-        assert await client.closed() == (1000, "")
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?after={first['cursor']}", prefect=False) as client:
-        assert [await next_line(client), await next_line(client)] == ["two", "last words"]
-        assert (await client.receive())["cursor"] == final["cursor"]
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?tail=1", prefect=False) as client:
-        assert await next_line(client) == "last words"
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?tail=0", prefect=False) as client:
-        assert (await client.receive())["type"] == "state"
-
-
-async def test_a_run_that_others_execute_has_time_for_its_last_lines(
-    api: ApiClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("managedd.api.log_tail.SETTLE_US", 400_000)
-    run = await a_run(api)
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail", prefect=False) as client:
-        await client.ping()
-        await move(api, run, StateType.FAILED)
-        assert await client.silent(0.1)
-        await write_lines(api, run, "late line")
-        assert await next_line(client) == "late line"
-        assert (await client.receive())["state"]["type"] == "FAILED"
-
-
-async def test_following_an_unknown_run_says_so(api: ApiClient, other: ApiClient) -> None:
-    run = await a_run(api)
-    async with connected(other, f"/managed/flow_runs/{run}/logs/tail", prefect=False) as client:
-        code, reason = await client.closed()
-        assert code == 1008
-        assert "not found" in reason
-    with pytest.raises(WSServerHandshakeError) as error:
-        async with connected(api, "/managed/flow_runs/none/logs/tail", prefect=False):
-            pass
-    assert error.value.status == 422
-
-
 async def test_event_times_survive_the_way(api: ApiClient) -> None:
     sent = an_event(occurred="2026-11-22T05:00:28.283520+01:00")
     async with connected(api, "/events/in") as client:

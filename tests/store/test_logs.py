@@ -12,7 +12,7 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.logs import LogCursor, LogRecord
-from managedd.store import lineage, logs, retention, tails
+from managedd.store import lineage, logs, retention
 from managedd.wire.filters.logs import LogFilter
 from managedd.wire.logs import Log
 from managedd.wire.sorting import LogSort
@@ -160,30 +160,6 @@ def test_a_tail_begins_neither_at_what_is_dated_ahead_nor_hours_ago(store: SyncS
 
     assert start() == 2
     assert start(flow_run_id={"any_": [RUN]}) == 1
-
-
-def test_following_a_run_resumes_behind_any_line(store: SyncStore) -> None:
-    append(store, *(line(n, flow_run_id=RUN if n % 2 else RUN_2) for n in range(10)))
-
-    def start(lines: int | None) -> int:
-        return store.read(lambda tx: logs.before_last(tx, RUN, lines))
-
-    def page(cursor: int) -> tails.Page:
-        return store.read(lambda tx: logs.run_page_after(tx, RUN, cursor))
-
-    assert [orjson.loads(frame)["log"]["message"] for frame in page(start(None)).frames] == [
-        f"line {n}" for n in (1, 3, 5, 7, 9)
-    ]
-    assert [orjson.loads(frame)["log"]["message"] for frame in page(start(2)).frames] == ["line 7", "line 9"]
-    assert page(start(0)).frames == []
-    assert start(99) == start(None)
-    second = orjson.loads(page(0).frames[1])
-    assert [orjson.loads(frame)["log"]["message"] for frame in page(second["cursor"]).frames] == [
-        "line 5",
-        "line 7",
-        "line 9",
-    ]
-    assert store.read(lambda tx: logs.before_last(tx, ids.new_id(), 5)) == 10
 
 
 def test_ids_are_never_used_again(store: SyncStore) -> None:

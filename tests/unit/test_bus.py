@@ -45,3 +45,13 @@ async def test_a_waiter_is_woken_and_an_ended_subscription_is_not() -> None:
         bus.publish([Topic.SLOTS])
     assert seen == [True]
     bus.publish([Topic.SLOTS])
+
+
+async def test_a_flag_is_taken_without_waiting() -> None:
+    bus = Bus()
+    with bus.subscribe(Topic.RUNS) as woken:
+        assert not woken.take()
+        bus.publish([Topic.RUNS])
+        assert woken.take()
+        assert not woken.take()
+        assert not await woken.wait(0)

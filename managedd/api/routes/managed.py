@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from aiohttp import web
 from pydantic import StringConstraints
 
 from managedd import __version__
+from managedd.api import log_tail
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import iso
@@ -62,6 +64,15 @@ async def read_flow_run_executions(ctx: Context, id: Id) -> list[Wire]:
         return overview.executions_of(tx, id)
 
     return await ctx.read(look)
+
+
+@operation("GET", "/managed/flow_runs/{id}/logs/download", tag="Managed")
+async def download_flow_run_logs(
+    ctx: Context, id: Id, *, format: Literal["text", "jsonl"] = "text"
+) -> web.StreamResponse:
+    """Download a run's log as it is now, in the order in which it was stored: lines of text, or a JSON object in each line."""
+    ctx.refuse_runs()
+    return await log_tail.download(ctx, id, format)
 
 
 def _room(slots: int | None, host: HostLimits, ctx: Context) -> Wire:

@@ -19,7 +19,7 @@ from managedd.bus import Topic
 from managedd.clock import to_us
 from managedd.store import events as stored
 from managedd.store import logs as log_store
-from managedd.wire.base import Id, Int
+from managedd.wire.base import Id, Int, Timestamp
 from managedd.wire.filters.events import EventFilter
 from managedd.wire.filters.logs import LogFilter
 
@@ -88,15 +88,19 @@ async def tail_flow_run_logs(
     *,
     after: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
     tail: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
+    since: Annotated[Timestamp | None, QUERY] = None,
 ) -> web.WebSocketResponse:
-    """Send a run's log until it has ended: one JSON object for each line, with the cursor to resume behind it, then its final state.
+    """Send a run's log until it has ended: messages of JSON lines, of which each has the cursor to resume behind it.
 
-    `after` resumes behind a cursor; else `tail` is how many of the present lines to send, by default all.
+    The first message has the `type` `start` and says where it begins; those after it have a line of the log in each of their lines
+    (`log`); the last one is the run's final state (`state`). `after` resumes behind a cursor; else it begins with the last `tail` lines,
+    with what is dated `since` or later (of both, the later), or with the first line.
     """
 
     async def body(socket: Socket) -> None:
         await admit(ctx, socket)
-        await log_tail.run(ctx, socket, id, after=after, lines=tail)
+        since_us = None if since is None else to_us(since)
+        await log_tail.run(ctx, socket, id, after=after, lines=tail, since_us=since_us)
 
     return await serve(ctx, body)
 

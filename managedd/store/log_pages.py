@@ -1,0 +1,212 @@
+"""One run's log in the order in which it was stored: pages of it as JSON lines or text, each line with its key to read on behind.
+
+The order is that of the rows' keys, not of the lines' own times: a late line never comes to lie before one that a reader had already.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import orjson
+
+from managedd.clock import iso
+from managedd.model.logs import level_name
+from managedd.store import tails
+from managedd.store.logs import LISTED, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from managedd.store.database import Row, Tx
+
+Form = Literal["tail", "jsonl", "text"]
+"""How a line is rendered: with its cursor, as the API gives it, or for people."""
+Key = tuple[str, str]
+"""A run's workspace and id."""
+
+BATCH_BYTES: Final = 64 * 1024
+"""A message of lines ends before it grows over this: large ones hold up the others of a connection. A longer line is one of its own."""
+PAGE_BYTES: Final = 256 * 1024
+"""What one reader of one run's history holds at a time."""
+PAGE_LINES: Final = 500
+NEWS_BYTES: Final = 1024 * 1024
+NEWS_LINES: Final = 2_000
+SCAN_KEYS: Final = 20_000
+"""How many keys one read looks at."""
+_LISTED: Final = f"logs.id AS key, logs.workspace_id, {LISTED}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Successive lines of one run, rendered once for all who read them; between two stands a newline."""
+
+    keys: Sequence[int]
+    ends: Sequence[int]
+    """Where in `text` each line ends."""
+    text: bytes
+
+    @property
+    def last(self) -> int:
+        """The key of the last line."""
+        return self.keys[-1]
+
+    def after(self, cursor: int) -> bytes:
+        """The lines behind `cursor`."""
+        at = bisect_right(self.keys, cursor)
+        return self.text if at == 0 else self.text[self.ends[at - 1] + 1 :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What came after a cursor in one run's log, and where to read on."""
+
+    batches: list[Batch]
+    cursor: int
+    more: bool
+    """Whether reading on at once would find unread keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What came after a cursor in several runs' logs."""
+
+    batches: dict[Key, list[Batch]]
+    cursor: int
+    more: bool
+
+
+def head(tx: Tx) -> int:
+    """The newest key; 0 when there is none."""
+    return tails.head(tx, "logs", "id")
+
+
+def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
+    """The key behind which the run's last `lines` lines lie, or all of them when None."""
+    if lines is not None and lines <= 0:
+        return head(tx)
+    if lines is None:
+        return _before(tx, "SELECT min(id) FROM logs WHERE flow_run_id = ?", (flow_run_id,))
+    return _before(
+        tx,
+        "SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? ORDER BY timestamp DESC, id DESC LIMIT ?)",
+        (flow_run_id, lines),
+    )
+
+
+def before_time(tx: Tx, flow_run_id: str, since_us: int) -> int:
+    """The key behind which all of the run's lines lie that are dated `since_us` or later."""
+    return _before(
+        tx,
+        "SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? AND timestamp >= ?",
+        (flow_run_id, since_us),
+    )
+
+
+def _before(tx: Tx, sql: str, params: Sequence[object]) -> int:
+    first: int | None = tx.scalar(sql, params)
+    return head(tx) if first is None else first - 1
+
+
+def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = None, form: Form = "tail") -> Page:
+    """The run's lines after `cursor`, up to and with the key `until` if one is given."""
+    newest = head(tx) if until is None else until
+    if cursor >= newest:
+        return Page(batches=[], cursor=cursor, more=False)
+    end = min(newest, cursor + SCAN_KEYS)
+    render = _RENDER[form]
+    # NOT INDEXED leaves only the walk along the key: any other plan would sort a whole history to find what is new.
+    found = tx.execute(
+        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? AND workspace_id = ? AND flow_run_id = ? "
+        f"ORDER BY id LIMIT {PAGE_LINES}",
+        (cursor, end, tx.workspace, flow_run_id),
+    )
+    packer = _Packer()
+    for row in found:
+        packer.add(row["key"], render(row))
+        if packer.lines == PAGE_LINES or packer.size_bytes >= PAGE_BYTES:
+            return Page(batches=packer.batches(), cursor=row["key"], more=True)
+    if not packer.lines and end < newest:
+        # Others' lines only: along the run's own index it is not far to its next one.
+        sql = "SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? AND id > ? AND id <= ?"
+        following: int | None = tx.scalar(sql, (flow_run_id, end, newest))
+        end = newest if following is None else following - 1
+    return Page(batches=packer.batches(), cursor=end, more=end < newest)
+
+
+def news_after(tx: Tx, runs: Iterable[Key], cursor: int) -> News:
+    """The lines of `runs` after `cursor`: one walk for all of them."""
+    newest = head(tx)
+    if cursor >= newest:
+        return News(batches={}, cursor=cursor, more=False)
+    end = min(newest, cursor + SCAN_KEYS)
+    wanted = set(runs)
+    found = tx.execute(
+        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? "
+        f"AND flow_run_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT {NEWS_LINES}",
+        (cursor, end, orjson.dumps([run for _, run in wanted]).decode()),
+    )
+    packers: defaultdict[Key, _Packer] = defaultdict(_Packer)
+    lines = size_bytes = 0
+    for row in found:
+        key = (row["workspace_id"], row["flow_run_id"])
+        lines += 1
+        if key in wanted:
+            rendered = _json_line(row)
+            packers[key].add(row["key"], rendered)
+            size_bytes += len(rendered)
+        if lines == NEWS_LINES or size_bytes >= NEWS_BYTES:
+            end = row["key"]
+            break
+    return News(batches={key: packer.batches() for key, packer in packers.items()}, cursor=end, more=end < newest)
+
+
+class _Packer:
+    """Lines → batches."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.size_bytes = 0
+        self._done: list[Batch] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._keys: list[int] = []
+        self._ends: list[int] = []
+        self._texts: list[bytes] = []
+
+    def add(self, key: int, text: bytes) -> None:
+        if self._ends and self._ends[-1] + 1 + len(text) > BATCH_BYTES:
+            self._end()
+        self._keys.append(key)
+        self._ends.append((self._ends[-1] + 1 if self._ends else 0) + len(text))
+        self._texts.append(text)
+        self.lines += 1
+        self.size_bytes += len(text)
+
+    def _end(self) -> None:
+        self._done.append(Batch(keys=self._keys, ends=self._ends, text=b"\n".join(self._texts)))
+        self._begin()
+
+    def batches(self) -> list[Batch]:
+        if self._keys:
+            self._end()
+        return self._done
+
+
+def _json_line(row: Row) -> bytes:
+    return orjson.dumps({"type": "log", "cursor": row["key"], "log": wire(row)})
+
+
+def _bare_json_line(row: Row) -> bytes:
+    return orjson.dumps(wire(row))
+
+
+def _text_line(row: Row) -> bytes:
+    text = f"{iso(row['timestamp'])} {level_name(row['level']):<8} {row['name']} | {row['message']}"
+    return text.encode(errors="replace")
+
+
+_RENDER: Final[dict[Form, Callable[[Row], bytes]]] = {"tail": _json_line, "jsonl": _bare_json_line, "text": _text_line}

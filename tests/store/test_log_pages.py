@@ -1,0 +1,157 @@
+"""Pages of one run's log: behind any line, over others' lines, in messages of a bounded size, and news of several runs in one walk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from managedd import ids
+from managedd.clock import iso
+from managedd.model.logs import LogRecord
+from managedd.store import log_pages, logs
+from tests.support.sync_store import OTHER_WORKSPACE, SyncStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from managedd.store.log_pages import Batch, Page
+
+BASE_US = 1_795_000_000_000_000
+RUN, RUN_2 = ids.new_id(), ids.new_id()
+
+
+@pytest.fixture
+def store() -> Iterator[SyncStore]:
+    made = SyncStore("managedd.store.migrations.logs")
+    yield made
+    made.close()
+
+
+def line(number: int, **changes: Any) -> LogRecord:
+    values = {
+        "name": "n",
+        "level": 20,
+        "message": f"line {number}",
+        "timestamp_us": BASE_US + number,
+        "flow_run_id": RUN,
+    }
+    return LogRecord(**{**values, **changes})
+
+
+def append(store: SyncStore, *records: LogRecord, workspace: str = ids.DEFAULT_WORKSPACE_ID) -> None:
+    store.write(lambda tx: logs.append(tx, records), workspace)
+
+
+def page(store: SyncStore, cursor: int, **options: Any) -> Page:
+    return store.read(lambda tx: log_pages.page_after(tx, RUN, cursor, **options))
+
+
+def objects(batches: Iterable[Batch]) -> list[dict[str, Any]]:
+    return [orjson.loads(text) for batch in batches for text in batch.text.split(b"\n")]
+
+
+def messages(batches: Iterable[Batch]) -> list[str]:
+    return [one["log"]["message"] for one in objects(batches)]
+
+
+def start(store: SyncStore, lines: int | None, run: str = RUN) -> int:
+    return store.read(lambda tx: log_pages.before_last(tx, run, lines))
+
+
+def test_a_reader_resumes_behind_any_line(store: SyncStore) -> None:
+    append(store, *(line(n, flow_run_id=RUN if n % 2 else RUN_2) for n in range(10)))
+    whole = page(store, start(store, None))
+    assert messages(whole.batches) == [f"line {n}" for n in (1, 3, 5, 7, 9)]
+    assert (whole.cursor, whole.more) == (10, False)
+    for number, one in enumerate(objects(whole.batches)):
+        assert messages(page(store, one["cursor"]).batches) == [f"line {n}" for n in (1, 3, 5, 7, 9)][number + 1 :]
+
+
+def test_a_reader_begins_with_the_last_lines_or_at_a_time(store: SyncStore) -> None:
+    append(store, *(line(n, flow_run_id=RUN if n % 2 else RUN_2) for n in range(10)))
+    assert messages(page(store, start(store, 2)).batches) == ["line 7", "line 9"]
+    assert page(store, start(store, 0)).batches == []
+    assert start(store, 99) == start(store, None)
+    assert start(store, 5, ids.new_id()) == 10
+    since = store.read(lambda tx: log_pages.before_time(tx, RUN, BASE_US + 4))
+    assert messages(page(store, since).batches) == ["line 5", "line 7", "line 9"]
+    assert store.read(lambda tx: log_pages.before_time(tx, RUN, BASE_US + 10)) == 10
+
+
+@pytest.mark.parametrize("behind", range(4))
+def test_a_batch_gives_what_is_behind_a_cursor(store: SyncStore, behind: int) -> None:
+    append(store, *(line(n) for n in range(3)))
+    (batch,) = page(store, 0).batches
+    rest = batch.after(behind)
+    assert [orjson.loads(text)["log"]["message"] for text in rest.split(b"\n") if text] == [
+        f"line {n}" for n in range(behind, 3)
+    ]
+
+
+def test_messages_and_pages_are_bounded_by_their_size(store: SyncStore) -> None:
+    texts = [f"{n} " + "x" * 9_000 for n in range(100)] + ["y" * 200_000]
+    append(store, *(line(n, message=text) for n, text in enumerate(texts)))
+    got: list[str] = []
+    cursor, more, pages = 0, True, 0
+    while more:
+        found = page(store, cursor)
+        cursor, more, pages = found.cursor, found.more, pages + 1
+        for batch in found.batches:
+            assert len(batch.text) <= log_pages.BATCH_BYTES or len(batch.keys) == 1
+            assert batch.ends[-1] == len(batch.text)
+        assert sum(len(batch.text) for batch in found.batches) < log_pages.PAGE_BYTES + 210_000
+        got += messages(found.batches)
+    assert got == texts
+    assert pages > 3
+
+
+def test_a_long_stretch_of_others_lines_is_stepped_over(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_pages, "SCAN_KEYS", 10)
+    append(store, line(0), *(line(n, flow_run_id=RUN_2) for n in range(500)), line(1), line(2, flow_run_id=RUN_2))
+    cursor, more, pages = 1, True, 0
+    got: list[str] = []
+    while more:
+        found = page(store, cursor)
+        cursor, more, pages = found.cursor, found.more, pages + 1
+        got += messages(found.batches)
+    assert got == ["line 1"]
+    assert cursor == 503
+    assert pages <= 4
+
+
+def test_a_file_has_lines_of_text_or_objects(store: SyncStore) -> None:
+    append(store, line(0, level=30, message="two\nlines"), line(1, level=7))
+    (text,) = page(store, 0, form="text").batches
+    first, second = iso(BASE_US), iso(BASE_US + 1)
+    assert text.text.decode() == f"{first} WARNING  n | two\nlines\n{second} 7        n | line 1"
+    (rows,) = page(store, 0, form="jsonl").batches
+    assert [(one["message"], one["level"]) for one in objects([rows])] == [("two\nlines", 30), ("line 1", 7)]
+
+
+def test_a_file_ends_where_the_log_was_when_it_began(store: SyncStore) -> None:
+    append(store, *(line(n) for n in range(5)))
+    found = page(store, 0, until=3)
+    assert messages(found.batches) == ["line 0", "line 1", "line 2"]
+    assert (found.cursor, found.more) == (3, False)
+
+
+def test_news_of_several_runs_come_in_one_walk_and_of_no_other(
+    store: SyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_pages, "NEWS_LINES", 7)
+    foreign = ids.new_id()
+    for n in range(10):
+        append(store, line(n), line(n, flow_run_id=RUN_2), line(n, flow_run_id=foreign))
+        append(store, line(n, message="of another workspace"), workspace=OTHER_WORKSPACE)
+    keys = [(ids.DEFAULT_WORKSPACE_ID, run) for run in (RUN, RUN_2)]
+    got: dict[Any, list[str]] = {key: [] for key in keys}
+    cursor, more = 0, True
+    while more:
+        news = store.read(lambda tx, at=cursor: log_pages.news_after(tx, keys, at))
+        cursor, more = news.cursor, news.more
+        for key, batches in news.batches.items():
+            got[key] += messages(batches)
+    assert got == {key: [f"line {n}" for n in range(10)] for key in keys}
+    assert cursor == 40
