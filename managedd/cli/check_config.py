@@ -31,11 +31,26 @@ def check_config(*, where: Where = HERE, json: Json = False) -> None:
     read_ca_bundle(loaded.settings)
     shown = shown_settings(loaded.settings)
     if json:
-        print_json({"file": loaded.file, "settings": shown, "origins": dict(loaded.origins)})
+        notes = _notes(loaded.settings)
+        print_json({"file": loaded.file, "settings": shown, "origins": dict(loaded.origins), "notes": notes})
         return
     print(f"# file: {loaded.file or 'none'}")
     for key, value in _leaves(shown):
         print(f"{key} = {harmless(_written(value))}  # {_origin(key, loaded)}")
+    for note in _notes(loaded.settings):
+        print(f"# note: {harmless(note)}")
+
+
+def _notes(settings: Settings) -> list[str]:
+    """What is allowed, and hardly meant."""
+    without = settings.plans_without_the_usual_image()
+    if not without:
+        return []
+    note = (
+        f"runs.image = {settings.runs.image!r} is no image that these plans allow: {', '.join(without)}. A run that names no image gets it all "
+        "the same, one that names it is refused; add it to plans.NAME.images"
+    )
+    return [note]
 
 
 def shown_settings(settings: Settings) -> dict[str, Any]:

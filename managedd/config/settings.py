@@ -26,6 +26,7 @@ from managedd.config.sections import (
     UsageSection,
 )
 from managedd.config.values import Section, wrong
+from managedd.model.images import is_allowed
 from managedd.model.limits import Plan
 
 
@@ -70,6 +71,10 @@ class Settings(Section):
     def all_plans(self) -> list[Plan]:
         """Every plan."""
         return [section.plan(name) for name, section in self.plans.items()]
+
+    def plans_without_the_usual_image(self) -> list[str]:
+        """The names of the plans whose `images` do not allow `runs.image`."""
+        return [plan.name for plan in self.all_plans() if plan.images and not is_allowed(self.runs.image, plan.images)]
 
     @field_validator("plans", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ ROUNDS: Final = (
     Check(group="engine", name="container engine", look=engine.engine, seconds=40.0),
     Check(group="engine", name="driver", look=engine.driver),
     Check(group="engine", name="effective slots", look=engine.slots),
+    Check(group="engine", name="images of plans", look=engine.plans),
     Check(group="engine", name="control groups", look=engine.control_groups, needs=_ENGINE, driver=CONTAINERS),
     Check(group="engine", name="engine restarts", look=engine.features, needs=_ENGINE, driver=CONTAINERS),
     Check(group="engine", name="disk of the engine", look=engine.disk, needs=_ENGINE, driver=CONTAINERS),

@@ -126,6 +126,7 @@ class ProcessDriver:
                     if "memory" in held
                     else "watched: the sum of resident memory, shared pages once near the limit",
                     "time": "supervisor",
+                    "disk": "weighed: the run's own folder",
                     **{name: "control group" for name in ("pids", "cpu") if name in held},
                 },
                 "unsupported": self.unsupported(),
@@ -137,7 +138,7 @@ class ProcessDriver:
 
     def unsupported(self) -> list[str]:
         """The limits that this host can't hold for processes."""
-        return [*(name for name in ("pids", "cpu") if name not in self._groups.parents), "disk"]
+        return [name for name in ("pids", "cpu") if name not in self._groups.parents]
 
     async def close(self) -> None:
         """Runs live on, with their groups; a place for groups that is empty goes."""

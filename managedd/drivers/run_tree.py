@@ -90,13 +90,14 @@ def processes() -> list[int]:
 
 
 def usage(pids: list[int], limit_bytes: int | None) -> Usage:
-    """What those processes use: resident memory by the sum of their pages, near the limit by their share of each page."""
+    """What those processes use: resident and swapped memory by the sum of their pages, near the limit by their share of each page."""
     cpu_ticks = tasks = 0
     for pid in pids:
         if (stat := stat_of(pid)) is not None:
             cpu_ticks += stat.cpu_ticks
             tasks += stat.threads
-    memory = sum(_resident(pid) for pid in pids)
+    swaps = _has_swap()
+    memory = sum(_resident(pid) + (_swapped(pid) if swaps else 0) for pid in pids)
     if limit_bytes is not None and memory > limit_bytes * PSS_FROM:
         memory = min(memory, sum(_proportional(pid) for pid in pids))
     return Usage(memory, cpu_ticks / TICKS, tasks)
@@ -107,11 +108,25 @@ def _resident(pid: int) -> int:
     return int(fields[1]) * PAGE_BYTES if len(fields) > 1 else 0
 
 
+def _has_swap() -> bool:
+    """Whether the host has a place to swap to: below its heading each one has a line."""
+    return _read("/proc/swaps").count(b"\n") > 1
+
+
+def _swapped(pid: int) -> int:
+    return _kibibytes(f"/proc/{pid}/status", b"VmSwap:") or 0
+
+
 def _proportional(pid: int) -> int:
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    return _resident(pid)
+    path = f"/proc/{pid}/smaps_rollup"
+    share = _kibibytes(path, b"Pss:", b"SwapPss:")
+    return _resident(pid) + _swapped(pid) if share is None else share
+
+
+def _kibibytes(path: str, *names: bytes) -> int | None:
+    """The sum of those lines of a file of the kernel's, in bytes; None when it has none of them."""
+    found = [line.split() for line in _read(path).splitlines() if line.startswith(names)]
+    return sum(int(words[1]) for words in found) * 1024 if found else None
 
 
 def kill(pids: list[int], number: int) -> None:

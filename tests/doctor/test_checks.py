@@ -349,7 +349,8 @@ async def test_the_stand_in_gives_way_to_a_daemon_that_starts(folder: Path) -> N
 
 def test_this_hosts_addresses_are_real_ones() -> None:
     for address in inside._addresses():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
             assert not address.startswith("127.")
 
@@ -364,3 +365,16 @@ def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
     imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported <= set(sys.stdlib_module_names)
     assert stat.S_ISREG(Path(program.__file__).stat().st_mode)
+
+
+def test_ipv6_addresses_that_other_networks_could_know(tmp_path: Path) -> None:
+    table = tmp_path / "if_inet6"
+    table.write_text(
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+        "20010db8000000000000000000000005 02 40 00 80     eth0\n"
+        "fd00000000000000000000000000000a 02 40 00 80     eth0\n"
+        "fe800000000000005054fffe00000001 02 40 20 80     eth0\n"
+        "20010db8000100000000000000000001 03 40 00 80  docker0\n"
+    )
+    assert inside.ipv6_addresses(table) == {"2001:db8::5": "eth0", "fd00::a": "eth0"}
+    assert inside.ipv6_addresses(tmp_path / "nothing") == {}

@@ -170,6 +170,14 @@ def slots(promised: int | None, memory_bytes: int, *, reserve_bytes: int | None 
     )
 
 
+def test_plans_that_do_not_allow_the_usual_image() -> None:
+    assert engine.plans("prefecthq/prefect:3-latest", [], default_plan="pro").level is Level.OK
+    found = engine.plans("ghcr.io/team/app:1", ["free", "pro"], default_plan="pro")
+    assert (found.level, found.facts["plans"]) == (Level.WARNING, ["free", "pro"])
+    assert "plans free, pro do not allow it" in found.seen
+    assert engine.plans("ghcr.io/team/app:1", ["free"], default_plan="pro").level is Level.NOTE
+
+
 def test_effective_slots() -> None:
     few = slots(10, 8 * GIB)
     assert (few.level, few.facts["fit_memory"]) == (Level.WARNING, 3)

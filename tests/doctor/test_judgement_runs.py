@@ -75,6 +75,11 @@ def test_whether_a_run_reaches_the_clients_listener() -> None:
     assert addresses(reached)[CLIENTS] is Level.PROBLEM
     assert addresses(reached, loopback=False)[CLIENTS] is Level.PROBLEM
     assert addresses(reached, loopback=False, guarded=True)[CLIENTS] is Level.NOTE
+    [six, clients] = runs.addresses(
+        {"2001:db8::5": ANSWERED}, {"2001:db8::5": "e"}, port=4200, guarded=True, loopback=False, listens=True
+    )
+    assert "2001:db8::5 (e)" in six.seen
+    assert "[2001:db8::5]:4200" in clients.seen
     [_, unknown] = runs.addresses(reached, {"192.0.2.5": "e"}, port=1, guarded=True, loopback=False, listens=False)
     assert unknown.seen.startswith("not checked: ")
 

@@ -65,9 +65,10 @@ def test_an_index_is_needed_for_environments() -> None:
 def test_limits_that_hold_for_processes() -> None:
     assert processes.limits({"memory", "pids", "cpu"}, whose="it").level is Level.OK
     some = processes.limits({"memory"}, whose="it")
-    assert (some.level, some.facts["unsupported"]) == (Level.WARNING, ["pids", "cpu", "disk"])
+    assert (some.level, some.facts["unsupported"]) == (Level.WARNING, ["pids", "cpu"])
     assert "memory: control group, processes: unsupported" in some.seen
     assert "memory: watched" in processes.limits((), whose="it").seen
+    assert "files: weighed" in processes.limits((), whose="it").seen
     # Elsewhere than in that subgroup there are none to be found.
     assert f"DelegateSubgroup={SUBGROUP}" in str(some.mend)
     assert "--scope" not in str(some.mend)

@@ -106,6 +106,24 @@ def test_a_process_is_known_by_the_kernels_own_words() -> None:
     assert os.getpid() in run_tree._children_of_all()(os.getppid())
 
 
+def test_swapped_memory_counts_where_there_is_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run_tree.PAGE_BYTES
+    files = {
+        "/proc/7/statm": b"900 10 5 1 0 1 0\n",
+        "/proc/7/status": b"Name:\tflow\nVmRSS:\t40 kB\nVmSwap:\t     300 kB\n",
+        "/proc/7/smaps_rollup": b"Rss:  40 kB\nPss:  24 kB\nPss_Anon:  9 kB\nSwap:  300 kB\nSwapPss:  200 kB\n",
+        "/proc/swaps": b"Filename\tType\tSize\n",
+    }
+    monkeypatch.setattr(run_tree, "_read", lambda path: files.get(path, b""))
+    assert run_tree.usage([7], None).memory_bytes == 10 * page
+    files["/proc/swaps"] += b"/dev/vda2 partition 1048576\n"
+    assert run_tree.usage([7], None).memory_bytes == 10 * page + 300 * 1024
+    # Near the limit by its share of each page, in memory and out of it.
+    assert run_tree.usage([7], 300 * 1024).memory_bytes == 224 * 1024
+    del files["/proc/7/smaps_rollup"]
+    assert run_tree.usage([7], 300 * 1024).memory_bytes == 10 * page + 300 * 1024
+
+
 def gone(process: subprocess.Popen[bytes]) -> bool:
     found = run_tree.stat_of(process.pid)
     return found is None or found.state in "ZX"

@@ -149,6 +149,17 @@ def test_check_config_as_json(tmp_path: Path) -> None:
     assert "hunter2" not in done.stdout
 
 
+def test_check_config_names_the_plans_that_do_not_allow_the_usual_image(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[runs]\nimage = 'ghcr.io/team/app:1'\n[plans.pro]\nimages = ['ghcr.io/team/*']\n")
+    done = managedd("check-config", "--config", str(path))
+    assert done.returncode == 0
+    assert "# note: runs.image = 'ghcr.io/team/app:1' is no image that these plans allow: free." in done.stdout
+    assert json.loads(managedd("check-config", "--json", "--config", str(path)).stdout)["notes"]
+    assert json.loads(managedd("check-config", "--json").stdout)["notes"] == []
+    assert "# note" not in managedd("check-config").stdout
+
+
 def test_check_config_shows_no_user_of_an_address(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(

@@ -145,6 +145,14 @@ async def image(patient: Patient) -> list[Finding]:
     ]
 
 
+async def plans(patient: Patient) -> list[Finding]:
+    """Whether the plans allow the image of runs that name none."""
+    settings = patient.settings
+    return [
+        judge.plans(settings.runs.image, settings.plans_without_the_usual_image(), default_plan=settings.default_plan)
+    ]
+
+
 async def slots(patient: Patient) -> list[Finding]:
     """What the plans promise, against what is there."""
     settings = patient.settings

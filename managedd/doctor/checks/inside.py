@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import socket
 import struct
 import time
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -43,6 +45,10 @@ ADDRESSES_MAX: Final = 8
 ENV_MAX_BYTES: Final = 100_000
 """A longer variable can't be handed to a process."""
 _SIOCGIFADDR: Final = 0x8915
+_IPV6_ADDRESSES: Final = Path("/proc/net/if_inet6")
+_GLOBAL_SCOPE: Final = "00"
+_OWN_BRIDGES: Final = ("br-", "docker", "veth", "virbr", "cni", "podman")
+"""Other containers' bridges are this host too, and the runs' own one is known already."""
 
 
 async def container(patient: Patient) -> list[Finding]:
@@ -250,14 +256,28 @@ def _index(patient: Patient) -> tuple[str, int]:
 
 
 def _addresses() -> dict[str, str]:
-    """This host's own IPv4 addresses, as far as other networks could know them: address → interface."""
+    """This host's own addresses, as far as other networks could know them: address → interface."""
+    return _ipv4_addresses() | ipv6_addresses()
+
+
+def _ipv4_addresses() -> dict[str, str]:
     found: dict[str, str] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, interface in socket.if_nameindex():
-            # Other containers' bridges are this host too, and the runs' own one is known already.
-            if interface == "lo" or interface.startswith(("br-", "docker", "veth", "virbr", "cni", "podman")):
+            if interface == "lo" or interface.startswith(_OWN_BRIDGES):
                 continue
             with contextlib.suppress(OSError):
                 packed = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
                 found.setdefault(socket.inet_ntoa(packed[20:24]), interface)
+    return dict(list(found.items())[:ADDRESSES_MAX])
+
+
+def ipv6_addresses(table: Path = _IPV6_ADDRESSES) -> dict[str, str]:
+    """The same of IPv6, from the kernel's table; none where it has none."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines():
+            packed, _, _, scope, _, interface = line.split()
+            if scope == _GLOBAL_SCOPE and interface != "lo" and not interface.startswith(_OWN_BRIDGES):
+                found.setdefault(str(ipaddress.IPv6Address(bytes.fromhex(packed))), interface)
     return dict(list(found.items())[:ADDRESSES_MAX])

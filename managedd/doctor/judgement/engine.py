@@ -350,6 +350,21 @@ def slots(
     return ok(name, f"{promised} of {promised} (plan {plan}); {each}, {room}", **facts)
 
 
+def plans(image: str, without: Sequence[str], *, default_plan: str) -> Finding:
+    """Whether plans allow the image that runs get which name none; it is the operator's choice, and nobody asks about it."""
+    name = "images of plans"
+    if not without:
+        return ok(name, f"every plan allows {image}", image=image, plans=[])
+    words = f"{'plan' if len(without) == 1 else 'plans'} {', '.join(without)}"
+    seen = (
+        f"runs.image is {image}, and {words} {'does' if len(without) == 1 else 'do'} not allow it: a run that names no image gets it "
+        "all the same, one that names it is refused"
+    )
+    mend = "add it to plans.NAME.images, or set runs.image to one that they allow"
+    facts = {"image": image, "plans": list(without)}
+    return warning(name, seen, mend, **facts) if default_plan in without else note(name, seen, mend, **facts)
+
+
 def leftovers(removed: int) -> Sequence[Finding]:
     """What an earlier doctor had left."""
     if not removed:

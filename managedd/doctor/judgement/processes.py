@@ -94,14 +94,14 @@ def package_index(words: str | None, *, has_environment: bool) -> Finding:
 
 
 def limits(held: Collection[str], *, whose: str) -> Finding:
-    """Which limits hold for processes: memory and time always, the others with control groups."""
+    """Which limits hold for processes: memory, time and the files of a run's own folder always, the others with control groups."""
     name = "limits of processes"
     said = []
     for each in LIMITED:
         how = "control group" if each in held else "watched" if each == "memory" else "unsupported"
         said.append(f"{_WORDS[each]}: {how}")
-    shown = f"for {whose}: {', '.join(said)}, time: supervised, disk: unsupported"
-    facts = {"held": sorted(held), "unsupported": [each for each in ("pids", "cpu") if each not in held] + ["disk"]}
+    shown = f"for {whose}: {', '.join(said)}, time: supervised, files: weighed in the run's own folder"
+    facts = {"held": sorted(held), "unsupported": [each for each in ("pids", "cpu") if each not in held]}
     if set(LIMITED) <= set(held):
         return ok(name, shown, **facts)
     return warning(

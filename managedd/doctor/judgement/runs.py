@@ -177,7 +177,7 @@ def _clients(open_at: list[str], *, port: int, guarded: bool, loopback: bool, li
     if not open_at:
         where = "it is on a loopback address, and no run reaches it" if loopback else f"no run reaches port {port}"
         return ok(name, where, **facts)
-    shown = ", ".join(f"{address}:{port}" for address in open_at)
+    shown = ", ".join(f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in open_at)
     if loopback:
         return problem(
             name,
