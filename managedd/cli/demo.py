@@ -13,6 +13,7 @@ def demo(
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     driver: Literal["auto", "docker", "process"] = "auto",
     keep: Annotated[bool, Parameter(negative="")] = False,
+    keep_image: Annotated[bool, Parameter(negative="")] = False,
     cache: Annotated[Path | None, Parameter(metavar="DIR")] = None,
 ) -> None:
     """Show the whole of it in a few minutes: a daemon of its own, a work pool, a deployment, a run, with the real Prefect client. Nothing is left behind.
@@ -25,6 +26,8 @@ def demo(
         What runs run in; auto: Docker when an engine answers and has or can pull the image, else processes.
     keep
         When all is shown, leave it up until Ctrl-C.
+    keep_image
+        Keep the image, when it had to be pulled, for the next time.
     cache
         Keep the Prefect client in this directory for the next time.
     """
@@ -41,5 +44,6 @@ def demo(
         config=None if config is None else config.resolve(),
         cache=None if cache is None else cache.resolve(),
         keep=keep,
+        keep_image=keep_image,
     )
     anyio.run(tell, wishes)

@@ -17,6 +17,7 @@ from managedd.model.drivers import ImageError, PullPolicy, RunSpec
 
 if TYPE_CHECKING:
     from managedd.config import Settings
+    from managedd.demo.guest_image import GuestImage
     from managedd.demo.screen import Screen
 
 Wish = Literal["auto", "docker", "process"]
@@ -43,21 +44,22 @@ class Choice:
     why: str
 
 
-async def choose(screen: Screen, wish: Wish, settings: Settings) -> Choice:
+async def choose(screen: Screen, wish: Wish, settings: Settings, image: GuestImage) -> Choice:
     """The choice. Raises ManagedError(DRIVER) with what to do when Docker was wished for and can't be had."""
     if wish == "process":
         return Choice(driver="process", why="as wished")
     try:
-        version = await _try_docker(screen, settings)
+        version = await _try_docker(screen, settings, image)
     except ManagedError as error:
         why, advice = _told(error)
         if wish == "docker":
             raise ManagedError(error.code, f"{error.message}\nWhat to do: {advice}, or try --driver process") from error
         return Choice(driver="process", why=f"{why}; to use Docker, {advice}")
-    return Choice(driver="docker", why=f"an engine answers (version {version}) and has the image {settings.runs.image}")
+    has = "has pulled" if image.is_ours else "has"
+    return Choice(driver="docker", why=f"an engine answers (version {version}) and {has} the image {image.name}")
 
 
-async def _try_docker(screen: Screen, settings: Settings) -> str:
+async def _try_docker(screen: Screen, settings: Settings, image: GuestImage) -> str:
     """The version of an engine that can run what a daemon of these settings would start on it. Raises ManagedError(DRIVER)."""
     instance_id = f"demo-{secrets.token_hex(6)}"
     runs, url = settings.runs, settings.docker.host
@@ -79,7 +81,9 @@ async def _try_docker(screen: Screen, settings: Settings) -> str:
             pull_policy=PullPolicy(runs.pull_policy),
         )
         with screen.waiting(f"Looking for the image {runs.image}"):
+            await image.look()
             await driver.prepare(spec, _Pulling(screen).tell)
+            image.came()
     except ImageError as error:
         raise ManagedError(ErrorCode.DRIVER, f"the image {runs.image} can't be had: {error}") from error
     finally:

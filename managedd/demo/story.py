@@ -25,6 +25,7 @@ from managedd.demo.choice import choose
 from managedd.demo.client import ensure_client
 from managedd.demo.daemon_process import DaemonProcess
 from managedd.demo.git_server import GitServer, make_repository
+from managedd.demo.guest_image import KEEP, GuestImage
 from managedd.demo.screen import Screen
 from managedd.demo.stage import ADVICE, DEPLOYMENT, Stage
 from managedd.errors import ErrorCode, ManagedError
@@ -63,6 +64,8 @@ class Wishes:
     """Where the client stays for the next time; None: it goes with everything else."""
     keep: bool
     """Go on until told to stop, once the story is told."""
+    keep_image: bool
+    """An image that had to be pulled stays for the next time."""
 
 
 async def tell(wishes: Wishes) -> None:
@@ -107,10 +110,13 @@ async def _tell(screen: Screen, wishes: Wishes) -> None:
             "git is missing.\nWhat to do: install the package git (Debian, Ubuntu: apt-get install git)",
         )
     left: list[str] = []
-    async with _folder(screen, left) as folder:
+    image = GuestImage(wishes.settings)
+    async with _folder(screen, left) as folder, _image_as_before(screen, image, wishes, left):
         screen.title("What runs run in")
-        choice = await choose(screen, wishes.driver, wishes.settings)
+        choice = await choose(screen, wishes.driver, wishes.settings, image)
         screen.comment(f"{'Docker' if choice.driver == 'docker' else 'The process driver'}: {choice.why}.")
+        if image.is_ours and not wishes.keep_image:
+            screen.comment(f"It goes at the end, as it was not there before; {KEEP} keeps it for the next time.")
 
         caches = wishes.cache or folder / "cache"
         daemon = DaemonProcess(wishes.settings, folder, choice.driver, wishes.config)
@@ -160,6 +166,16 @@ def _sum_up_the_end(screen: Screen, left: list[str], cache: Path | None) -> None
 async def _shielded(daemon: DaemonProcess, screen: Screen, left: list[str]) -> None:
     with anyio.CancelScope(shield=True), screen.waiting("Stopping the daemon and removing what its runs left"):
         left += await daemon.remove(screen)
+
+
+@contextlib.asynccontextmanager
+async def _image_as_before(screen: Screen, image: GuestImage, wishes: Wishes, left: list[str]) -> AsyncIterator[None]:
+    """After the block the engine has the image if it had it before."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            left += await image.leave(screen, keep=wishes.keep_image)
 
 
 @contextlib.asynccontextmanager

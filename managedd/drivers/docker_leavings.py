@@ -1,4 +1,4 @@
-"""What a daemon that will not come back leaves in the engine: its containers and its network."""
+"""What a daemon that will not come back leaves in the engine: its containers, its network, and an image that was pulled for it alone."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ async def remove_leavings(instance_id: str, *, url: str | None) -> int:
         for network in networks:
             await _remove(engine, f"networks/{network['Id']}", {})
         return len(containers) + len(networks)
+    finally:
+        await engine.close()
+
+
+async def remove_image(name: str, *, url: str | None) -> bool:
+    """The engine has no image of that name; False when it still has it because a container uses it. Raises ManagedError(DRIVER)."""
+    engine = Engine(url, control_timeout_seconds=CONTROL_SECONDS)
+    try:
+        await engine.open()
+        for pause_seconds in (*BACKOFF_SECONDS, None):
+            try:
+                await engine.call("DELETE", f"images/{name}")
+            except FAULTS as error:
+                if is_status(error, 404):
+                    return True
+                if not is_status(error, 409):
+                    raise failed(f"Image {name} could not be removed", error) from error
+            else:
+                return True
+            # It may be in use by what is being removed.
+            if pause_seconds is not None:
+                await anyio.sleep(pause_seconds)
+        return False
     finally:
         await engine.close()
 

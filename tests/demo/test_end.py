@@ -63,7 +63,7 @@ def wishes(monkeypatch: pytest.MonkeyPatch) -> Wishes:
     monkeypatch.setattr(story, "ensure_client", nothing)
     monkeypatch.setattr(story, "_stage", stage)
     monkeypatch.setattr(story, "_act", nothing)
-    return Wishes(driver="process", settings=Settings(), config=None, cache=None, keep=False)
+    return Wishes(driver="process", settings=Settings(), config=None, cache=None, keep=False, keep_image=False)
 
 
 async def test_nothing_is_left(wishes: Wishes, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,16 @@ async def test_files_that_stay_are_a_failure(
 
 
 async def test_a_cache_that_stays_is_named(wishes: Wishes, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    await tell(Wishes(driver="process", settings=wishes.settings, config=None, cache=tmp_path / "cache", keep=False))
+    await tell(
+        Wishes(
+            driver="process",
+            settings=wishes.settings,
+            config=None,
+            cache=tmp_path / "cache",
+            keep=False,
+            keep_image=False,
+        )
+    )
     said = capsys.readouterr().out
     assert f"stays in {tmp_path / 'cache'}" in said
     assert "Nothing is left" not in said

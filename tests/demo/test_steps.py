@@ -18,6 +18,7 @@ from managedd.demo.children import Step, StepFailed, outside_environment, own_co
 from managedd.demo.choice import choose
 from managedd.demo.client import ensure_client
 from managedd.demo.daemon_process import DaemonProcess
+from managedd.demo.guest_image import GuestImage
 from managedd.demo.story import DEPLOY, FLOW, _resource
 from managedd.errors import ManagedError
 
@@ -118,19 +119,20 @@ async def test_nobody_who_reads_ends_the_story_and_not_the_line_that_moves(
 async def test_docker_that_is_wished_for_and_not_there_says_what_to_do(screen: Screen, tmp_path: Path) -> None:
     settings = load(None, {"docker.host": f"unix://{tmp_path}/no-engine.sock"})
     with pytest.raises(ManagedError) as caught:
-        await choose(screen, "docker", settings)
+        await choose(screen, "docker", settings, GuestImage(settings))
     assert "What to do: start Docker" in caught.value.message
 
 
 async def test_without_an_engine_it_is_processes_and_why_is_told(screen: Screen, tmp_path: Path) -> None:
     settings = load(None, {"docker.host": f"unix://{tmp_path}/no-engine.sock"})
-    choice = await choose(screen, "auto", settings)
+    choice = await choose(screen, "auto", settings, GuestImage(settings))
     assert choice.driver == "process"
     assert "engine" in choice.why
 
 
 async def test_processes_as_wished_ask_no_engine(screen: Screen) -> None:
-    assert (await choose(screen, "process", Settings())).driver == "process"
+    settings = Settings()
+    assert (await choose(screen, "process", settings, GuestImage(settings))).driver == "process"
 
 
 async def test_a_daemon_that_does_not_start_is_quoted(screen: Screen, tmp_path: Path) -> None:
