@@ -7,6 +7,7 @@ import math
 import sqlite3
 import tempfile
 import uuid
+from collections import Counter
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +24,7 @@ from managedd.engine.dispatcher import Dispatcher
 from managedd.errors import ManagedError
 from managedd.model.executions import ENDED, LIVE, NEXT, EndCause, Phase
 from managedd.model.flow_runs import ProposedState
-from managedd.model.limits import Plan
+from managedd.model.limits import HostLimits, Needs, Plan
 from managedd.model.metering import metered, month_of
 from managedd.model.states import OCCUPYING, TERMINAL, StateType, scheduled_details
 from managedd.orchestration.resuming import resume
@@ -44,6 +45,7 @@ T = TypeVar("T")
 START_US = 1_780_000_000_000_000
 SECOND_US = 1_000_000
 PLAN_SLOTS, POOL_SLOTS, QUEUE_SLOTS, DEPLOYMENT_SLOTS = 4, 3, 2, 1
+QUEUES = (("narrow", QUEUE_SLOTS), ("wide", None))
 CLIENTS = (OURSELVES, Client(api_version=(0, 8, 4), version="3.8.8"), Client(api_version=(0, 8, 3), version="2.20.0"))
 
 types = st.sampled_from(StateType)
@@ -95,6 +97,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
         self.clock = ManualClock(START_US)
         self.phases: dict[str, Phase] = {}
         self.plan = Plan(name="pro", concurrent_runs=PLAN_SLOTS)
+        self.host = HostLimits()
         self.sqlite = self._open()
         self.dispatcher = self._dispatcher()
         self.write(self._furnish)
@@ -120,22 +123,23 @@ class RunsAndExecutions(RuleBasedStateMachine):
             Bus(),
             self.clock,
             driver="fake",
-            limits=limits(),
-            needs=lambda tx, run_id: NEEDS,
+            limits=limits(self.host),
+            needs=lambda tx, run_id: self.needs(run_id),
             poll_seconds=1,
             key_hash=lambda execution_id: f"hash of {execution_id}",
             start=lambda execution: None,
         )
 
+    def needs(self, run_id: str) -> Needs:
+        """What the run reserves of the host."""
+        return NEEDS
+
     def _furnish(self, tx: Tx) -> None:
         ensure_default(tx, plan="pro")
         plans.replace(tx, [self.plan])
         self.flow = rows.insert(tx, FLOW, {"name": "f"})
-        pool = rows.insert(tx, WORK_POOL, {"name": "p", "type": "prefect:managed", "concurrency_limit": POOL_SLOTS})
-        self.queues = [
-            rows.insert(tx, WORK_QUEUE, {"name": name, "work_pool_id": pool, "concurrency_limit": limit, "priority": 1})
-            for name, limit in (("narrow", QUEUE_SLOTS), ("wide", None))
-        ]
+        self.pool = self._made_pool(tx)
+        self.queues = [self._made_queue(tx, which) for which in range(len(QUEUES))]
         self.deployments = [
             rows.insert(
                 tx,
@@ -149,6 +153,15 @@ class RunsAndExecutions(RuleBasedStateMachine):
                 [(DEPLOYMENT_SLOTS, None), (None, None), (DEPLOYMENT_SLOTS, {"collision_strategy": "CANCEL_NEW"})]
             )
         ]  # fmt: skip
+
+    def _made_pool(self, tx: Tx) -> str:
+        values = {"name": "p", "type": "prefect:managed", "concurrency_limit": POOL_SLOTS}
+        return rows.insert(tx, WORK_POOL, values)
+
+    def _made_queue(self, tx: Tx, which: int) -> str:
+        name, limit = QUEUES[which]
+        values = {"name": name, "work_pool_id": self.pool, "concurrency_limit": limit, "priority": 1}
+        return rows.insert(tx, WORK_QUEUE, values)
 
     def write(self, body: Callable[[Tx], T]) -> T:
         job: Job[T] = Job(body, ids.DEFAULT_WORKSPACE_ID)
@@ -248,7 +261,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
         return multiple(*self._claimed())
 
     def _claimed(self) -> list[str]:
-        before, minutes = self.holding("1 = ?", 1), self.minutes()
+        before, minutes = self.taken(), self.minutes()
         claimed = self.write(self.dispatcher._claim)
         for execution in claimed:
             assert execution.phase is Phase.CLAIMED
@@ -256,17 +269,22 @@ class RunsAndExecutions(RuleBasedStateMachine):
             assert run["state_type"] == "PENDING"
             assert run["infrastructure_pid"] == f"managedd:{execution.id}"
             self.assert_within_deployment(run["deployment_id"])
-            assert self.holding("work_queue_id = ?", run["work_queue_id"]) <= (
-                QUEUE_SLOTS if run["work_queue_id"] == self.queues[0] else POOL_SLOTS
-            )
-        if claimed:
-            assert self.holding("1 = ?", 1) <= POOL_SLOTS
-        slots, most = self.plan.concurrent_runs, self.plan.compute_minutes
-        if slots is not None:
-            assert self.holding("1 = ?", 1) <= max(before, slots), "a plan that was made smaller takes nothing away"
+        self.assert_taken_within_limits(before)
+        most = self.plan.compute_minutes
         if most is not None:
             assert len(claimed) <= max(0, math.ceil(most - minutes)), "whoever starts costs a minute"
         return [execution.id for execution in claimed]
+
+    def assert_taken_within_limits(self, before: Counter[str]) -> None:
+        """Whose limit was lowered may hold more than it, and gets no more."""
+        after = self.taken()
+        levels = {
+            ids.DEFAULT_WORKSPACE_ID: self.plan.concurrent_runs,
+            self.pool: POOL_SLOTS,
+            self.queues[0]: QUEUE_SLOTS,
+        }
+        for level, slots in levels.items():
+            assert slots is None or after[level] <= max(before[level], slots)
 
     @rule(slots=st.sampled_from([None, 0, 1, PLAN_SLOTS]), hours=st.sampled_from([None, None, 0, 2 / 60, 10]))
     def change_plan(self, slots: int | None, hours: float | None) -> None:
@@ -359,6 +377,27 @@ class RunsAndExecutions(RuleBasedStateMachine):
             (value,),
         ).fetchone()[0]
         return counted
+
+    def taken(self) -> Counter[str]:
+        """Slots in use of the workspace, the pools and the queues, by their ids, as the rows have it.
+
+        A run holds one from PENDING to its end, and an execution for as long as its container may live: also when its run has ended, was
+        deleted, waits in its process, or has lost its queue.
+        """
+        pools = dict(self.sqlite.execute("SELECT id, work_pool_id FROM work_queues").fetchall())
+        runs = {row["id"]: row for row in self.sqlite.execute("SELECT id, work_queue_id, state_type FROM flow_runs")}
+        found: Counter[str] = Counter()
+        for run in runs.values():
+            if run["state_type"] in OCCUPYING and run["work_queue_id"] is not None:
+                found.update((ids.DEFAULT_WORKSPACE_ID, pools[run["work_queue_id"]], run["work_queue_id"]))
+        for execution in self.sqlite.execute("SELECT flow_run_id, work_pool_id, phase FROM executions"):
+            run = runs.get(execution["flow_run_id"])
+            queue = None if run is None else run["work_queue_id"]
+            if Phase(execution["phase"]) not in LIVE or (queue is not None and run["state_type"] in OCCUPYING):
+                continue
+            found.update((ids.DEFAULT_WORKSPACE_ID, execution["work_pool_id"]))
+            found.update(() if queue is None else (queue,))
+        return found
 
     def assert_within_deployment(self, deployment: str | None) -> None:
         if deployment in (self.deployments[0], self.deployments[2]):
