@@ -10,8 +10,9 @@ import pytest
 
 from managedd.engine.quota import QuotaWatch
 from managedd.model.executions import EndCause, Phase
-from managedd.model.limits import OnExhausted
+from managedd.model.limits import AWAITING_HOURS, OnExhausted
 from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
+from tests.engine.world import quick_settings
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -70,6 +71,67 @@ async def test_each_share_is_warned_of_once_a_month(still: World) -> None:
         await still.propose(execution.flow_run_id, COMPLETED)
         still.engine.finish(execution.id)
         await finished(still, execution)
+
+
+async def test_a_clock_that_is_set_back_over_the_months_end_warns_of_nothing_twice(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    clock.turn_to(datetime(2028, 2, 29, 23, 50, tzinfo=UTC))
+    await still.on_plan(compute_hours=5 / 60, on_exhausted=OnExhausted.FINISH)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        quota = watch(still, daemon)
+        clock.advance(300)
+        await quota.tick()
+        assert await told(still) == [("exhausted", 100)]
+        clock.advance(300 + 245)
+        await quota.tick()
+        assert await told(still) == [("exhausted", 100), ("exhausted", 100)], "each month has its own"
+        clock.set_wall(-1200)
+        await quota.tick()
+        clock.set_wall(1200)
+        await quota.tick()
+        assert len(await told(still)) == 2
+        await still.propose(execution.flow_run_id, COMPLETED)
+        still.engine.finish(execution.id)
+        await finished(still, execution)
+
+
+async def test_waiting_for_hours_ends_with_a_leap_february(still: World) -> None:
+    """Over a daemon whose dispatcher runs: told with the day of the renewal, and gone on that day by itself."""
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    clock.turn_to(datetime(2028, 2, 29, 23, 0, tzinfo=UTC))
+    await still.on_plan(compute_hours=1 / 60)
+    plan(still, FOREVER)
+    still.settings = quick_settings(poll_seconds=0.05)
+    async with still.daemon() as daemon:
+        first = await begun(still, daemon)
+        clock.advance(30)
+        await still.propose(first.flow_run_id, COMPLETED)
+        still.engine.finish(first.id)
+        await finished(still, first)
+        waiting = await still.run()
+        daemon.dispatch()
+
+        async def was_told() -> bool:
+            return (await still.state(waiting)).name == AWAITING_HOURS
+
+        await still.until(was_told)
+        assert (await still.state(waiting)).message == (
+            "The workspace has used 0.02 of the 0.02 compute hours of plan 'pro' this month; they are renewed on 2028-03-01 00:00 UTC."
+        )
+        clock.turn_to(datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC))
+        assert not await daemon.dispatcher.tick()
+        assert await still.executions(waiting) == []
+        clock.turn_to(datetime(2028, 3, 1, tzinfo=UTC))
+        second = await still.until_phase(waiting, Phase.RUNNING)
+        assert await still.history(waiting) == ["Scheduled", AWAITING_HOURS, "Pending"]
+        await still.propose(waiting, RUNNING)
+        await still.propose(waiting, COMPLETED)
+        still.engine.finish(second.id)
+        await finished(still, second)
 
 
 async def test_a_larger_plan_is_warned_of_anew(still: World) -> None:

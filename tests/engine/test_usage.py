@@ -184,24 +184,58 @@ async def test_a_start_that_nobody_noted_of_what_is_gone(still: World) -> None:
     assert await used(still) == Used(ended=3, running=0)
 
 
-async def test_a_month_that_ends_in_between(still: World) -> None:
+@pytest.mark.parametrize(
+    ("last", "first"),
+    [
+        ("2026-11-30", "2026-12-01"),
+        ("2028-02-29", "2028-03-01"),
+        ("2027-02-28", "2027-03-01"),
+        ("2026-12-31", "2027-01-01"),
+    ],
+)
+async def test_a_month_that_ends_in_between(still: World, last: str, first: str) -> None:
+    """A long, a leap and a plain month, and a year."""
     assert isinstance(still.clock, ManualClock)
-    still.clock.turn_to(datetime(2026, 11, 30, 23, 58, 30, tzinfo=UTC))
-    november = still.clock.now_us()
+    still.clock.turn_to(datetime.fromisoformat(f"{last}T23:58:30Z"))
+    before = still.clock.now_us()
     plan(still, FOREVER)
     async with still.daemon() as daemon:
         execution = await still.claimed()
         daemon.fleet.start(execution)
         await begun(still, execution)
+        assert await told(still, "day") == [(last, 1, 1)]
         passed(still, 270)
-        assert await used(still, november) == Used(ended=0, running=2)
+        assert await used(still, before) == Used(ended=0, running=2)
         assert await used(still) == Used(ended=0, running=3)
+        assert await told(still, "day") == [(first, 3, 1)]
         await ended(still, execution)
-    assert await used(still, november) == Used(ended=2, running=0)
+    assert await used(still, before) == Used(ended=2, running=0)
     assert await used(still) == Used(ended=3, running=0)
+    assert await told(still, "day") == [(first, 3, 1)]
 
 
-async def test_a_clock_that_is_set_back(still: World) -> None:
+async def test_a_daemon_that_was_down_over_the_end_of_a_leap_month(still: World) -> None:
+    assert isinstance(still.clock, ManualClock)
+    still.clock.turn_to(datetime(2028, 2, 29, 23, 50, tzinfo=UTC))
+    february = still.clock.now_us()
+    plan(still, FOREVER)
+    execution = await still.claimed()
+    async with still.daemon() as daemon:
+        daemon.fleet.start(execution)
+        await begun(still, execution)
+    await still.propose(execution.flow_run_id, COMPLETED)
+    passed(still, 15 * 60)
+    still.engine.finish(execution.id)
+    passed(still, 40 * 86_400)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        await finished(still, execution)
+    assert await used(still, february) == Used(ended=10, running=0)
+    assert await used(still, february + 86_400_000_000) == Used(ended=5, running=0)
+    assert await used(still) == Used(ended=0, running=0), "in April nothing has run"
+
+
+async def test_a_clock_that_is_set_back_an_hour_takes_and_doubles_nothing(still: World) -> None:
     assert isinstance(still.clock, ManualClock)
     plan(still, FOREVER)
     async with still.daemon() as daemon:
@@ -209,10 +243,40 @@ async def test_a_clock_that_is_set_back(still: World) -> None:
         daemon.fleet.start(execution)
         await begun(still, execution)
         passed(still, 600)
+        assert await used(still) == Used(ended=0, running=10)
         still.clock.set_wall(-3600)
         assert await used(still) == Used(ended=0, running=1)
-        await ended(still, execution)
-    assert (await used(still)).ended >= 1
+        gone = await ended(still, execution)
+        assert await used(still) == Used(ended=10, running=0), "as long as the engine says"
+        still.clock.set_wall(3600)
+        await daemon.reconciler.once()
+    await still.write(lambda tx: usage.record(tx, gone, None, UTC))
+    assert await used(still) == Used(ended=10, running=0)
+
+
+async def test_a_clock_that_is_set_back_into_the_last_month(still: World) -> None:
+    """What was begun in March costs March, whatever day it is when it ends; February is not charged again."""
+    assert isinstance(still.clock, ManualClock)
+    still.clock.turn_to(datetime(2028, 2, 29, 23, 59, 50, tzinfo=UTC))
+    february = still.clock.now_us()
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        first = await still.claimed()
+        daemon.fleet.start(first)
+        await begun(still, first)
+        passed(still, 5)
+        await ended(still, first)
+        passed(still, 25)
+        march = still.clock.now_us()
+        second = await still.claimed()
+        daemon.fleet.start(second)
+        await begun(still, second)
+        passed(still, 90)
+        still.clock.set_wall(-3600)
+        assert await used(still) == Used(ended=1, running=0)
+        await ended(still, second)
+    assert await used(still, february) == Used(ended=1, running=0)
+    assert await used(still, march) == Used(ended=2, running=0)
 
 
 async def test_the_ledger_forgets_by_and_by_and_the_sums_stay(still: World) -> None:
