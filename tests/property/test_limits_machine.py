@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, multiple, rule
 
 from managedd import ids
-from managedd.engine.dispatcher import BATCH, RIGHT_OF_WAY_SECONDS
 from managedd.model.executions import LIVE, Phase
 from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import AWAITING_HOST, HostLimits, Needs, Plan
@@ -35,6 +34,10 @@ if TYPE_CHECKING:
     from managedd.store.transaction import Tx
 
 GIB = 1024**3
+FEW = 60
+"""So many waiting runs are looked at in one transaction."""
+RIGHT_OF_WAY_US = 300 * SECOND_US
+"""Whoever has waited for the host for longer is passed by nobody."""
 SLACK = 1e-6
 """What a sum of fractions may be off by."""
 
@@ -151,10 +154,9 @@ class UnderLimits(RunsAndExecutions):
         waiting = self._waiting()
         now_us = self.clock.now_us()
         barred = any(
-            run["state_name"] == AWAITING_HOST and now_us - run["state_timestamp"] > RIGHT_OF_WAY_SECONDS * SECOND_US
-            for run in waiting
+            run["state_name"] == AWAITING_HOST and now_us - run["state_timestamp"] > RIGHT_OF_WAY_US for run in waiting
         )
-        if len(waiting) <= BATCH and not barred:
+        if len(waiting) <= FEW and not barred:
             assert [run["id"] for run in waiting if self._could_go(run)] == []
 
     def _waiting(self) -> list[sqlite3.Row]:
