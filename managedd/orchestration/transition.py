@@ -13,6 +13,7 @@ from managedd.orchestration import events, rules
 from managedd.orchestration.columns import run_columns, task_run_columns
 from managedd.orchestration.verdicts import Decision, Effect, Status
 from managedd.store import executions, flow_runs, rows, task_run_facts
+from managedd.store.filtering import to_param
 from managedd.store.resources import FLOW_RUN, FLOW_RUN_STATE, TASK_RUN, TASK_RUN_STATE
 
 if TYPE_CHECKING:
@@ -102,12 +103,30 @@ def create_run(
     key = values.get("idempotency_key")
     if key is not None and (found := flow_runs.by_idempotency_key(tx, str(values["flow_id"]), key)) is not None:
         return found, False
-    run_id = rows.insert(tx, FLOW_RUN, values)
-    if state is not None:
-        facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
-        _settle(tx, facts, rules.initial(facts, state))
+    row = rows.new_row(tx, FLOW_RUN, values)
+    if state is None:
+        rows.put(tx, FLOW_RUN, row)
+    else:
+        _create_in(tx, row, state, client)
     tx.publish(Topic.RUNS)
-    return run_id, True
+    return row["id"], True
+
+
+def _create_in(tx: Tx, row: dict[str, Any], proposed: ProposedState, client: Client) -> None:
+    """The run of `row` exists in the state that the rules make of the proposed one: one row, written once."""
+    facts = flow_runs.facts_of_new(tx, row, api_version=client.api_version, client_version=client.version)
+    decision = rules.initial(facts, proposed)
+    state = _new_state(tx, facts, decision)
+    if state is not None:
+        columns = run_columns(facts, state, decision)
+        patch = columns.pop("empirical_policy", None)
+        row |= {name: to_param(value) for name, value in columns.items()}
+        if patch is not None:
+            row["empirical_policy"] = flow_runs.patched(row.get("empirical_policy", "{}"), patch)
+    rows.put(tx, FLOW_RUN, row)
+    if state is not None:
+        flow_runs.add_state(tx, FLOW_RUN.name, facts.run_id, state)
+        _follow(tx, facts, state, decision)
 
 
 def propose_task(tx: Tx, task_run_id: str, proposed: ProposedState, *, force: bool = False) -> Outcome:
@@ -133,13 +152,18 @@ def _settle(tx: Tx, facts: FlowRunFacts, decision: Decision) -> Outcome:
     state = _new_state(tx, facts, decision)
     if state is not None:
         flow_runs.write_state(tx, FLOW_RUN.name, facts.run_id, state, run_columns(facts, state, decision))
-        if facts.parent_task_run_id is not None:
-            _mirror(tx, facts, state)
-        if Effect.EMIT_EVENT in decision.effects:
-            events.emit_state_event(tx, facts.run_id, state, facts.current)
-        if Effect.FREE_SLOT in decision.effects:
-            tx.publish(Topic.SLOTS)
+        _follow(tx, facts, state, decision)
     return _outcome(tx, FLOW_RUN_STATE, facts, decision, state)
+
+
+def _follow(tx: Tx, facts: FlowRunFacts, state: State, decision: Decision) -> None:
+    """What a flow run's new state brings with it is done too."""
+    if facts.parent_task_run_id is not None:
+        _mirror(tx, facts, state)
+    if Effect.EMIT_EVENT in decision.effects:
+        events.emit_state_event(tx, facts.run_id, state, facts.current)
+    if Effect.FREE_SLOT in decision.effects:
+        tx.publish(Topic.SLOTS)
 
 
 def _settle_task(tx: Tx, facts: TaskRunFacts, decision: Decision) -> Outcome:
@@ -185,11 +209,8 @@ def _mirror(tx: Tx, facts: FlowRunFacts, state: State) -> None:
 
 
 def _outcome(tx: Tx, table: Table, facts: RunFacts, decision: Decision, state: State | None) -> Outcome:
-    current = None if facts.current is None else facts.current.id
-    now_in = current if state is None else state.id
-    return Outcome(
-        status=decision.status,
-        details=decision.details,
-        state=None if now_in is None else rows.by(tx, table, id=now_in),
-        created=state is not None,
-    )
+    if state is not None:
+        now_in: Wire | None = flow_runs.state_wire(state)
+    else:
+        now_in = None if facts.current is None else rows.by(tx, table, id=facts.current.id)
+    return Outcome(status=decision.status, details=decision.details, state=now_in, created=state is not None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from managedd.bus import Topic
+from managedd.clock import iso
 from managedd.errors import not_found
 from managedd.model.flow_runs import FlowRunFacts, flow_policy_facts
 from managedd.model.states import State, StateType
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from managedd.store.database import Row, Tx
+    from managedd.store.rows import Wire
 
 _FACTS = """
 SELECT r.*, s.id AS s_id, s.type AS s_type, s.name AS s_name, s.timestamp AS s_timestamp, s.message AS s_message,
@@ -27,6 +29,15 @@ LEFT JOIN flow_run_states AS s ON s.id = r.state_id
 LEFT JOIN deployments AS d ON d.id = r.deployment_id
 WHERE r.id = ? AND r.workspace_id = ?
 """
+_DEPLOYMENT = (
+    "SELECT id AS d_id, concurrency_limit AS d_limit, concurrency_options AS d_options FROM deployments WHERE id = ?"
+)
+_NO_DEPLOYMENT = {"d_id": None, "d_limit": None, "d_options": None}
+_NEW = {
+    "run_count": 0, "start_time": None, "end_time": None, "total_run_time": 0, "expected_start_time": None, "next_scheduled_start_time": None,
+    "deployment_id": None, "parent_task_run_id": None, "infrastructure_pid": None, "empirical_policy": "{}",
+}  # fmt: skip
+"""What a run is that has just been made, where nothing else is said: the defaults of its columns."""
 
 
 def loaded_state(row: Row, prefix: str = "s_") -> State | None:
@@ -52,12 +63,34 @@ def facts(
     row = tx.one(_FACTS, (run_id, tx.workspace))
     if row is None:
         raise not_found("Flow run", run_id)
+    return _known(tx, row, loaded_state(row), api_version=api_version, client_version=client_version), row
+
+
+def facts_of_new(
+    tx: Tx, row: Mapping[str, Any], *, api_version: tuple[int, ...] | None, client_version: str | None
+) -> FlowRunFacts:
+    """What the rules may know of a run that is about to be stored as `row`."""
+    deployment = None
+    if row.get("deployment_id") is not None:
+        deployment = tx.one(_DEPLOYMENT, (row["deployment_id"],))
+    whole = {**_NEW, **row, **(_NO_DEPLOYMENT if deployment is None else dict(deployment))}
+    return _known(tx, whole, None, api_version=api_version, client_version=client_version)
+
+
+def _known(
+    tx: Tx,
+    row: Row | Mapping[str, Any],
+    current: State | None,
+    *,
+    api_version: tuple[int, ...] | None,
+    client_version: str | None,
+) -> FlowRunFacts:
     options = orjson.loads(row["d_options"]) if row["d_options"] else None
     limit = row["d_limit"]
-    known = FlowRunFacts(
+    return FlowRunFacts(
         now_us=tx.now,
         run_id=row["id"],
-        current=loaded_state(row),
+        current=current,
         run_count=row["run_count"],
         start_time_us=row["start_time"],
         end_time_us=row["end_time"],
@@ -67,7 +100,7 @@ def facts(
         deployment_id=row["deployment_id"],
         deployment_exists=row["deployment_id"] is None or row["d_id"] is not None,
         concurrency_limit=limit,
-        slots_taken=0 if limit is None else slots_taken(tx, row["deployment_id"], but=run_id),
+        slots_taken=0 if limit is None else slots_taken(tx, row["deployment_id"], but=row["id"]),
         collision_strategy=(options or {}).get("collision_strategy") or "ENQUEUE",
         parent_task_run_id=row["parent_task_run_id"],
         infrastructure_pid=row["infrastructure_pid"],
@@ -75,7 +108,6 @@ def facts(
         client_version=client_version,
         **flow_policy_facts(orjson.loads(row["empirical_policy"])),
     )
-    return known, row
 
 
 def slots_taken(tx: Tx, deployment_id: str, *, but: str) -> int:
@@ -92,6 +124,23 @@ def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[s
 
     The state row of a task run may be there already (its event was sent twice): then it stays.
     """
+    add_state(tx, runs, run_id, state)
+    values = dict(changes)
+    policy = values.pop("empirical_policy", None)
+    terms = [f"{name} = ?" for name in values]
+    params = [to_param(value) for value in values.values()]
+    if policy is not None:
+        # SQLite's json_patch drops a member whose patch is null, which is what absent means to the client.
+        terms.append("empirical_policy = json_patch(empirical_policy, ?)")
+        params.append(orjson.dumps(policy).decode())
+    tx.execute(
+        f"UPDATE {runs} SET {', '.join(terms)}, updated = ? WHERE id = ? AND workspace_id = ?",
+        (*params, tx.now, run_id, tx.workspace),
+    )
+
+
+def add_state(tx: Tx, runs: str, run_id: str, state: State) -> None:
+    """The state is one of the run's, and whom it concerns is woken."""
     states, owner = ("flow_run_states", "flow_run_id") if runs == "flow_runs" else ("task_run_states", "task_run_id")
     tx.execute(
         f"INSERT INTO {states} (id, workspace_id, {owner}, type, name, timestamp, message, state_details, data) "
@@ -108,21 +157,28 @@ def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[s
             None if state.data is None else orjson.dumps(state.data).decode(),
         ),
     )
-    values = dict(changes)
-    policy = values.pop("empirical_policy", None)
-    terms = [f"{name} = ?" for name in values]
-    params = [to_param(value) for value in values.values()]
-    if policy is not None:
-        # SQLite's json_patch drops a member whose patch is null, which is what absent means to the client.
-        terms.append("empirical_policy = json_patch(empirical_policy, ?)")
-        params.append(orjson.dumps(policy).decode())
-    tx.execute(
-        f"UPDATE {runs} SET {', '.join(terms)}, updated = ? WHERE id = ? AND workspace_id = ?",
-        (*params, tx.now, run_id, tx.workspace),
-    )
     tx.publish(Topic.RUNS)
     if runs == "flow_runs" and state.type not in {StateType.PENDING, StateType.RUNNING}:
         tx.publish(Topic.QUEUE)
+
+
+def state_wire(state: State) -> Wire:
+    """A state that was just written, as reading it would give it."""
+    return {
+        "id": state.id,
+        "type": state.type.value,
+        "name": state.name,
+        "timestamp": iso(state.timestamp_us),
+        "message": state.message,
+        "state_details": dict(state.details),
+        "data": state.data,
+    }
+
+
+def patched(policy: str, patch: Mapping[str, Any]) -> str:
+    """A stored policy (JSON) with `patch` merged: a member that is null is dropped."""
+    merged = {**orjson.loads(policy), **patch}
+    return orjson.dumps({name: value for name, value in merged.items() if value is not None}).decode()
 
 
 def by_idempotency_key(tx: Tx, flow_id: str, key: str) -> str | None:

@@ -199,17 +199,32 @@ def _encoded(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: encode(stored[name], value) for name, value in values.items() if name in stored}
 
 
+def new_row(tx: Tx, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row to be, as they are stored; id, created and updated are made when absent, names that are no column left out."""
+    return {
+        **_encoded(table, {"id": ids.new_id(), "created": tx.now, "updated": tx.now, **values}),
+        "workspace_id": tx.workspace,
+    }
+
+
+def put(tx: Tx, table: Table, row: Mapping[str, Any]) -> str:
+    """A row made by `new_row` exists; its id is returned. Raises IntegrityFault (CONFLICT) when a unique key is taken."""
+    tx.execute(_inserting(table.name, tuple(row)), tuple(row.values()))
+    return str(row["id"])
+
+
+@lru_cache(maxsize=256)
+def _inserting(table: str, names: tuple[str, ...]) -> str:
+    listed = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' for _ in names)})"
+
+
 def insert(tx: Tx, table: Table, values: Mapping[str, Any]) -> str:
     """The row exists and its id is returned; id, created and updated are made when absent.
 
     Names that are no stored column are left out. Raises IntegrityFault (CONFLICT) when a unique key is taken.
     """
-    row = _encoded(table, {"id": ids.new_id(), "created": tx.now, "updated": tx.now, **values})
-    row["workspace_id"] = tx.workspace
-    names = ", ".join(f'"{name}"' for name in row)
-    marks = ", ".join("?" for _ in row)
-    tx.execute(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", list(row.values()))
-    return str(row["id"])
+    return put(tx, table, new_row(tx, table, values))
 
 
 def patch(tx: Tx, table: Table, id_: Any, changes: Mapping[str, Any]) -> None:
@@ -232,6 +247,6 @@ def delete(tx: Tx, table: Table, id_: Any) -> None:
 
 
 __all__ = [
-    "DEFAULT_LIMIT", "Filters", "ManagedError", "Wire", "by", "count", "delete", "encode", "find", "get", "insert", "need", "paginate", "patch",
-    "record",
+    "DEFAULT_LIMIT", "Filters", "ManagedError", "Wire", "by", "count", "delete", "encode", "find", "get", "insert", "need", "new_row", "paginate", "patch",
+    "put", "record",
 ]  # fmt: skip

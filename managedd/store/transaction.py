@@ -239,6 +239,9 @@ def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock
         for job in jobs:
             job.settle(error=translated(error))
         return len(jobs)
+    if len(jobs) == 1:
+        _commit_alone(connection, jobs[0], clock)
+        return 1
     ran: list[Job[Any]] = []
     culprit: Job[Any] | None = None
     end = clock.monotonic() + budget_seconds
@@ -265,15 +268,26 @@ def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock
     return len(ran)
 
 
+def _commit_alone(connection: sqlite3.Connection, job: Job[Any], clock: Clock) -> None:
+    """The job is settled, and committed when it succeeded; the transaction is its own, so it needs no savepoint."""
+    frame = _Frame(connection, clock.now_us(), readonly=False)
+    try:
+        result = _run_body(frame, job)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        frame.close()
+        job.settle(error=translated(error))
+        _abandon(connection)
+        return
+    job.settle(result=result, topics=frame.topics)
+
+
 def _run_in_savepoint(connection: sqlite3.Connection, job: Job[Any], clock: Clock) -> bool:
     """The job is settled as if the COMMIT had succeeded; False when the transaction ended under it."""
     frame = _Frame(connection, clock.now_us(), readonly=False)
     try:
         connection.execute("SAVEPOINT body")
-        result = _plain(job.fn(Tx(frame, job.workspace)))
-        frame.close()
-        if frame.ended_by is not None:
-            raise frame.ended_by
+        result = _run_body(frame, job)
         connection.execute("RELEASE body")
     except BaseException as error:
         frame.close()
@@ -287,6 +301,15 @@ def _run_in_savepoint(connection: sqlite3.Connection, job: Job[Any], clock: Cloc
         return connection.in_transaction
     job.settle(result=result, topics=frame.topics)
     return True
+
+
+def _run_body(frame: _Frame, job: Job[Any]) -> Any:
+    """What the body returned; it can touch the database no more. Raises what ended its transaction, also when the body swallowed it."""
+    result = _plain(job.fn(Tx(frame, job.workspace)))
+    frame.close()
+    if frame.ended_by is not None:
+        raise frame.ended_by
+    return result
 
 
 def _abandon(connection: sqlite3.Connection) -> None:

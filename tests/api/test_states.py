@@ -42,6 +42,48 @@ async def test_a_flow_runs_states_are_told_in_their_order(api: ApiClient, other:
     assert (await api.get("/flow_run_states/"))[0] == 422
 
 
+async def test_the_answer_to_a_proposal_is_what_reading_the_state_gives(api: ApiClient) -> None:
+    run = await a_run(api, StateType.PENDING)
+    proposed = {
+        "type": "SCHEDULED", "name": "AwaitingRetry", "message": "again", "data": {"type": "literal", "value": [1]},
+        "state_details": {"scheduled_time": "2020-01-01T00:00:00Z", "pause_key": "k"},
+    }  # fmt: skip
+    status, answer = await api.post(f"/flow_runs/{run}/set_state", {"state": proposed, "force": True})
+    assert status == 201
+    assert (await api.get(f"/flow_run_states/{answer['state']['id']}"))[1] == answer["state"]
+    refused = (await api.post(f"/flow_runs/{run}/set_state", {"state": {"type": "PENDING"}}))[1]
+    assert (await api.get(f"/flow_runs/{run}"))[1]["state"] == refused["state"]
+
+
+async def test_a_run_that_is_created_in_a_state_is_as_one_that_entered_it(api: ApiClient) -> None:
+    flow = (await api.post("/flows/", {"name": "f"}))[1]["id"]
+    policy = {"retries": 2, "retry_delay": 1, "resuming": False}
+    proposals: list[dict[str, Any]] = [
+        {"type": "PENDING"},
+        {"type": "RUNNING"},
+        {"type": "SCHEDULED", "state_details": {"scheduled_time": "2030-01-01T00:00:00Z"}},
+        {"type": "COMPLETED", "message": "m"},
+        {"type": "CRASHED"},
+    ]
+    own = {"id", "name", "created", "updated", "state_id", "estimated_start_time_delta", "estimated_run_time"}
+    moments = {"expected_start_time", "start_time", "end_time"}
+    for state in proposals:
+        base = {"flow_id": flow, "empirical_policy": policy, "parameters": {"a": 1}, "tags": ["t"]}
+        status, at_once = await api.post("/flow_runs/", {**base, "state": state})
+        assert status == 201
+        bare = (await api.post("/flow_runs/", base))[1]
+        assert (await api.post(f"/flow_runs/{bare['id']}/set_state", {"state": state, "force": True}))[0] == 201
+        entered = (await api.get(f"/flow_runs/{bare['id']}"))[1]
+        assert (await api.get(f"/flow_runs/{at_once['id']}"))[1]["state_id"] == at_once["state_id"]
+        for run in (at_once, entered):
+            stated = run.pop("state")
+            run |= {f"state {name}": stated[name] for name in ("type", "name", "message", "data")}
+            run |= {name: run[name] is not None for name in moments}
+            for name in own:
+                run.pop(name)
+        assert at_once == entered
+
+
 async def test_a_task_runs_states_are_told_in_their_order(api: ApiClient) -> None:
     run, task = await a_run(api), ids.new_id()
 
