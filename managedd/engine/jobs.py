@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from managedd.engine import run_env
+from managedd.engine.evidence import human_bytes
 from managedd.engine.means import Job
 from managedd.engine.run_env import RunFacts
 from managedd.errors import ManagedError, invalid
@@ -35,6 +37,17 @@ if TYPE_CHECKING:
     from managedd.store.job_facts import JobFacts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What the rows say of a run's job."""
+
+    facts: JobFacts
+    job: ManagedJob
+    plan: Plan
+    size_varies: bool
+    """Its size comes from a variable or a block."""
+
+
 class Jobs:
     """Makes the specification of an execution."""
 
@@ -51,9 +64,9 @@ class Jobs:
 
         Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
         """
-        facts, job, plan = await self._db.read(lambda tx: self._load(tx, execution.flow_run_id))
-        env, dropped = strip_reserved(job.env)
-        spec = self._spec(execution, facts, job, plan, env, await self._api_url())
+        loaded = await self._db.read(lambda tx: self._load(tx, execution.flow_run_id))
+        env, dropped = strip_reserved(loaded.job.env)
+        spec = self._spec(execution, loaded, env, await self._api_url())
         limits = {
             "image": spec.image,
             "memory_limit_bytes": spec.memory_bytes,
@@ -61,22 +74,41 @@ class Jobs:
             "time_limit_seconds": spec.time_limit_seconds,
         }
         await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
-        return Job(spec=spec, notes=_notes(dropped))
+        return Job(spec=spec, notes=(*_dropped(dropped), *self._sized(execution, loaded)))
 
     def needs(self, tx: Tx, flow_run_id: str) -> Needs:
         """What the run will reserve of the host; the default where its job variables can't be used, which its runner will say."""
         try:
-            _, job, plan = self._load(tx, flow_run_id)
+            loaded = self._load(tx, flow_run_id)
         except ManagedError:
-            job, plan = ManagedJob(), None
-        return Needs(memory_bytes=self._memory_bytes(job, plan), cpus=job.cpus or self._runs.cpu_limit)
+            return Needs(memory_bytes=self._memory_bytes(ManagedJob(), None), cpus=self._runs.cpu_limit, varies=True)
+        job = loaded.job
+        return Needs(
+            memory_bytes=self._memory_bytes(job, loaded.plan),
+            cpus=job.cpus or self._runs.cpu_limit,
+            varies=loaded.size_varies,
+        )
+
+    def _sized(self, execution: Execution, loaded: _Loaded) -> list[str]:
+        """What the run's log shall say where it is not as large as its job variables ask for now."""
+        asked, cpus = self._memory_bytes(loaded.job, loaded.plan), loaded.job.cpus or self._runs.cpu_limit
+        kept = []
+        if execution.memory_limit_bytes not in {None, asked}:
+            kept.append(f"{human_bytes(execution.memory_limit_bytes)} of memory, and not {human_bytes(asked)}")
+        if execution.cpu_limit not in {None, cpus}:
+            kept.append(f"{execution.cpu_limit:g} processors, and not {cpus:g}")
+        return (
+            [f"The run has what was reserved for it before its job variables changed: {'; '.join(kept)}"]
+            if kept
+            else []
+        )
 
     def _memory_bytes(self, job: ManagedJob, plan: Plan | None) -> int:
         return job.memory_bytes or _least(
             self._runs.memory_limit_bytes, None if plan is None else plan.memory_limit_bytes
         )
 
-    def _load(self, tx: Tx, flow_run_id: str) -> tuple[JobFacts, ManagedJob, Plan]:
+    def _load(self, tx: Tx, flow_run_id: str) -> _Loaded:
         facts = job_facts.load(tx, flow_run_id)
         if facts is None:
             raise invalid("the flow run was deleted")
@@ -94,12 +126,11 @@ class Jobs:
         job = managed_job(given, default_image=self._runs.image)
         plan = plans.of_workspace(tx, facts.workspace_id)
         check_job(job, plan, image_is_chosen=bool(given.get("image")))
-        return facts, job, plan
+        size = [configuration.get(name) for name in ("memory_limit", "cpu_limit")]
+        return _Loaded(facts=facts, job=job, plan=plan, size_varies=bool(find_references(size)))
 
-    def _spec(
-        self, execution: Execution, facts: JobFacts, job: ManagedJob, plan: Plan, env: Mapping[str, str], api_url: str
-    ) -> RunSpec:
-        runs = self._runs
+    def _spec(self, execution: Execution, loaded: _Loaded, env: Mapping[str, str], api_url: str) -> RunSpec:
+        runs, facts, job, plan = self._runs, loaded.facts, loaded.job, loaded.plan
         names = RunFacts(
             account_id=facts.account_id,
             workspace_id=facts.workspace_id,
@@ -121,11 +152,13 @@ class Jobs:
             env=run_env.environment(names, api_url, key, operator=runs.env, user=env),
             packages=job.pip_packages,
             labels=run_env.labels(names),
-            memory_bytes=self._memory_bytes(job, plan),
-            cpus=job.cpus or runs.cpu_limit,
+            # What was reserved of the host when it was claimed, whatever was changed since.
+            memory_bytes=execution.memory_limit_bytes or self._memory_bytes(job, plan),
+            cpus=execution.cpu_limit or job.cpus or runs.cpu_limit,
             pids=runs.pids_limit,
             install_timeout_seconds=runs.install_timeout_seconds,
-            time_limit_seconds=_least(runs.time_limit_seconds, job.timeout_seconds, plan.time_limit_seconds),
+            time_limit_seconds=execution.time_limit_seconds
+            or _least(runs.time_limit_seconds, job.timeout_seconds, plan.time_limit_seconds),
             stop_grace_seconds=runs.stop_grace_seconds,
         )
 
@@ -134,11 +167,11 @@ def _least(first: int, *others: int | None) -> int:
     return min([first, *(other for other in others if other is not None)])
 
 
-def _notes(dropped: Collection[str]) -> tuple[str, ...]:
+def _dropped(dropped: Collection[str]) -> list[str]:
     if not dropped:
-        return ()
+        return []
     names = ", ".join(sorted(dropped))
-    return (f"Not taken from the job variables' env, because the run's own values are needed: {names}",)
+    return [f"Not taken from the job variables' env, because the run's own values are needed: {names}"]
 
 
 def _resolve(tx: Tx, reference: Any) -> Any | None:

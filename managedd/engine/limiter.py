@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from managedd.engine.evidence import human_bytes
-from managedd.model.limits import HostLimits, Plan, TokenBucket
+from managedd.model.limits import HostLimits, Needs, Plan, TokenBucket
 from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage, workspaces
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from managedd.config import HostSection
-    from managedd.model.limits import Needs
     from managedd.store.database import Tx
     from managedd.store.queue import QueueHead
 
 RESERVE_BYTES: Final = 1024**3
+UNBOUNDED: Final = 1 << 60
+"""More than anybody needs, and a number that the store can compare with."""
 
 
 class Shortage(StrEnum):
-    """What there is too little of."""
+    """What there is too little of, or what else keeps a whole queue."""
 
+    PAUSED = "paused"
     SLOTS = "slots"
     STARTS = "starts"
     HOURS = "hours"
@@ -55,11 +57,32 @@ class Limiter:
 
     def shortage(self, head: QueueHead) -> Shortage | None:
         """What no run of that queue gets now, whatever it needs; None: one more may go."""
-        if self._hours(head).free(self._now) <= 0:
+        if head.is_paused:
+            return Shortage.PAUSED
+        if not self.has_hours(head):
             return Shortage.HOURS
         if not all(bucket.has(1, self._now) for bucket in self._slots(head).values()):
             return Shortage.SLOTS
         return None if self._starts(head).has(1, self._now) else Shortage.STARTS
+
+    def has_hours(self, head: QueueHead) -> bool:
+        """Whether the workspace has compute time left this month."""
+        return self._hours(head).free(self._now) > 0
+
+    def ready_us(self, head: QueueHead, shortage: Shortage) -> int | None:
+        """When the shortage ends by itself; None: not by itself."""
+        match shortage:
+            case Shortage.HOURS:
+                return self._month.ends_us
+            case Shortage.STARTS:
+                return self._starts(head).ready_us(1, self._now)
+            case _:
+                return None
+
+    def free(self) -> Needs:
+        """What of the host no run has reserved."""
+        memory, cpus = (bucket.free(self._now) for bucket in self._host_buckets())
+        return Needs(memory_bytes=int(min(memory, UNBOUNDED)), cpus=min(cpus, float(UNBOUNDED)))
 
     def fits(self, needs: Needs) -> bool:
         """Whether the host has so much that no run has reserved."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -109,6 +109,8 @@ class Needs:
 
     memory_bytes: int
     cpus: float
+    varies: bool = field(default=False, compare=False)
+    """It comes from a variable or a block, or could not be told: it may be another one at any time, and nobody says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

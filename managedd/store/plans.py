@@ -10,7 +10,7 @@ import orjson
 from managedd.bus import Topic
 from managedd.errors import not_found
 from managedd.model.limits import HostLimits, OnExhausted, Plan
-from managedd.store import meta
+from managedd.store import meta, queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ def replace(tx: Tx, plans: Iterable[Plan]) -> None:
     tx.execute("DELETE FROM plans")
     for plan in plans:
         tx.execute("INSERT INTO plans (name, limits) VALUES (?, ?)", (plan.name, orjson.dumps(asdict(plan)).decode()))
+    queue.forget_needs(tx)
     tx.publish(Topic.SLOTS)
 
 

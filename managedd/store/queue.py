@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, Needs
 from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
-    from managedd.store.database import Tx
+    from managedd.store.database import Row, Tx
 
 MANAGED = "prefect:managed"
 """The pool type whose runs this daemon runs itself."""
@@ -16,7 +17,7 @@ MANAGED = "prefect:managed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueHead:
-    """A work queue that has due runs and is not paused, with what is taken of each limit above it."""
+    """A work queue that has due runs, with what is taken of each limit above it."""
 
     workspace_id: str
     plan: str
@@ -31,6 +32,8 @@ class QueueHead:
     starts_taken: float
     """Of the workspace's bucket of starts, at `starts_as_of` (microseconds)."""
     starts_as_of: int
+    is_paused: bool
+    """It, or its pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Candidate:
     state_name: str
     state_us: int
     """Since when it is in that state."""
+    needs: Needs | None = None
+    """Of a run that waits for the host: what it needs of it, as far as that is on record."""
 
 
 _LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
@@ -105,28 +110,25 @@ def heads(tx: Tx) -> list[QueueHead]:
                q.concurrency_limit AS queue_limit,
                coalesce((SELECT runs FROM taken WHERE queue_id = q.id), 0)
                    + (SELECT count(*) FROM lingering WHERE queue_id = q.id) AS queue_taken,
-               w.starts_taken, w.starts_as_of
+               w.starts_taken, w.starts_as_of, p.is_paused OR q.is_paused AS is_paused
         FROM work_pools AS p JOIN work_queues AS q ON q.work_pool_id = p.id JOIN workspaces AS w ON w.id = q.workspace_id
-        WHERE p.type = '{MANAGED}' AND NOT p.is_paused AND NOT q.is_paused
+        WHERE p.type = '{MANAGED}'
           AND (EXISTS (SELECT 1 FROM {_DUE_RUNS} WHERE {_DUE}) OR EXISTS (SELECT 1 FROM {_WAITING_RUNS} WHERE {_WAITING}))
         ORDER BY workspace_taken, q.workspace_id, q.priority, q.id
         """,
         {"now": tx.now},
     )
-    return [QueueHead(**dict(row)) for row in found]
+    return [QueueHead(**{**dict(row), "is_paused": bool(row["is_paused"])}) for row in found]
 
 
-def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str | None = None) -> list[Candidate]:
-    """The queue's runs that may go now, in the order in which they were due: a slot waited for does not cost the turn.
-
-    With `not_named`, only those in states of another name.
-    """
-    named = "" if not_named is None else "AND r.state_name <> :name"
+def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str = AWAITING_HOST) -> list[Candidate]:
+    """The queue's due runs in states of another name than `not_named`, in the order in which they were due: a slot waited for does not
+    cost the turn."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
         due AS (SELECT r.id, r.deployment_id, r.next_scheduled_start_time AS due_at, 0 AS awaited_slot FROM q CROSS JOIN {_DUE_RUNS}
-                WHERE {_DUE} {named} ORDER BY r.next_scheduled_start_time LIMIT :limit),
+                WHERE {_DUE} AND r.state_name <> :name ORDER BY r.next_scheduled_start_time LIMIT :limit),
         waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
                     WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
         SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp
@@ -134,19 +136,113 @@ def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str | None 
         LEFT JOIN deployments AS d ON d.id = c.deployment_id
         ORDER BY c.due_at, c.id LIMIT :limit
         """,
-        {"queue": work_queue_id, "now": tx.now, "limit": limit} | ({} if not_named is None else {"name": not_named}),
+        {"queue": work_queue_id, "now": tx.now, "limit": limit, "name": not_named},
     )
-    return [
-        Candidate(
-            id=row[0],
-            due_at=row[1],
-            awaited_slot=bool(row[2]),
-            orphaned=bool(row[3]),
-            state_name=row[4],
-            state_us=row[5],
-        )
-        for row in found
-    ]
+    return [_candidate(row) for row in found]
+
+
+# What waits for the host in queue q, known by its needs. Whoever was told so had no live execution, and gets one by being claimed alone.
+_PARKED = f"""
+r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = '{AWAITING_HOST}' AND r.next_scheduled_start_time <= :now
+AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full WHERE slots <= 0))
+"""
+_PARKED_RUNS = "flow_runs AS r INDEXED BY flow_runs_parked"
+_TOLD_RUNS = "flow_runs AS r INDEXED BY flow_runs_told"
+# The list is the index's own condition: SQLite does not see that one name is in it.
+_TOLD = (
+    f"r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name IN ('{AWAITING_HOURS}', '{AWAITING_HOST}')"
+)
+_FITS = "r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus"
+
+
+def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int) -> list[Candidate]:
+    """Of the queue's runs that wait for the host: those that fit into what is free, those whose needs are not on record, at most `limit`
+    of each, and the first that fits not and has waited since before then. In the order in which they were due."""
+    found = tx.all(
+        f"""
+        WITH {_FULL}, q AS (SELECT :queue AS id),
+        unknown AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
+                    WHERE {_PARKED} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
+        fitting AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
+                    WHERE {_PARKED} AND {_FITS} ORDER BY due_at LIMIT :limit),
+        -- Looked for only where there is one.
+        somebody AS (SELECT 1 FROM q CROSS JOIN {_TOLD_RUNS}
+                     WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
+        elder AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
+                  WHERE {_DUE} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
+                    AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
+        SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
+               r.needs_memory_bytes, r.needs_cpus
+        FROM (SELECT * FROM unknown UNION ALL SELECT * FROM fitting UNION ALL SELECT * FROM elder) AS c
+        CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
+        ORDER BY c.due_at, c.id
+        """,
+        {
+            "queue": work_queue_id,
+            "now": tx.now,
+            "limit": limit,
+            "memory": free.memory_bytes,
+            "cpus": free.cpus,
+            "before": since_before_us,
+        },
+    )
+    return [_candidate(row, None if row[6] is None else Needs(memory_bytes=row[6], cpus=row[7])) for row in found]
+
+
+def no_longer_waiting(
+    tx: Tx, work_queue_id: str, limit: int, *, has_hours: bool, free: Needs, since_before_us: int
+) -> list[Candidate]:
+    """The queue's runs that were told before then to wait for hours, or for the host, and do not wait for that any more."""
+    found = tx.all(
+        f"""
+        WITH {_FULL}, q AS (SELECT :queue AS id),
+        hours AS (SELECT r.id FROM q CROSS JOIN {_TOLD_RUNS}
+                  WHERE {_TOLD} AND r.state_name = '{AWAITING_HOURS}' AND r.state_timestamp <= :before AND :has_hours LIMIT :limit),
+        host AS (SELECT r.id FROM q CROSS JOIN {_PARKED_RUNS}
+                 WHERE {_PARKED} AND {_FITS} AND r.state_timestamp <= :before LIMIT :limit)
+        SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp
+        FROM (SELECT id FROM hours UNION ALL SELECT id FROM host) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
+        ORDER BY r.next_scheduled_start_time, r.id LIMIT :limit
+        """,
+        {
+            "queue": work_queue_id,
+            "now": tx.now,
+            "limit": limit,
+            "memory": free.memory_bytes,
+            "cpus": free.cpus,
+            "before": since_before_us,
+            "has_hours": has_hours,
+        },
+    )
+    return [_candidate(row) for row in found]
+
+
+def note_needs(tx: Tx, run_id: str, needs: Needs | None) -> None:
+    """What the run, which waits for the host, needs of it is on record; None: it is not."""
+    tx.execute(
+        "UPDATE flow_runs SET needs_memory_bytes = ?, needs_cpus = ? WHERE id = ?",
+        (None, None, run_id) if needs is None else (needs.memory_bytes, needs.cpus, run_id),
+    )
+
+
+def forget_needs(tx: Tx) -> None:
+    """Nothing is on record of what waiting runs need: the settings that it was made of may be others now."""
+    tx.execute(
+        "UPDATE flow_runs SET needs_memory_bytes = NULL, needs_cpus = NULL "
+        f"WHERE state_type = 'SCHEDULED' AND state_name = '{AWAITING_HOST}' AND needs_memory_bytes IS NOT NULL"
+    )
+
+
+def _candidate(row: Row, needs: Needs | None = None) -> Candidate:
+    return Candidate(
+        id=row[0],
+        due_at=row[1],
+        awaited_slot=bool(row[2]),
+        orphaned=bool(row[3]),
+        state_name=row[4],
+        state_us=row[5],
+        needs=needs,
+    )
 
 
 def next_due(tx: Tx) -> int | None:

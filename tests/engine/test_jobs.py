@@ -12,14 +12,18 @@ from managedd.engine.identity import RUN_KEY_PREFIX, Identity
 from managedd.engine.jobs import Jobs
 from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.drivers import PullPolicy
+from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import Needs
+from managedd.model.states import StateType
 from managedd.orchestration.pool_types import default_template
-from managedd.store import flow_runs, rows
+from managedd.orchestration.transition import propose
+from managedd.store import executions, flow_runs, rows
 from managedd.store.resources import DEPLOYMENT, FLOW_RUN, VARIABLE, WORK_POOL
 from managedd.store.workspaces import create
 
 if TYPE_CHECKING:
     from managedd.model.executions import Execution
+    from managedd.store.database import Tx
     from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +190,36 @@ async def test_without_an_address_nothing_is_started_yet(world: World) -> None:
     with pytest.raises(ManagedError) as error:
         await Jobs(world.db, Settings(), IDENTITY, nowhere).job(execution)
     assert error.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_a_run_gets_what_was_reserved_for_it_whatever_was_changed_since(world: World) -> None:
+    """Between claim and start somebody patches the deployment: the host must not hold more than it has promised, nor the row say other
+    limits than the container has."""
+    await job_for(world)
+    deployed = await world.deployment("e", job_variables={"memory_limit": "512Mi", "cpu_limit": 2, "timeout": 50})
+    run_id = await world.run(deployment_id=deployed)
+    maker = jobs(world)
+
+    def claim(tx: Tx) -> Execution:
+        propose(tx, run_id, ProposedState(type=StateType.PENDING))
+        return executions.insert(
+            tx, flow_run_id=run_id, work_pool_id=world.pool_id, driver="fake", needs=maker.needs(tx, run_id)
+        )
+
+    execution = await world.write(claim)
+    larger = {"job_variables": {"memory_limit": "2Gi", "cpu_limit": 4, "timeout": 90}}
+    await world.write(lambda tx: rows.patch(tx, DEPLOYMENT, deployed, larger))
+    job = await maker.job(execution)
+    assert (job.spec.memory_bytes, job.spec.cpus, job.spec.time_limit_seconds) == (512 * 1024**2, 2, 90)
+    assert job.notes == (
+        "The run has what was reserved for it before its job variables changed: 512.0 MiB of memory, and not 2.0 GiB; 2 processors, and not 4",
+    )
+    (noted,) = await world.executions(run_id)
+    assert (noted.memory_limit_bytes, noted.cpu_limit, noted.time_limit_seconds) == (512 * 1024**2, 2, 90)
+    # Another daemon, with other defaults, that finds the run claimed and not started yet.
+    await world.write(lambda tx: rows.patch(tx, DEPLOYMENT, deployed, {"job_variables": {}}))
+    again = (await jobs(world, memory_limit_bytes=3 * 1024**3).job(noted)).spec
+    assert (again.memory_bytes, again.cpus, again.time_limit_seconds) == (512 * 1024**2, 2, 90)
 
 
 @pytest.mark.parametrize(("name", "value"), [("image", "mine:1"), ("memory_limit", "2Gi")])

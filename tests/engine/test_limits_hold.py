@@ -9,7 +9,7 @@ import pytest
 
 from managedd import ids
 from managedd.clock import iso, to_us
-from managedd.engine.dispatcher import BATCH, RIGHT_OF_WAY_SECONDS
+from managedd.engine.turns import BATCH, RIGHT_OF_WAY_SECONDS
 from managedd.model.executions import Phase
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, HostLimits, Needs, Plan
 from managedd.model.states import StateType

@@ -1,0 +1,264 @@
+"""Whose turn it is: from the queues as they stand in one transaction to what is to be done with each run that is due. It writes nothing.
+
+Whoever waits for the host is told so once, and what it needs stands in its row from then on: of thousands that wait, a look finds those that
+fit by an index, wherever they stand in the line, and renders no job anew. What a run is claimed with is rendered at that moment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from managedd.engine.evidence import end_state
+from managedd.engine.limiter import Shortage
+from managedd.errors import ErrorCode, ManagedError
+from managedd.model.executions import EndCause
+from managedd.model.flow_runs import ProposedState
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, Needs
+from managedd.model.states import StateType, scheduled_details
+from managedd.store import queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from managedd.engine.limiter import Limiter
+    from managedd.store.database import Tx
+    from managedd.store.queue import Candidate, QueueHead
+
+BATCH: Final = 64
+"""So many runs of a queue are looked at in one transaction, and of all of them so many dealt with."""
+PARKED: Final = 16
+"""The same of those that wait for the host and fit."""
+SECOND_US: Final = 1_000_000
+RIGHT_OF_WAY_SECONDS: Final = 300.0
+"""How long smaller runs may pass one that the host has no room for."""
+SETTLED_SECONDS: Final = 60.0
+"""A run that does not wait any more for what it was told keeps that name at least so long: reasons come and go, states are rows."""
+NOTHING: Final = Needs(memory_bytes=0, cpus=0)
+
+
+class Unclaimable(Exception):
+    """A candidate whose rows break the claim; whatever was claimed with it is undone and tried again without it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The candidate gets what it needs."""
+
+    head: QueueHead
+    candidate: Candidate
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """The candidate is told, by a state, what it waits for or why it can never go."""
+
+    head: QueueHead
+    candidate: Candidate
+    state: ProposedState
+    needs: Needs | None = None
+    """Of one that waits for the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """The candidate waits for the host, as it was told, and what it needs is on record again."""
+
+    head: QueueHead
+    candidate: Candidate
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """The candidate does not wait any more for what it was told: it is merely scheduled."""
+
+    head: QueueHead
+    candidate: Candidate
+    state: ProposedState
+
+
+Step = Claim | Tell | Note | PutBack
+
+
+class Turns:
+    """The queues that have due runs, as they stand in the transaction."""
+
+    def __init__(
+        self, tx: Tx, limiter: Limiter, needs: Callable[[Tx, str], Needs], *, set_aside: Collection[str] = ()
+    ) -> None:
+        self._tx = tx
+        self._limiter = limiter
+        self._needs = needs
+        self._lines: list[_Line] = []
+        """What may go, pool by pool."""
+        self._untold: list[tuple[QueueHead, Candidate]] = []
+        """Of what must wait for compute hours, those that were not told so yet."""
+        self._kept: list[QueueHead] = []
+        """Queues of which nobody may go, for another reason."""
+        self.ready_us: int | None = None
+        """When the first shortage ends by itself."""
+        self._look(set_aside)
+
+    def _look(self, set_aside: Collection[str]) -> None:
+        tx, limiter, also = self._tx, self._limiter, len(set_aside)
+        by_pool: dict[str, list[tuple[QueueHead, Candidate]]] = {}
+        ready: list[int | None] = []
+        for head in queue.heads(tx):
+            shortage = limiter.shortage(head)
+            if shortage is not None:
+                ready.append(limiter.ready_us(head, shortage))
+            if shortage is Shortage.HOURS:
+                waiting = queue.candidates(tx, head.work_queue_id, BATCH + also, not_named=AWAITING_HOURS)
+                self._untold += [(head, candidate) for candidate in waiting if candidate.id not in set_aside]
+            elif shortage is not None:
+                self._kept.append(head)
+            else:
+                found = queue.candidates(tx, head.work_queue_id, BATCH + also, not_named=AWAITING_HOST)
+                found += queue.parked(
+                    tx,
+                    head.work_queue_id,
+                    PARKED + also,
+                    free=limiter.free(),
+                    since_before_us=self._ago_us(RIGHT_OF_WAY_SECONDS),
+                )
+                by_pool.setdefault(head.work_pool_id, []).extend(
+                    (head, candidate) for candidate in found if candidate.id not in set_aside
+                )
+        self._lines = [_Line(waiting) for waiting in by_pool.values() if waiting]
+        self.ready_us = min((moment for moment in ready if moment is not None), default=None)
+
+    def steps(self, *, put_back: bool) -> Iterator[Step]:
+        """What there is to do, in order: who has least goes first, workspace before pool before run. Raises Unclaimable.
+
+        Whoever does a Claim takes it from the limiter before the next step. With `put_back`, the last to come are those that do not wait
+        any more for what they were told.
+        """
+        limiter = self._limiter
+        taken: Counter[str] = Counter()
+        for line in self._lines:
+            taken[line.head.workspace_id] = line.head.workspace_taken
+            taken[line.head.work_pool_id] = line.head.pool_taken
+        closed = False
+        for head, candidate in _in_turn(self._lines, taken):
+            has_right_of_way = self._has_right_of_way(candidate)
+            if candidate.needs is not None and not limiter.fits(candidate.needs) and not has_right_of_way:
+                # Those before it took the room. It knows what it waits for.
+                continue
+            shortage = limiter.shortage(head)
+            if shortage is Shortage.HOURS and candidate.state_name != AWAITING_HOURS:
+                yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
+            if shortage is not None:
+                continue
+            step = self._step(head, candidate, closed=closed)
+            if isinstance(step, Claim):
+                taken.update((head.workspace_id, head.work_pool_id))
+            elif not isinstance(step, Tell):
+                closed = closed or has_right_of_way
+            if step is not None:
+                yield step
+        # Last: thousands who can't go, and are to be told so, must not keep out one who can.
+        for head, candidate in self._untold:
+            yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
+        if put_back:
+            yield from self._put_back()
+
+    def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool) -> Step | None:
+        """What becomes of one who has all but room on the host; None: it waits on."""
+        limiter, needs = self._limiter, candidate.needs
+        if needs is None or (not closed and limiter.fits(needs)):
+            # Who is about to go is asked anew: what is on record is where to look, and not what is reserved.
+            needs = self._needs_of(candidate)
+        if not limiter.could_fit(needs):
+            return Tell(head=head, candidate=candidate, state=_too_large(limiter.host_message(needs)))
+        if not closed and limiter.fits(needs):
+            return Claim(head=head, candidate=candidate, needs=needs)
+        if candidate.state_name != AWAITING_HOST:
+            return replace(_waits(head, candidate, AWAITING_HOST, limiter.host_message(needs)), needs=needs)
+        # What varies stays off the record, and is asked for each time.
+        return None if needs == candidate.needs or needs.varies else Note(head=head, candidate=candidate, needs=needs)
+
+    def _put_back(self) -> Iterator[PutBack]:
+        """Those who were told to wait for what is there again, while something plain keeps them: that writes no state of its own."""
+        for head in self._kept:
+            found = queue.no_longer_waiting(
+                self._tx,
+                head.work_queue_id,
+                BATCH,
+                has_hours=self._limiter.has_hours(head),
+                free=self._limiter.free(),
+                since_before_us=self._ago_us(SETTLED_SECONDS),
+            )
+            for candidate in found:
+                state = ProposedState(type=StateType.SCHEDULED, details=scheduled_details(candidate.due_at))
+                yield PutBack(head=head, candidate=candidate, state=state)
+
+    def _ago_us(self, seconds: float) -> int:
+        return self._tx.now - int(seconds * SECOND_US)
+
+    def _has_right_of_way(self, candidate: Candidate) -> bool:
+        """Whether it has waited for the host for so long that smaller ones must not pass it any more."""
+        return candidate.state_name == AWAITING_HOST and candidate.state_us <= self._ago_us(RIGHT_OF_WAY_SECONDS)
+
+    def _needs_of(self, candidate: Candidate) -> Needs:
+        try:
+            return NOTHING if candidate.orphaned else self._needs(self._tx, candidate.id)
+        except Exception as error:
+            if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
+                raise
+            raise Unclaimable(candidate.id) from error
+
+
+class _Line:
+    """The candidates of one pool, in the order in which they may go."""
+
+    def __init__(self, waiting: list[tuple[QueueHead, Candidate]]) -> None:
+        self._waiting = deque(sorted(waiting, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id)))
+        self.head = waiting[0][0]
+
+    def first_due(self) -> int:
+        return self._waiting[0][1].due_at
+
+    def next(self) -> tuple[QueueHead, Candidate]:
+        return self._waiting.popleft()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+
+def _in_turn(lines: list[_Line], taken: Counter[str]) -> Iterator[tuple[QueueHead, Candidate]]:
+    """The candidates of all lines, each time of the line that has least then: of workspace, of pool, of time."""
+
+    def key(line: _Line) -> tuple[int, int, int]:
+        return taken[line.head.workspace_id], taken[line.head.work_pool_id], line.first_due()
+
+    heap = [(key(line), number) for number, line in enumerate(lines)]
+    heapify(heap)
+    while heap:
+        known, number = heappop(heap)
+        line = lines[number]
+        if (now := key(line)) != known:
+            # What was taken since can only put it back.
+            heappush(heap, (now, number))
+            continue
+        yield line.next()
+        if line:
+            heappush(heap, (key(line), number))
+
+
+def _waits(head: QueueHead, candidate: Candidate, name: str, message: str) -> Tell:
+    """It keeps its place in the queue, and says what it waits for."""
+    details = scheduled_details(candidate.due_at)
+    state = ProposedState(type=StateType.SCHEDULED, name=name, message=message, details=details)
+    return Tell(head=head, candidate=candidate, state=state)
+
+
+def _too_large(message: str) -> ProposedState:
+    return end_state(EndCause.SPEC, detail=f"{message} It never will: lower memory_limit or cpu_limit.")
