@@ -141,7 +141,7 @@ class Daemon:
         self._room = EngineRoom(
             settings, services, driver, runs_door, second_door=self._second_door, second_host=driver.other_bind_host
         )
-        self._log_writer = LogWriter(services.db, services.logs, services.clock)
+        self._log_writer = LogWriter(services.db, services.logs, services.clock, settings.runs.log_limits)
         self._jobs = Jobs(services.db, settings, identity, self._room.api_url)
         self._means = Means(
             db=services.db,

@@ -27,6 +27,7 @@ from managedd.config.values import (
     TimeZone,
 )
 from managedd.model.limits import OnExhausted, Plan
+from managedd.model.log_limits import LogLimits
 
 
 def default_data_dir() -> Path:
@@ -123,6 +124,13 @@ class RunsSection(Section):
     """A Pending run that makes no progress for so long is ended with a cause."""
     poll_seconds: PositiveSeconds = 1.0
     """The safety net under the wake-ups: how often the queue is looked at anyway."""
+    log_lines_per_second: float | None = Field(5_000.0, ge=1)
+    """Of what a run prints, at the rate at which it prints; None: any."""
+    log_bytes_per_second: float | None = Field(4 * 1024**2, ge=1024)
+    log_burst_seconds: float = Field(60.0, ge=1, le=86_400)
+    """So many seconds' worth of either rate may come at once."""
+    log_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
+    """Of one run's log, with 100 bytes for each line besides its text; None: any."""
     ca_bundle: AbsolutePath | None = None
     """PEM file of extra certificate authorities that runs shall trust."""
     index_url: SecretIndexUrl = None
@@ -132,6 +140,16 @@ class RunsSection(Section):
     no_proxy: str | None = None
     env: Environment = Field(default_factory=dict)
     """Environment of every run, below the pool's."""
+
+    @property
+    def log_limits(self) -> LogLimits:
+        """The bounds of each run's log."""
+        return LogLimits(
+            lines_per_second=self.log_lines_per_second,
+            bytes_per_second=self.log_bytes_per_second,
+            burst_seconds=self.log_burst_seconds,
+            max_bytes=self.log_max_bytes,
+        )
 
 
 class PlanSection(Section):

@@ -1,28 +1,33 @@
 """The log writer: lines of all runs → batches → the log store, each with its cursor in the same commit.
 
-Memory is bounded: a full buffer holds the followers back, and they hold the engine's streams back; a run is never slowed, because the
-engine's log file is the buffer behind them.
+Memory is bounded: whoever has too much waiting is held back, and holds the engine's streams back; a run is never slowed, because the
+engine's log file is the buffer behind it. Each execution has a queue of its own, so one that prints without end keeps no other waiting.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
 
 from managedd import failpoints
+from managedd.engine.log_intake import OUR_NAME, RAW_LEVEL, TOLD_LEVEL, Descendants, Floods, Intake, Line
+from managedd.engine.log_lanes import Lanes
 from managedd.errors import ErrorCode, ManagedError, unavailable
-from managedd.model.logs import LogCursor, LogRecord, RawLine, parse_record
+from managedd.model.log_limits import NO_LIMITS, NOTHING, LogGate, told
+from managedd.model.logs import LogCursor, LogRecord, parse_record
 from managedd.observe import get_log
-from managedd.store import lineage, logs
+from managedd.store import log_sizes, logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from managedd.clock import Clock
+    from managedd.engine.log_lanes import Waiting
     from managedd.model.executions import Execution
-    from managedd.model.logs import ParsedRecord
+    from managedd.model.log_limits import LogLimits
+    from managedd.model.logs import ParsedRecord, RawLine
     from managedd.store.database import Database, Tx
 
     Hear = Callable[[ParsedRecord | None], Awaitable[None]]
@@ -30,32 +35,19 @@ if TYPE_CHECKING:
 log = get_log("log_writer")
 
 BATCH_LINES = 500
-BATCH_SECONDS = 0.1
-BUFFER_LINES = 2_000
+BATCH_SECONDS = 0.03
+"""Between two batches at least, unless one is full; the first line after a silence is written at once."""
 BUFFER_CHARS = 8 * 1024 * 1024
 """A record may be as long as a megabyte: lines alone are no bound."""
 LAST_SECONDS = 5.0
 """How long the last batch may take when the daemon stops: lines of containers are read again by the next one."""
-RAW_LEVEL = 20
-"""INFO: what a raw line of output counts as."""
-OUR_NAME = "managedd"
-"""The logger name of what the daemon itself says in a run's log."""
-KNOWN_RUNS = 4_096
-"""How many other runs of one execution are remembered as its descendants."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    workspace_id: str
-    record: LogRecord
-    execution_id: str | None = None
-    cursor: LogCursor | None = None
 
 
 class _Flush:
     """Somebody waits until everything before it is committed."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self._done = anyio.Event()
         self._written = False
 
@@ -72,14 +64,19 @@ class _Flush:
 class LogWriter:
     """Writes what runs print and what the daemon says of them."""
 
-    def __init__(self, db: Database, log_db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, log_db: Database, clock: Clock, limits: LogLimits = NO_LIMITS) -> None:
         self._db = db
         self._log_db = log_db
         self._clock = clock
-        self._send, self._receive = anyio.create_memory_object_stream[_Line | _Flush](BUFFER_LINES)
-        self._batch: list[_Line | _Flush] = []
-        """What was taken from the stream and is not committed yet: it outlives a cancelled or failed turn of the loop."""
-        self._room = _Room(BUFFER_CHARS)
+        self._limits = limits
+        self._lanes: Lanes[Line] = Lanes(chars=BUFFER_CHARS)
+        self._batch: list[Waiting[Line]] = []
+        """What was taken from the queues and is not committed yet: it outlives a cancelled or failed turn of the loop."""
+        self._flushes: list[_Flush] = []
+        self._stirred = anyio.Event()
+        self._begun = -BATCH_SECONDS
+        self._gates: dict[str, LogGate] = {}
+        self._floods = Floods()
 
     async def run(self) -> None:
         """Writes until cancelled; what had been handed in by then is written first. Whoever hands in more is refused."""
@@ -89,21 +86,19 @@ class LogWriter:
                 await self._write()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_SECONDS):
-                self._take_rest()
+                self._batch += self._lanes.take()
                 await self._write()
             self._close()
             raise
 
     def _close(self) -> None:
-        self._take_rest()
-        for item in self._batch:
-            if isinstance(item, _Flush):
-                item.settle(written=False)
-        self._receive.close()
-        self._send.close()
+        self._lanes.close()
+        for flush in self._flushes:
+            flush.settle(written=False)
+        self._flushes = []
 
     async def say(self, execution: Execution, message: str, *, level: int = RAW_LEVEL) -> None:
-        """The run's log has a line of ours."""
+        """The run's log has a line of ours: behind what of it was handed in before, and whatever its limits are."""
         record = LogRecord(
             name=OUR_NAME,
             level=level,
@@ -111,22 +106,39 @@ class LogWriter:
             timestamp_us=self._clock.now_us(),
             flow_run_id=execution.flow_run_id,
         )
-        await self._hand_in(_Line(workspace_id=execution.workspace_id, record=record))
+        line = Line(workspace_id=execution.workspace_id, records=(record,))
+        await self._hand_in(execution, line, urgent=True)
 
     async def flush(self) -> None:
         """Everything handed in before is committed. Raises ManagedError(UNAVAILABLE) when the writer has stopped before that."""
-        flush = _Flush()
-        try:
-            await self._send.send(flush)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise _stopped() from None
+        if self._lanes.is_closed:
+            raise _stopped()
+        flush = _Flush(self._lanes.handed_in)
+        self._flushes.append(flush)
+        self._stir()
         await flush.wait()
 
     async def forget(self, execution: Execution) -> None:
         """Nothing is kept of how far the execution's output was read; what is missed here, the janitor finds."""
         await self.flush()
+        gate = self._gates.pop(execution.id, None)
+        excess = None if gate is None else gate.excess
+
+        def end(tx: Tx) -> None:
+            untold = log_sizes.untold(tx, execution.id)
+            if untold.lines > 0:
+                record = LogRecord(
+                    name=OUR_NAME,
+                    level=TOLD_LEVEL,
+                    message=told(untold, excess, self._limits),
+                    timestamp_us=tx.now,
+                    flow_run_id=execution.flow_run_id,
+                )
+                logs.append(tx.scoped(execution.workspace_id), [record])
+            logs.drop_cursor(tx, execution.id)
+
         try:
-            await self._log_db.write(lambda tx: logs.drop_cursor(tx, execution.id))
+            await self._log_db.write(end)
         except ManagedError as error:
             log.warning("cursor.left", execution_id=execution.id, reason=error.message)
 
@@ -135,86 +147,75 @@ class LogWriter:
         return await self._log_db.read(lambda tx: logs.cursor(tx, execution.id))
 
     async def follow(self, execution: Execution, lines: AsyncIterator[RawLine], hear: Hear) -> None:
-        """Every line of `lines` was handed in, as a record of the run it belongs to; `hear` was told of it before."""
-        own = _Descendants(self._db, execution)
+        """Every line of `lines` was handed in as a record of the run it belongs to, or counted as dropped; `hear` was told of it before."""
+        intake = await self._intake(execution)
         async for line in lines:
             parsed = parse_record(line.text)
             await hear(parsed)
-            record = await self._record(execution, line, parsed, own)
-            await self._hand_in(
-                _Line(
-                    workspace_id=execution.workspace_id,
-                    record=record,
-                    execution_id=execution.id,
-                    cursor=line.cursor,
-                )
-            )
+            await intake.take(line, parsed)
+        await intake.end()
 
-    async def _record(
-        self, execution: Execution, line: RawLine, parsed: ParsedRecord | None, own: _Descendants
-    ) -> LogRecord:
-        if parsed is not None:
-            run_id = parsed.flow_run_id or execution.flow_run_id
-            if await own.include(run_id):
-                return LogRecord(
-                    name=parsed.name,
-                    level=parsed.level,
-                    message=parsed.message,
-                    timestamp_us=parsed.timestamp_us,
-                    flow_run_id=run_id,
-                    task_run_id=parsed.task_run_id,
-                )
-        # A flow can print what it likes: whatever is no record of this run or its children is a line of this run.
-        return LogRecord(
-            name=line.stream.value,
-            level=RAW_LEVEL,
-            message=line.text,
-            timestamp_us=line.cursor.timestamp_ns // 1000,
-            flow_run_id=execution.flow_run_id,
+    async def _intake(self, execution: Execution) -> Intake:
+        untold, stored_bytes = await self._log_db.read(
+            lambda tx: (log_sizes.untold(tx, execution.id), log_sizes.size(tx, execution.flow_run_id))
+        )
+        # Its rate goes on where it was when the engine's stream was cut; its size is what is stored.
+        gate = self._gates.setdefault(execution.id, LogGate(self._limits))
+        gate.stored_bytes = stored_bytes
+        return Intake(
+            execution,
+            Descendants(self._db, execution),
+            gate,
+            self._limits,
+            untold=untold,
+            floods=self._floods,
+            hand_in=lambda line: self._hand_in(execution, line),
         )
 
-    async def _hand_in(self, line: _Line) -> None:
-        await self._room.take(len(line.record.message))
-        try:
-            await self._send.send(line)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise _stopped() from None
-        except BaseException:
-            self._room.give_back(len(line.record.message))
-            raise
+    async def _hand_in(self, execution: Execution, line: Line, *, urgent: bool = False) -> None:
+        if not await self._lanes.put(execution.id, line, line.chars, urgent=urgent):
+            raise _stopped()
+        self._stir()
+
+    def _stir(self) -> None:
+        self._stirred.set()
 
     async def _fill(self) -> None:
-        if not self._batch:
-            self._batch.append(await self._receive.receive())
-        with anyio.move_on_after(BATCH_SECONDS):
+        if self._batch:
+            return
+        while not (self._lanes.waiting or self._flushes):
+            await self._wait_for_more()
+        with anyio.move_on_after(self._begun + BATCH_SECONDS - anyio.current_time()):
             # Somebody waits behind a flush.
-            while len(self._batch) < BATCH_LINES and not isinstance(self._batch[-1], _Flush):
-                self._batch.append(await self._receive.receive())
+            while self._lanes.waiting < BATCH_LINES and not self._flushes:
+                await self._wait_for_more()
+        self._begun = anyio.current_time()
+        self._batch = self._lanes.take(BATCH_LINES)
 
-    def _take_rest(self) -> None:
-        while True:
-            try:
-                self._batch.append(self._receive.receive_nowait())
-            except (anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
-                return
+    async def _wait_for_more(self) -> None:
+        await self._stirred.wait()
+        self._stirred = anyio.Event()
 
     async def _write(self) -> None:
         """The batch is committed; a store that is busy or full is waited for, and only a line that nothing can store is dropped."""
-        lines = [item for item in self._batch if isinstance(item, _Line)]
-        if not await self._commit(lines):
-            for line in lines:
-                if not await self._commit([line]):
-                    log.error("log_line.dropped", flow_run_id=line.record.flow_run_id, execution_id=line.execution_id)
+        taken = list(self._batch)
+        if not await self._commit([one.item for one in taken]):
+            for one in taken:
+                if not await self._commit([one.item]):
+                    log.error("log_line.dropped", flow_run_id=one.item.flow_run_id, execution_id=one.item.execution_id)
                 # At once: whoever is cancelled here must not write it again.
-                self._batch.remove(line)
+                self._batch.remove(one)
+                self._lanes.give_back([one])
         failpoints.reach("logs.committed")
-        for item in self._batch:
-            if isinstance(item, _Flush):
-                item.settle(written=True)
-        self._room.give_back(sum(len(line.record.message) for line in lines))
+        self._lanes.give_back(self._batch)
         self._batch = []
+        oldest = self._lanes.oldest()
+        for flush in self._flushes:
+            if oldest > flush.number:
+                flush.settle(written=True)
+        self._flushes = [flush for flush in self._flushes if oldest <= flush.number]
 
-    async def _commit(self, lines: list[_Line]) -> bool:
+    async def _commit(self, lines: list[Line]) -> bool:
         while lines:
             try:
                 with anyio.CancelScope(shield=True):
@@ -233,54 +234,24 @@ def _stopped() -> ManagedError:
     return unavailable("the log writer has stopped")
 
 
-class _Room:
-    """So many characters may be on their way; one line always may."""
-
-    def __init__(self, chars: int) -> None:
-        self._limit = chars
-        self._taken = 0
-        self._freed = anyio.Event()
-
-    async def take(self, chars: int) -> None:
-        while self._taken and self._taken + chars > self._limit:
-            await self._freed.wait()
-        self._taken += chars
-
-    def give_back(self, chars: int) -> None:
-        self._taken -= chars
-        self._freed.set()
-        self._freed = anyio.Event()
-
-
-def _append(tx: Tx, lines: list[_Line]) -> None:
+def _append(tx: Tx, lines: list[Line]) -> None:
     by_workspace: dict[str, list[LogRecord]] = {}
     cursors: dict[str, LogCursor] = {}
+    sizes: Counter[str] = Counter()
     for line in lines:
-        by_workspace.setdefault(line.workspace_id, []).append(line.record)
+        if line.records:
+            by_workspace.setdefault(line.workspace_id, []).extend(line.records)
         if line.execution_id is not None and line.cursor is not None:
             cursors[line.execution_id] = line.cursor
+        if line.flow_run_id is not None and line.size_bytes:
+            sizes[line.flow_run_id] += line.size_bytes
     for workspace, records in by_workspace.items():
         logs.append(tx.scoped(workspace), records)
     failpoints.reach("logs.uncommitted")
     for execution_id, cursor in cursors.items():
         logs.set_cursor(tx, execution_id, cursor)
-
-
-class _Descendants:
-    """Which runs an execution may write log lines of: its own and those below it, in its workspace."""
-
-    def __init__(self, db: Database, execution: Execution) -> None:
-        self._db = db
-        self._execution = execution
-        self._known: dict[str, bool] = {execution.flow_run_id: True}
-
-    async def include(self, run_id: str) -> bool:
-        known = self._known.get(run_id)
-        if known is None:
-            known = await self._db.read(
-                lambda tx: lineage.is_descendant(tx, run_id, self._execution.flow_run_id),
-                workspace=self._execution.workspace_id,
-            )
-            if len(self._known) < KNOWN_RUNS:
-                self._known[run_id] = known
-        return known
+    for line in lines:
+        if line.execution_id is not None and line.dropped != NOTHING:
+            log_sizes.drop(tx, line.execution_id, line.dropped)
+    for flow_run_id, size_bytes in sizes.items():
+        log_sizes.grow(tx, flow_run_id, size_bytes)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
-from managedd.model.logs import LogCursor
-from managedd.store import rows, tails
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, size_of
+from managedd.model.logs import LogCursor, LogRecord
+from managedd.store import log_sizes, rows, tails
 from managedd.store.filtering import compile_filter
 from managedd.store.resources import LOG, LOG_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from managedd.model.logs import LogRecord
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
     from managedd.wire.filters.logs import LogFilter
@@ -47,6 +48,33 @@ def append(tx: Tx, records: Iterable[LogRecord]) -> None:
         ],
     )
     tx.publish(Topic.LOGS)
+
+
+def append_within(
+    tx: Tx, records: Sequence[LogRecord], *, flow_run_id: str, execution_id: str, max_bytes: int | None
+) -> None:
+    """The lines that a run sent by itself are stored as far as the size of its log allows; the rest counts as dropped."""
+    room = math.inf if max_bytes is None else max_bytes - log_sizes.size(tx, flow_run_id)
+    kept: list[LogRecord] = []
+    used, dropped = 0, NOTHING
+    for record in records:
+        text_bytes = size_of(record.message)
+        # What is missing is missing in one piece, also if shorter lines would still fit.
+        if dropped.lines or used + text_bytes + LINE_OVERHEAD_BYTES > room:
+            dropped += Dropped(1, text_bytes)
+        else:
+            kept.append(record)
+            used += text_bytes + LINE_OVERHEAD_BYTES
+    append(tx, kept)
+    log_sizes.grow(tx, flow_run_id, used)
+    if dropped.lines:
+        if not log_sizes.untold(tx, execution_id).lines:
+            said = full(max_bytes or 0)
+            at_us = tx.now
+            append(
+                tx, [LogRecord(name="managedd", level=30, message=said, timestamp_us=at_us, flow_run_id=flow_run_id)]
+            )
+        log_sizes.drop(tx, execution_id, dropped)
 
 
 def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, offset: int) -> list[Wire]:
@@ -152,9 +180,12 @@ def drop_cursor(tx: Tx, execution_id: str) -> None:
 
 def delete_of_run(tx: Tx, flow_run_id: str, limit: int) -> int:
     """At most `limit` of the run's lines are gone; returns how many, fewer than `limit` when none is left."""
-    return tx.execute(
+    gone = tx.execute(
         "DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE flow_run_id = ? LIMIT ?)", (flow_run_id, limit)
     ).rowcount
+    if gone < limit:
+        log_sizes.forget(tx, flow_run_id)
+    return gone
 
 
 def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:

@@ -16,7 +16,8 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.operation import Operation
 from managedd.api.surface import all_operations
-from managedd.store import executions, rows
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, Dropped
+from managedd.store import executions, log_sizes, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 from managedd.wire.logs import Log
 from tests.api.test_sockets import a_run
@@ -109,6 +110,32 @@ async def test_a_run_writes_only_to_its_own_log_and_its_childrens(api: ApiClient
         assert (await within.post("/logs/", [a_line(ids.new_id())], headers=headers))[0] == 403
         assert (await within.post("/logs/", [a_line(run)]))[0] == 401
     assert len(await read(api)) == 3
+
+
+async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api: ApiClient) -> None:
+    run = await a_run(api)
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> str:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+        return made.id
+
+    execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    runs = api.services.settings.runs.model_copy(update={"log_max_bytes": 10 * (LINE_OVERHEAD_BYTES + 4)})
+    api.services.settings = api.services.settings.model_copy(update={"runs": runs})
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    async with TestClient(TestServer(application)) as http:
+        within = replace(api, http=http)
+        for _ in range(4):
+            lines = [a_line(run, "four") for _ in range(4)]
+            assert (await within.post("/logs/", lines, headers={"Authorization": f"Bearer {key}"}))[0] == 201
+    messages = [line.message for line in await read(api)]
+    assert messages.count("four") == 10
+    assert sum("runs.log_max_bytes" in message for message in messages) == 1
+    assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 24)
+    assert (await api.post("/logs/", [a_line(run, "an operator's")]))[0] == 201
+    assert len(await read(api)) == 12
 
 
 async def test_a_large_body_does_not_keep_the_others_waiting(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from managedd import ids
 from managedd.engine import log_writer as module
-from managedd.engine.log_writer import BATCH_LINES, BUFFER_LINES, LogWriter
+from managedd.engine.log_lanes import LANE_LINES
+from managedd.engine.log_writer import BATCH_LINES, LogWriter
 from managedd.errors import ManagedError, unavailable
 from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
 from managedd.store import logs, rows
@@ -150,7 +151,7 @@ async def test_a_store_that_is_full_loses_nothing_and_holds_the_stream_back(
         tasks.start_soon(desk.run)
         tasks.start_soon(desk.writer.follow, execution, counted(), deaf)
         await anyio.sleep(0.3)
-        assert taken <= BUFFER_LINES + BATCH_LINES + 2
+        assert taken <= LANE_LINES + 1
         desk.store.gate.set()
 
         async def stored() -> bool:

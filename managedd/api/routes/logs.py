@@ -32,8 +32,15 @@ async def create_logs(ctx: Context, *, logs: list[LogCreate]) -> None:
         )
         for log in logs
     ]
-    if records:
+    if not records:
+        return
+    owner, execution, limit = ctx.actor.flow_run_id, ctx.actor.execution_id, ctx.services.settings.runs.log_max_bytes
+    if owner is None or execution is None:
         await ctx.write_logs(lambda tx: stored.append(tx, records))
+    else:
+        await ctx.write_logs(
+            lambda tx: stored.append_within(tx, records, flow_run_id=owner, execution_id=execution, max_bytes=limit)
+        )
 
 
 async def _check_owner(ctx: Context, owner: str, run_ids: set[str | None]) -> None:

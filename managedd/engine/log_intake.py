@@ -1,0 +1,249 @@
+"""One execution's output on its way to the log writer: whose each line is, and whether it is kept."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.lowlevel
+
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, size_of, told
+from managedd.model.logs import LogRecord
+from managedd.store import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from managedd.model.executions import Execution
+    from managedd.model.log_limits import LogGate, LogLimits
+    from managedd.model.logs import LogCursor, ParsedRecord, RawLine
+    from managedd.store.database import Database
+
+RAW_LEVEL: Final = 20
+"""INFO: what a raw line of output counts as."""
+TOLD_LEVEL: Final = 30
+OUR_NAME: Final = "managedd"
+"""The logger name of what the daemon itself says in a run's log."""
+KNOWN_RUNS: Final = 4_096
+"""How many other runs of one execution are remembered as its descendants."""
+TURN_LINES: Final = 100
+"""So many lines are taken in before others have their turn."""
+MARK_LINES: Final = 1_000
+"""After so many dropped lines the cursor moves on."""
+REST_LINES: Final = 500
+REST: Final = 2.0
+"""Whoever reads what is dropped rests for so many times as long as it has worked, and only one at a time."""
+LONGEST_WORK_SECONDS: Final = 0.1
+LAST_LINES: Final = 100
+LAST_BYTES: Final = 64 * 1024
+"""Of what is dropped, so much is kept in memory: at the end of the output it is what a reader wants most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What is stored in one step: lines, how far the output is read, and what that counts."""
+
+    workspace_id: str
+    records: tuple[LogRecord, ...] = ()
+    flow_run_id: str | None = None
+    """Whose size it counts against."""
+    execution_id: str | None = None
+    cursor: LogCursor | None = None
+    size_bytes: int = 0
+    dropped: Dropped = NOTHING
+    """What was dropped since the line before, less what is told here."""
+
+    @property
+    def chars(self) -> int:
+        """Characters of text."""
+        return sum(len(record.message) for record in self.records)
+
+
+class Floods:
+    """Reading what is dropped costs time too: all who do it share a small part of the loop's."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+
+    async def rest(self, worked_seconds: float) -> None:
+        """Others had their time."""
+        async with self._lock:
+            await anyio.sleep(min(worked_seconds, LONGEST_WORK_SECONDS) * REST)
+
+
+class Intake:
+    """Takes in one execution's lines."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        descendants: Descendants,
+        gate: LogGate,
+        limits: LogLimits,
+        *,
+        untold: Dropped,
+        floods: Floods,
+        hand_in: Callable[[Line], Awaitable[None]],
+    ) -> None:
+        self._execution = execution
+        self._descendants = descendants
+        self._gate = gate
+        self._limits = limits
+        self._floods = floods
+        self._hand_in = hand_in
+        self._untold = untold
+        self._announced = untold.lines > 0
+        self._unmarked = NOTHING
+        """Of `_untold`, what the store does not know yet."""
+        self._previous: RawLine | None = None
+        self._last: deque[tuple[RawLine, ParsedRecord | None, int]] = deque()
+        self._last_bytes = 0
+        self._since_turn = 0
+        self._since_rest = 0
+        self._worked_from = 0.0
+
+    async def take(self, line: RawLine, parsed: ParsedRecord | None) -> None:
+        """The line was handed in, or it counts as dropped."""
+        text_bytes = size_of(line.text if parsed is None else parsed.message)
+        before = self._gate.excess
+        if self._gate.admit(line.cursor.timestamp_ns, text_bytes):
+            if self._untold.lines:
+                await self._tell(self._previous or line, before)
+            record = await self._record(line, parsed)
+            await self._hand_in(self._line((record,), line.cursor, text_bytes + LINE_OVERHEAD_BYTES))
+            await self._take_turns()
+        else:
+            await self._drop(line, parsed, text_bytes, before)
+        self._previous = line
+
+    async def end(self) -> None:
+        """The output has ended: what was dropped is told, and then come its last lines, which were kept."""
+        if not self._untold.lines or self._previous is None:
+            return
+        kept = Dropped(len(self._last), self._last_bytes)
+        missing = self._untold + -kept
+        records = [await self._record(line, parsed) for line, parsed, _ in self._last]
+        if missing.lines > 0:
+            at_us = records[0].timestamp_us if records else self._previous.cursor.timestamp_ns // 1000
+            records.insert(0, self._said(told(missing, self._gate.excess, self._limits), at_us))
+        for _, _, text_bytes in self._last:
+            self._gate.count(text_bytes)
+        await self._settle(tuple(records), kept.bytes + kept.lines * LINE_OVERHEAD_BYTES)
+
+    async def _drop(self, line: RawLine, parsed: ParsedRecord | None, text_bytes: int, before: Excess | None) -> None:
+        one = Dropped(1, text_bytes)
+        self._untold += one
+        self._unmarked += one
+        if before is None:
+            self._worked_from = time.thread_time()
+        self._keep_last(line, parsed, text_bytes)
+        if self._gate.excess is Excess.SIZE and before is not Excess.SIZE and not self._announced:
+            # At once: nothing else is said of it until the output ends.
+            self._announced = True
+            said = self._said(full(self._limits.max_bytes or 0), line.cursor.timestamp_ns // 1000)
+            await self._mark(line.cursor, (said,))
+        elif self._unmarked.lines >= MARK_LINES:
+            await self._mark(line.cursor)
+        self._since_rest += 1
+        if self._since_rest >= REST_LINES:
+            self._since_rest = 0
+            await self._floods.rest(time.thread_time() - self._worked_from)
+            self._worked_from = time.thread_time()
+
+    def _keep_last(self, line: RawLine, parsed: ParsedRecord | None, text_bytes: int) -> None:
+        self._last.append((line, parsed, text_bytes))
+        self._last_bytes += text_bytes
+        while self._last and (len(self._last) > LAST_LINES or self._last_bytes > LAST_BYTES):
+            self._last_bytes -= self._last.popleft()[2]
+
+    async def _tell(self, line: RawLine, excess: Excess | None) -> None:
+        """The place where lines are missing says so."""
+        at_us = line.cursor.timestamp_ns // 1000
+        await self._settle((self._said(told(self._untold, excess, self._limits), at_us),))
+
+    async def _settle(self, records: tuple[LogRecord, ...], size_bytes: int = 0) -> None:
+        """Nothing is untold any more, in the same step as `records`, which tell it."""
+        dropped = self._unmarked + -self._untold
+        self._untold = self._unmarked = NOTHING
+        self._last.clear()
+        self._last_bytes = 0
+        cursor = None if self._previous is None else self._previous.cursor
+        await self._hand_in(self._line(records, cursor, size_bytes, dropped))
+
+    async def _mark(self, cursor: LogCursor, records: tuple[LogRecord, ...] = ()) -> None:
+        """The store knows how far the output was read, and what of it was dropped."""
+        dropped, self._unmarked = self._unmarked, NOTHING
+        await self._hand_in(self._line(records, cursor, 0, dropped))
+
+    async def _take_turns(self) -> None:
+        self._since_turn += 1
+        if self._since_turn >= TURN_LINES:
+            self._since_turn = 0
+            await anyio.lowlevel.checkpoint()
+
+    def _line(
+        self, records: tuple[LogRecord, ...], cursor: LogCursor | None, size_bytes: int, dropped: Dropped = NOTHING
+    ) -> Line:
+        return Line(
+            workspace_id=self._execution.workspace_id,
+            records=records,
+            flow_run_id=self._execution.flow_run_id,
+            execution_id=self._execution.id,
+            cursor=cursor,
+            size_bytes=size_bytes,
+            dropped=dropped,
+        )
+
+    def _said(self, message: str, at_us: int) -> LogRecord:
+        return LogRecord(
+            name=OUR_NAME,
+            level=TOLD_LEVEL,
+            message=message,
+            timestamp_us=at_us,
+            flow_run_id=self._execution.flow_run_id,
+        )
+
+    async def _record(self, line: RawLine, parsed: ParsedRecord | None) -> LogRecord:
+        if parsed is not None:
+            run_id = parsed.flow_run_id or self._execution.flow_run_id
+            if await self._descendants.include(run_id):
+                return LogRecord(
+                    name=parsed.name,
+                    level=parsed.level,
+                    message=parsed.message,
+                    timestamp_us=parsed.timestamp_us,
+                    flow_run_id=run_id,
+                    task_run_id=parsed.task_run_id,
+                )
+        # A flow can print what it likes: whatever is no record of this run or its children is a line of this run.
+        return LogRecord(
+            name=line.stream.value,
+            level=RAW_LEVEL,
+            message=line.text,
+            timestamp_us=line.cursor.timestamp_ns // 1000,
+            flow_run_id=self._execution.flow_run_id,
+        )
+
+
+class Descendants:
+    """Which runs an execution may write log lines of: its own and those below it, in its workspace."""
+
+    def __init__(self, db: Database, execution: Execution) -> None:
+        self._db = db
+        self._execution = execution
+        self._known: dict[str, bool] = {execution.flow_run_id: True}
+
+    async def include(self, run_id: str) -> bool:
+        """Whether it may write lines of that run."""
+        known = self._known.get(run_id)
+        if known is None:
+            known = await self._db.read(
+                lambda tx: lineage.is_descendant(tx, run_id, self._execution.flow_run_id),
+                workspace=self._execution.workspace_id,
+            )
+            if len(self._known) < KNOWN_RUNS:
+                self._known[run_id] = known
+        return known

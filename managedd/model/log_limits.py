@@ -1,0 +1,152 @@
+"""How much of what a run prints is kept: a rate with bursts, and a size. Pure: time is what the lines themselves carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+LINE_OVERHEAD_BYTES: Final = 100
+"""What a line counts besides its text, about what the store needs for it: empty lines fill a disk as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLimits:
+    """The bounds of one run; None: no bound."""
+
+    lines_per_second: float | None = None
+    bytes_per_second: float | None = None
+    """Of text."""
+    burst_seconds: float = 60.0
+    """So many seconds' worth may come at once."""
+    max_bytes: int | None = None
+    """Of the whole run, with the overhead of its lines."""
+
+
+NO_LIMITS: Final = LogLimits()
+
+
+class Excess(StrEnum):
+    """Which bound a line is over."""
+
+    LINES = "lines"
+    BYTES = "bytes"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was dropped and is not told yet."""
+
+    lines: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Dropped) -> Dropped:
+        return Dropped(self.lines + other.lines, self.bytes + other.bytes)
+
+    def __neg__(self) -> Dropped:
+        return Dropped(-self.lines, -self.bytes)
+
+
+NOTHING: Final = Dropped()
+
+
+def size_of(text: str) -> int:
+    """Bytes of the text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+class LogGate:
+    """Which lines of one run are kept.
+
+    The rate is that of printing, by the lines' own times, not that of reading: what has waited while the daemon was away is not held
+    against the run. Once a rate is passed, lines are dropped until a second's worth may come again: gaps are few and long enough to be told.
+    """
+
+    def __init__(self, limits: LogLimits, stored_bytes: int = 0) -> None:
+        self._limits = limits
+        self._lines = _Bucket(limits.lines_per_second, limits.burst_seconds)
+        self._bytes = _Bucket(limits.bytes_per_second, limits.burst_seconds)
+        self.stored_bytes = stored_bytes
+        """What counts against the size."""
+        self.excess: Excess | None = None
+        """Why lines are being dropped; None: they are not."""
+
+    def admit(self, at_ns: int, text_bytes: int) -> bool:
+        """Whether a line of that time and size is kept; then it counts."""
+        self._lines.refill(at_ns)
+        self._bytes.refill(at_ns)
+        self.excess = self._judge(text_bytes)
+        if self.excess is not None:
+            return False
+        self._lines.take(1)
+        self._bytes.take(text_bytes)
+        self.count(text_bytes)
+        return True
+
+    def count(self, text_bytes: int) -> None:
+        """A line of that size was kept."""
+        self.stored_bytes += text_bytes + LINE_OVERHEAD_BYTES
+
+    def _judge(self, text_bytes: int) -> Excess | None:
+        most = self._limits.max_bytes
+        if self.excess is Excess.SIZE:
+            # Also shorter lines that would still fit: what is missing is missing in one piece.
+            return Excess.SIZE
+        if most is not None and self.stored_bytes + text_bytes + LINE_OVERHEAD_BYTES > most:
+            return Excess.SIZE
+        goes_on = self.excess in {Excess.LINES, Excess.BYTES}
+        if not self._lines.has_room(goes_on):
+            return Excess.LINES
+        if not self._bytes.has_room(goes_on):
+            return Excess.BYTES
+        return None
+
+
+class _Bucket:
+    """A rate with a burst; a single take may overdraw it."""
+
+    def __init__(self, per_second: float | None, burst_seconds: float) -> None:
+        self._per_second = per_second
+        self._most = 0.0 if per_second is None else per_second * burst_seconds
+        self._again = 0.0 if per_second is None else per_second * min(1.0, burst_seconds)
+        self._left = self._most
+        self._at_ns = 0
+
+    def refill(self, at_ns: int) -> None:
+        if self._per_second is not None and at_ns > self._at_ns:
+            gained = (at_ns - self._at_ns) * self._per_second / 1e9
+            self._left = min(self._most, self._left + gained)
+            self._at_ns = at_ns
+
+    def has_room(self, was_empty: bool) -> bool:
+        if self._per_second is None:
+            return True
+        return self._left >= self._again if was_empty else self._left >= 1
+
+    def take(self, amount: int) -> None:
+        self._left -= amount
+
+
+# --- what is said of it ----------------------------------------------------------------------------------------------
+
+
+def told(dropped: Dropped, excess: Excess | None, limits: LogLimits) -> str:
+    """The line that stands where lines were dropped."""
+    why = {
+        Excess.LINES: f"more than {limits.lines_per_second or 0:,.0f} lines a second (runs.log_lines_per_second)",
+        Excess.BYTES: f"more than {_mebibytes(limits.bytes_per_second or 0)} a second (runs.log_bytes_per_second)",
+        Excess.SIZE: f"more than {_mebibytes(limits.max_bytes or 0)} (runs.log_max_bytes)",
+        None: "more than its limits allow (runs.log_…)",
+    }[excess]
+    lines = "1 line" if dropped.lines == 1 else f"{dropped.lines:,} lines"
+    return f"{lines} ({_mebibytes(dropped.bytes)}) dropped here: the run printed {why}."
+
+
+def full(max_bytes: int) -> str:
+    """The line that stands where a run's log became too large."""
+    return f"This run's log has reached {_mebibytes(max_bytes)} (runs.log_max_bytes): of what follows, only the very end is kept."
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / 1024**2:,.1f} MiB" if count >= 104_858 else f"{count:,.0f} bytes"

@@ -1,0 +1,46 @@
+"""How large each run's log is, and what of it was dropped and is not told yet: written in the transaction of the lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from managedd.model.log_limits import Dropped
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
+
+
+def size(tx: Tx, flow_run_id: str) -> int:
+    """What counts against the size that a run's log may have, bytes."""
+    found: int | None = tx.scalar("SELECT bytes FROM log_sizes WHERE flow_run_id = ?", (flow_run_id,))
+    return found or 0
+
+
+def grow(tx: Tx, flow_run_id: str, more_bytes: int) -> None:
+    """The run's log is larger by so much."""
+    tx.execute(
+        "INSERT INTO log_sizes (flow_run_id, bytes) VALUES (?, ?) "
+        "ON CONFLICT (flow_run_id) DO UPDATE SET bytes = bytes + excluded.bytes",
+        (flow_run_id, more_bytes),
+    )
+
+
+def forget(tx: Tx, flow_run_id: str) -> None:
+    """The run's log is gone."""
+    tx.execute("DELETE FROM log_sizes WHERE flow_run_id = ?", (flow_run_id,))
+
+
+def untold(tx: Tx, execution_id: str) -> Dropped:
+    """What was dropped of the execution's output and is not told yet."""
+    row = tx.one("SELECT dropped_lines, dropped_bytes FROM log_cursors WHERE execution_id = ?", (execution_id,))
+    return Dropped() if row is None else Dropped(row[0], row[1])
+
+
+def drop(tx: Tx, execution_id: str, more: Dropped) -> None:
+    """So much more was dropped, or, below zero, told."""
+    tx.execute(
+        "INSERT INTO log_cursors (execution_id, timestamp_ns, ordinal, dropped_lines, dropped_bytes) VALUES (?, 0, 0, ?, ?) "
+        "ON CONFLICT (execution_id) DO UPDATE SET dropped_lines = dropped_lines + excluded.dropped_lines, "
+        "dropped_bytes = dropped_bytes + excluded.dropped_bytes",
+        (execution_id, more.lines, more.bytes),
+    )
