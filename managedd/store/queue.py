@@ -168,12 +168,12 @@ def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_
         -- Looked for only where there is one.
         somebody AS (SELECT 1 FROM q CROSS JOIN {_TOLD_RUNS}
                      WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
-        elder AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
-                  WHERE {_DUE} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
-                    AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
+        waited AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
+                   WHERE {_DUE} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
+                     AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
                r.needs_memory_bytes, r.needs_cpus
-        FROM (SELECT * FROM unknown UNION ALL SELECT * FROM fitting UNION ALL SELECT * FROM elder) AS c
+        FROM (SELECT * FROM unknown UNION ALL SELECT * FROM fitting UNION ALL SELECT * FROM waited) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
         ORDER BY c.due_at, c.id
         """,
