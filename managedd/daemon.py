@@ -25,6 +25,7 @@ from managedd.clock import SystemClock
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
+from managedd.engine import event_index
 from managedd.engine.janitor import Janitor
 from managedd.engine.jobs import Jobs
 from managedd.engine.limiter import Limits, host_limits
@@ -207,6 +208,7 @@ class Daemon:
         api = (
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
+            _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
             _start(tasks, "watchdog", _watchdog),
             _start(tasks, "log windows", services.windows.run),
             _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again)),

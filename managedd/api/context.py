@@ -10,6 +10,7 @@ import anyio
 from managedd.api.log_windows import LogWindows
 from managedd.api.sockets import Sockets
 from managedd.errors import forbidden
+from managedd.store import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,6 +106,11 @@ class Context:
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """`fn` committed in this workspace."""
         return await self.services.db.write(fn, workspace=self.workspace)
+
+    async def read_events(self, fn: Callable[[Tx], T]) -> T:
+        """`fn`, a query of events, in a read transaction of this workspace that finds all that were stored before."""
+        await events.settle(self.services.db)
+        return await self.read(fn)
 
     async def read_logs(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of the log store."""

@@ -58,6 +58,7 @@ class Janitor:
 
     async def _events(self) -> None:
         moment = self._clock.now_us() - int(self._settings.events_days * DAY_US)
+        await events.settle(self._db)
         await self._repeat(self._db, lambda tx: events.delete_received_before(tx, moment, retention.STEP))
 
     async def _runs(self) -> None:

@@ -1,7 +1,7 @@
 """Prefect's EventFilter → SQL.
 
-Two forms of the same condition: a query over history starts from the resources' index (`IN`), a tail walks the newest events and asks
-each whether it involves a resource (`EXISTS`).
+Two forms of the same condition: a query over history starts from the resources' index (`IN`), a tail walks the newest events, which are
+in no index yet, and asks each whether it involves a resource (`EXISTS`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SEARCHED = "(events.event || ' ' || events.resource || ' ' || events.related || ' ' || events.payload)"
+_INVOLVED = (
+    "SELECT events.resource_id AS resource_id, '' AS role UNION ALL "
+    f"SELECT json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
+    "FROM json_each(events.related) AS thing"
+)
+"""What an event involves, from its own row: the newest are in no index yet."""
 _NOTHING: Clause = ("0", [])
 
 
@@ -113,10 +119,7 @@ def _involved(filter_: EventRelatedFilter | EventAnyResourceFilter, *, tail: boo
             indexed.append(("involved.role <> ''", []))
         sql, params = _all(indexed)
         if tail:
-            yield (
-                f"EXISTS (SELECT 1 FROM event_related AS involved WHERE involved.position = events.position AND {sql})",
-                params,
-            )
+            yield f"EXISTS (SELECT 1 FROM ({_INVOLVED}) AS involved WHERE {sql})", params
         else:
             yield f"events.position IN (SELECT involved.position FROM event_related AS involved WHERE {sql})", params
     if filter_.labels:

@@ -10,20 +10,22 @@ import orjson
 from managedd.bus import Topic
 from managedd.clock import iso
 from managedd.model.events import RESOURCE_ID, RESOURCE_ROLE, Event
-from managedd.store import tails
+from managedd.store import meta, tails
 from managedd.store.event_filters import compile_event_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from managedd.model.event_counts import Spans
-    from managedd.store.database import Row, Tx
+    from managedd.store.database import Database, Row, Tx
     from managedd.store.rows import Wire
     from managedd.store.tables import Clause
     from managedd.wire.filters.events import EventFilter
 
 SLACK_US = 60_000_000
 """How far a sender's clock may be ahead of ours before a back-fill misses its events."""
+CATCH_UP_EVENTS = 200
+"""How many events one transaction puts into the indexes: some milliseconds, which others wait for."""
 _LISTED = "events.id, events.occurred, events.received, events.event, events.resource, events.related, events.payload, events.follows"
 _INSERT = (
     "INSERT INTO events (id, workspace_id, occurred, received, event, resource_id, resource, related, payload, follows) "
@@ -55,18 +57,55 @@ def _insert(tx: Tx, event: Event) -> bool:
             event.follows,
         ),
     )
-    if position is None:
-        return False
-    involved = {(event.resource_id, ""), *((labels[RESOURCE_ID], labels[RESOURCE_ROLE]) for labels in event.related)}
-    tx.executemany(
-        "INSERT INTO event_related (resource_id, position, role) VALUES (?, ?, ?)",
-        [(thing, position, role) for thing, role in sorted(involved)],
-    )
-    return True
+    return position is not None
 
 
 def _json(value: Any) -> str:
     return orjson.dumps(value, default=list).decode()
+
+
+# --- indexes -----------------------------------------------------------------------------------------------------------
+
+_INDEXED_TO = "events_indexed_to"
+"""A fact of the store: the position of the last event that is in the indexes."""
+_UNINDEXED = "FROM events WHERE position > ? AND position <= ?"
+_CATCH_UP = (
+    f"INSERT OR IGNORE INTO event_related (resource_id, position, role) SELECT resource_id, position, '' {_UNINDEXED}",
+    "INSERT OR IGNORE INTO event_related (resource_id, position, role) "
+    f"SELECT json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), position, json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
+    "FROM events, json_each(events.related) AS thing WHERE position > ? AND position <= ?",
+    "UPDATE events SET indexed = 1 WHERE position > ? AND position <= ?",
+)
+
+
+async def settle(db: Database) -> None:
+    """Every event that was stored before is found by queries."""
+    newest = await db.look(head)
+    while await db.look(indexed_to) < newest:
+        await db.write(lambda tx: catch_up(tx, CATCH_UP_EVENTS), durable=False)
+
+
+def catch_up(tx: Tx, limit: int) -> int:
+    """The next events, at most `limit`, are found by queries; returns how many."""
+    begin = indexed_to(tx)
+    end = tx.scalar(
+        "SELECT max(position) FROM (SELECT position FROM events WHERE position > ? ORDER BY position LIMIT ?)",
+        (begin, limit),
+    )
+    if end is None:
+        return 0
+    for statement in _CATCH_UP:
+        done = tx.execute(statement, (begin, end)).rowcount
+    meta.put(tx, _INDEXED_TO, str(end))
+    return done
+
+
+def indexed_to(tx: Tx) -> int:
+    """The position of the last event that queries find."""
+    return int(meta.get(tx, _INDEXED_TO) or 0)
+
+
+# --- queries -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +150,7 @@ def _distinct(filter_: EventFilter) -> bool:
 
 def _scoped(tx: Tx, filter_: EventFilter) -> Clause:
     sql, params = compile_event_filter(filter_)
-    return f"events.workspace_id = ? AND {sql}", [tx.workspace, *params]
+    return f"events.workspace_id = ? AND events.indexed = 1 AND {sql}", [tx.workspace, *params]
 
 
 def to_wire(row: Row) -> Wire:
@@ -129,9 +168,11 @@ def to_wire(row: Row) -> Wire:
 
 
 def of_resource(tx: Tx, resource_id: str) -> list[Event]:
-    """Every stored event about the resource, in their order."""
+    """Every stored event about the resource, in their order. For a write transaction: the newest are indexed first."""
+    while catch_up(tx, CATCH_UP_EVENTS) == CATCH_UP_EVENTS:
+        pass
     rows = tx.all(
-        f"SELECT {_LISTED} FROM events WHERE workspace_id = ? AND resource_id = ? ORDER BY occurred, id",
+        f"SELECT {_LISTED} FROM events WHERE workspace_id = ? AND resource_id = ? AND indexed = 1 ORDER BY occurred, id",
         (tx.workspace, resource_id),
     )
     return [_load(row) for row in rows]
@@ -163,8 +204,8 @@ def before(tx: Tx, since_us: int) -> int:
     Our own clock is asked too: else one event dated ahead would make every reader begin at it, however long ago it came.
     """
     first: int | None = tx.scalar(
-        "SELECT position FROM events INDEXED BY events_received WHERE received >= ? AND occurred >= ? AND workspace_id = ? "
-        "ORDER BY received, position LIMIT 1",
+        "SELECT position FROM events INDEXED BY events_received "
+        "WHERE indexed = 1 AND received >= ? AND occurred >= ? AND workspace_id = ? ORDER BY received, position LIMIT 1",
         (since_us - SLACK_US, since_us, tx.workspace),
     )
     return head(tx) if first is None else first - 1
@@ -237,6 +278,7 @@ def _count(value: str, label: str, amount: int, start_us: int, end_us: int) -> W
 def delete_received_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` events of any workspace that were received before the moment are gone; returns how many."""
     return tx.execute(
-        "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE received < ? ORDER BY received LIMIT ?)",
+        "DELETE FROM events WHERE position IN "
+        "(SELECT position FROM events WHERE indexed = 1 AND received < ? ORDER BY received LIMIT ?)",
         (moment_us, limit),
     ).rowcount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import pytest
@@ -24,7 +24,11 @@ from managedd.wire.filters.events import EventFilter
 from tests.support.sync_store import OTHER_WORKSPACE, SyncStore, with_workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from managedd.store.database import Tx
+
+T = TypeVar("T")
 
 BASE = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 BASE_US = to_us(BASE)
@@ -57,8 +61,15 @@ def wanted(**parts: Any) -> EventFilter:
     return EventFilter.model_validate({"occurred": WHOLE, **parts})
 
 
+def query(store: SyncStore, fn: Callable[[Tx], T], workspace: str = ids.DEFAULT_WORKSPACE_ID) -> T:
+    """What `fn` finds once every event is in the indexes."""
+    while store.read(events.indexed_to) < store.read(events.head):
+        store.write(lambda tx: events.catch_up(tx, 3))
+    return store.read(fn, workspace)
+
+
 def found(store: SyncStore, filter_: EventFilter, **options: Any) -> list[str]:
-    page = store.read(lambda tx: events.find(tx, filter_, limit=options.pop("limit", 50), **options))
+    page = query(store, lambda tx: events.find(tx, filter_, limit=options.pop("limit", 50), **options))
     return [row["id"] for row in page.events]
 
 
@@ -85,10 +96,18 @@ def test_an_event_is_kept_once(store: SyncStore) -> None:
     assert found(store, wanted(event={"name": ["other"]})) == []
 
 
+def test_events_are_indexed_in_their_order_and_once(store: SyncStore) -> None:
+    store.write(lambda tx: events.insert(tx, [event(n, related=(related("r", "tag"),)) for n in range(5)]))
+    assert store.read(lambda tx: events.count(tx, wanted())) == 0
+    assert [store.write(lambda tx: events.catch_up(tx, 3)) for _ in range(3)] == [3, 2, 0]
+    assert store.read(lambda tx: events.count(tx, wanted(any_resource={"id": ["r"]}))) == 5
+    assert store.read(events.indexed_to) == store.read(events.head) == 5
+
+
 def test_workspaces_keep_their_own_events(store: SyncStore) -> None:
     store.write(lambda tx: events.insert(tx, [event(1)]))
     assert store.write(lambda tx: events.insert(tx, [event(1)]), OTHER_WORKSPACE) == [event(1)]
-    assert store.read(lambda tx: events.count(tx, wanted()), OTHER_WORKSPACE) == 1
+    assert query(store, lambda tx: events.count(tx, wanted()), OTHER_WORKSPACE) == 1
     store.write(lambda tx: events.insert(tx, [event(2)]), OTHER_WORKSPACE)
     assert found(store, wanted()) == [event(1).id]
     assert followed(store, wanted()) == [event(1).id]
@@ -105,7 +124,7 @@ def test_what_is_read_is_what_came_in(store: SyncStore) -> None:
         follows=event(0).id,
     )
     store.write(lambda tx: events.insert(tx, [sent]))
-    page = store.read(lambda tx: events.find(tx, wanted(), limit=1))
+    page = query(store, lambda tx: events.find(tx, wanted(), limit=1))
     read = ReceivedEvent.model_validate_json(orjson.dumps(page.events[0]))
     assert (read.id, read.event, read.resource, read.payload, read.follows) == (
         sent.id,
@@ -125,16 +144,16 @@ def test_pages_order_and_totals(store: SyncStore) -> None:
     newest_first = [event(n).id for n in range(6, -1, -1)]
     assert found(store, wanted(), limit=3, offset=2) == newest_first[2:5]
     assert found(store, wanted(order="ASC"), limit=2) == newest_first[::-1][:2]
-    page = store.read(lambda tx: events.find(tx, wanted(), limit=0))
+    page = query(store, lambda tx: events.find(tx, wanted(), limit=0))
     assert (page.events, page.total) == ([], 7)
-    assert store.read(lambda tx: events.find(tx, wanted(), limit=1, total=99)).total == 99
+    assert query(store, lambda tx: events.find(tx, wanted(), limit=1, total=99)).total == 99
 
 
 def test_distinct_takes_the_newest_of_each_resource(store: SyncStore) -> None:
     things = [event(n, resource={"prefect.resource.id": f"thing.{n % 2}"}) for n in range(5)]
     store.write(lambda tx: events.insert(tx, things))
     filter_ = wanted(resource={"distinct": True})
-    page = store.read(lambda tx: events.find(tx, filter_, limit=50))
+    page = query(store, lambda tx: events.find(tx, filter_, limit=50))
     assert ([row["id"] for row in page.events], page.total) == ([event(4).id, event(3).id], 2)
 
 
@@ -281,7 +300,7 @@ def test_a_filter_admits_what_it_says_in_queries_and_in_tails(
         expected = [event(n).id for n, fields in enumerate(drawn) if admits(spec, n, fields)]
         filter_ = wanted(**spec, order="ASC")
         assert found(store, filter_) == expected
-        assert store.read(lambda tx: events.count(tx, filter_)) == len(expected)
+        assert query(store, lambda tx: events.count(tx, filter_)) == len(expected)
         assert followed(store, filter_) == expected
     finally:
         store.close()
@@ -299,11 +318,11 @@ def test_both_ends_of_the_time_are_included(store: SyncStore) -> None:
 
 
 def test_a_tail_begins_behind_what_is_too_old(store: SyncStore) -> None:
-    assert store.read(lambda tx: events.before(tx, 0)) == 0
+    assert query(store, lambda tx: events.before(tx, 0)) == 0
     store.write(lambda tx: events.insert(tx, [event(n) for n in range(5)]))
-    assert store.read(lambda tx: events.before(tx, event(3).occurred_us)) == 3
-    assert store.read(lambda tx: events.before(tx, event(9).occurred_us)) == 5
-    assert store.read(lambda tx: events.before(tx, 0), OTHER_WORKSPACE) == 5
+    assert query(store, lambda tx: events.before(tx, event(3).occurred_us)) == 3
+    assert query(store, lambda tx: events.before(tx, event(9).occurred_us)) == 5
+    assert query(store, lambda tx: events.before(tx, 0), OTHER_WORKSPACE) == 5
     assert followed(store, wanted(), cursor=3) == [event(3).id, event(4).id]
 
 
@@ -339,6 +358,8 @@ def test_a_full_page_says_where_it_ended(store: SyncStore) -> None:
 
 def test_positions_are_never_used_again(store: SyncStore) -> None:
     store.write(lambda tx: events.insert(tx, [event(1)]))
+    assert store.write(lambda tx: events.delete_received_before(tx, tx.now + 1, 10)) == 0
+    query(store, events.head)
     assert store.write(lambda tx: events.delete_received_before(tx, tx.now + 1, 10)) == 1
     cursor = store.read(lambda tx: events.page_after(tx, wanted(), 1)).cursor
     assert cursor == 1
@@ -354,14 +375,14 @@ def test_query_plans(store: SyncStore) -> None:
         params,
     )
     assert "SEARCH events USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in tail
-    assert "SEARCH involved USING COVERING INDEX event_related_position (position=? AND resource_id=?)" in tail
     assert "TEMP B-TREE" not in tail
     sql, params = compile_event_filter(wanted(any_resource={"id": ["a"]}))
-    query = store.plan(
-        f"SELECT position FROM events WHERE events.workspace_id = 'w' AND {sql} ORDER BY occurred LIMIT 50", params
+    plan = store.plan(
+        f"SELECT position FROM events WHERE events.workspace_id = 'w' AND indexed = 1 AND {sql} ORDER BY occurred LIMIT 50",
+        params,
     )
-    assert "SEARCH involved USING PRIMARY KEY (resource_id=?" in query
-    assert "SCAN events" not in query
+    assert "SEARCH involved USING PRIMARY KEY (resource_id=?" in plan
+    assert "SCAN events" not in plan
 
 
 # --- counts and retention ------------------------------------------------------------------------------------------------
@@ -386,11 +407,11 @@ def test_counts_by_name_and_resource(store: SyncStore) -> None:
             ],
         )
     )
-    assert checked(store.read(lambda tx: events.count_by_name(tx, wanted()))) == [
+    assert checked(query(store, lambda tx: events.count_by_name(tx, wanted()))) == [
         ("thing.happened", "thing.happened", 2),
         ("x", "x", 1),
     ]
-    by_resource = store.read(lambda tx: events.count_by_resource(tx, wanted()))
+    by_resource = query(store, lambda tx: events.count_by_resource(tx, wanted()))
     assert checked(by_resource) == [("thing.2", "new", 2), ("thing.1", "thing.1", 1)]
     assert by_resource[0]["start_time"] < by_resource[0]["end_time"]
 
@@ -398,13 +419,14 @@ def test_counts_by_name_and_resource(store: SyncStore) -> None:
 def test_counts_by_time_fill_the_gaps(store: SyncStore) -> None:
     store.write(lambda tx: events.insert(tx, [event(n) for n in (0, 1, 1, 3605, 3605 * 3)]))
     cut = spans(BASE_US, BASE_US + 4 * 3_600_000_000, BASE_US * 2, "hour", 1.0)
-    counts = store.read(lambda tx: events.count_by_time(tx, wanted(), cut))
+    counts = query(store, lambda tx: events.count_by_time(tx, wanted(), cut))
     assert [(count["value"], count["count"]) for count in counts] == [("0", 2), ("1", 1), ("2", 0), ("3", 1)]
     assert checked(counts)[0][1].startswith("2026-11-22T04:00:00")
 
 
 def test_retention_takes_the_oldest_first_and_what_they_involved(store: SyncStore) -> None:
     store.write(lambda tx: events.insert(tx, [event(n, related=(related("r", "tag"),)) for n in range(5)]))
+    query(store, events.head)
     assert store.write(lambda tx: events.delete_received_before(tx, 0, 10)) == 0
     assert store.write(lambda tx: events.delete_received_before(tx, tx.now + 1, 2)) == 2
     assert found(store, wanted(order="ASC")) == [event(n).id for n in (2, 3, 4)]
@@ -418,10 +440,10 @@ def test_one_event_dated_ahead_does_not_make_tails_begin_at_it(store: SyncStore)
     now_us = store.read(lambda tx: tx.now)
     recent = [replace(event(n), occurred_us=now_us) for n in (1, 2)]
     store.write(lambda tx: events.insert(tx, recent))
-    assert store.read(lambda tx: events.before(tx, now_us - 60_000_000)) == 1
-    assert store.read(lambda tx: events.before(tx, now_us + 60_000_000)) == 3
+    assert query(store, lambda tx: events.before(tx, now_us - 60_000_000)) == 1
+    assert query(store, lambda tx: events.before(tx, now_us + 60_000_000)) == 3
     assert "events_received (received>?)" in store.plan(
-        "SELECT position FROM events INDEXED BY events_received WHERE received >= 1 AND occurred >= 1 AND workspace_id = 'w' "
+        "SELECT position FROM events INDEXED BY events_received WHERE indexed = 1 AND received >= 1 AND occurred >= 1 AND workspace_id = 'w' "
         "ORDER BY received, position LIMIT 1",
         [],
     )

@@ -36,7 +36,7 @@ async def read_events(
 ) -> Wire:
     """Query for events: the first page, how many there are in all, and where the next page is."""
     wanted = filter or EventFilter()
-    found = await ctx.read(lambda tx: stored.find(tx, wanted, limit=limit))
+    found = await ctx.read_events(lambda tx: stored.find(tx, wanted, limit=limit))
     place = Place(filter=wanted, count=found.total, page_size=limit, offset=0)
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
 
@@ -45,7 +45,7 @@ async def read_events(
 async def read_account_events_page(ctx: Context, *, page_token: Annotated[str, SentAs("page-token")]) -> Wire:
     """The page of an earlier query that its `next_page` names."""
     place = Place.of_token(page_token)
-    found = await ctx.read(
+    found = await ctx.read_events(
         lambda tx: stored.find(tx, place.filter, limit=place.page_size, offset=place.offset, total=place.count)
     )
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
@@ -63,14 +63,14 @@ async def count_account_events(
     """How many events share a day, a span of time, a name or a resource."""
     match countable:
         case Countable.EVENT:
-            return await ctx.read(lambda tx: stored.count_by_name(tx, filter))
+            return await ctx.read_events(lambda tx: stored.count_by_name(tx, filter))
         case Countable.RESOURCE:
-            return await ctx.read(lambda tx: stored.count_by_resource(tx, filter))
+            return await ctx.read_events(lambda tx: stored.count_by_resource(tx, filter))
         case Countable.DAY:
             spans = _spans(ctx, filter, TimeUnit.DAY, 1.0)
         case Countable.TIME:
             spans = _spans(ctx, filter, time_unit, time_interval)
-    return await ctx.read(lambda tx: stored.count_by_time(tx, filter, spans))
+    return await ctx.read_events(lambda tx: stored.count_by_time(tx, filter, spans))
 
 
 def _spans(ctx: Context, filter_: EventFilter, unit: TimeUnit, interval: float) -> Spans:

@@ -53,7 +53,7 @@ async def events_out(ctx: Context) -> web.WebSocketResponse:
             cursor = await ctx.read(stored.head)
             if message.get("backfill", True):
                 since_us = max(to_us(filter_.occurred.since), ctx.services.clock.now_us() - MAX_BACKFILL_US)
-                cursor = await ctx.read(lambda tx: stored.before(tx, since_us))
+                cursor = await ctx.read_events(lambda tx: stored.before(tx, since_us))
             tail = Tail(socket, woken, lambda after: ctx.read(lambda tx: stored.page_after(tx, filter_, after)), cursor)
             await while_listening(socket, tail.follow)
 
