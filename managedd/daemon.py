@@ -22,10 +22,10 @@ from managedd.api.context import Services
 from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
+from managedd.engine import event_index
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
-from managedd.engine import event_index
 from managedd.engine.janitor import Janitor
 from managedd.engine.jobs import Jobs
 from managedd.engine.limiter import Limits, host_limits

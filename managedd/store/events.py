@@ -71,9 +71,11 @@ _INDEXED_TO = "events_indexed_to"
 _UNINDEXED = "FROM events WHERE position > ? AND position <= ?"
 _CATCH_UP = (
     f"INSERT OR IGNORE INTO event_related (resource_id, position, role) SELECT resource_id, position, '' {_UNINDEXED}",
-    "INSERT OR IGNORE INTO event_related (resource_id, position, role) "
-    f"SELECT json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), position, json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
-    "FROM events, json_each(events.related) AS thing WHERE position > ? AND position <= ?",
+    (
+        "INSERT OR IGNORE INTO event_related (resource_id, position, role) "
+        f"SELECT json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), position, json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
+        "FROM events, json_each(events.related) AS thing WHERE position > ? AND position <= ?"
+    ),
     "UPDATE events SET indexed = 1 WHERE position > ? AND position <= ?",
 )
 
