@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ from managedd.cli.exits import CANNOT_LISTEN, FAILED, WRONG_USAGE
 from managedd.config import Settings, load
 
 UNIT = Path(__file__).parents[2] / "systemd" / "managedd.service"
+NEWER = {"DelegateSubgroup": 254}
+"""Keys that older systemds pass over, and the first version that knows them."""
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +60,18 @@ def test_no_run_gets_the_engines_group(settings: dict[str, list[str]], monkeypat
 
 def test_there_is_time_to_stop(settings: dict[str, list[str]]) -> None:
     assert float(settings["TimeoutStopSec"][0]) > Settings().server.stop_seconds + 20
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd-analyze")
+    # On the machine that tests, nobody has installed it.
+    copied = tmp_path / UNIT.name
+    copied.write_text(UNIT.read_text().replace("/usr/local/bin/managedd", sys.executable))
+    done = subprocess.run([analyze, "verify", copied], capture_output=True, text=True, check=False, timeout=60)
+    said = [line for line in done.stderr.splitlines() if str(copied) in line or UNIT.name in line]
+    version = subprocess.run([analyze, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    unknown = {name for name, since in NEWER.items() if int(re.match(r"\d+", version)[0]) < since}  # type: ignore[index]
+    assert [line for line in said if not any(f"Unknown key '{name}'" in line for name in unknown)] == []
+    assert done.returncode == 0, done.stderr
