@@ -71,6 +71,8 @@ class Patient:
     """What the store of a daemon that does not run keeps: instance_id, runs_port."""
     workspaces: int | None = None
     """How many its store has; None: not known."""
+    plans: Mapping[str, str] = field(default_factory=dict)
+    """Workspace, `account/handle` → the plan that it is on, as far as daemon or store tell."""
     choice: Choice | None = None
     """What runs run in; None: not decided yet."""
     engine: DockerProbe | None = None

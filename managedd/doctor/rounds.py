@@ -16,6 +16,7 @@ ROUNDS: Final = (
     Check(group="data", name="file system", look=data.file_system),
     Check(group="data", name="data directory", look=data.directory),
     Check(group="data", name="daemon", look=data.daemon, seconds=20.0, needs=("data directory",)),
+    Check(group="data", name="plans of workspaces", look=data.plans, needs=("daemon",)),
     Check(group="data", name="flush to disk", look=data.flushing, seconds=30.0, needs=("data directory",)),
     Check(group="data", name="disk of the data", look=data.space),
     Check(group="host", name="clients' address", look=data.client_port, needs=("daemon",)),

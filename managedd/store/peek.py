@@ -26,6 +26,12 @@ def workspaces(data_dir: Path) -> int | None:
     return next((int(count) for (count,) in _rows(data_dir, "SELECT count(*) FROM workspaces")), None)
 
 
+def plans(data_dir: Path) -> Mapping[str, str]:
+    """Which plan each workspace, `account/handle`, is on, in the same way; none when that can't be told."""
+    sql = "SELECT a.handle || '/' || w.handle, w.plan FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id"
+    return {str(workspace): str(plan) for workspace, plan in _rows(data_dir, sql)}
+
+
 def _rows(data_dir: Path, sql: str) -> list[tuple[Any, ...]]:
     path = data_dir / "state.db"
     with contextlib.suppress(sqlite3.Error):

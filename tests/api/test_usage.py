@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from managedd import ids
+from managedd.api.auth import Listener
 from managedd.bus import Topic
 from managedd.clock import to_us
 from managedd.model.executions import Phase
@@ -15,6 +16,7 @@ from managedd.model.limits import Plan
 from managedd.store import executions, plans, usage
 from managedd.wire.usage import UsageReport
 from tests.api.deployed import deploy, pool_of, run_it
+from tests.api.test_auth import KEY, bearer, listening, run_with_key
 
 if TYPE_CHECKING:
     from managedd.store.database import Tx
@@ -104,6 +106,22 @@ async def test_another_plan_takes_effect_at_once(api: ApiClient) -> None:
     status, body = await api.patch("/managed/workspace", {"plan": "gold"})
     assert status == 422
     assert "there is no plan 'gold'; plans: free, pro, unlimited" in body["detail"]
+
+
+async def test_only_the_operator_changes_a_plan(closed: ApiClient) -> None:
+    """With an auth string, who has it is a client of the workspace and no operator; a run least of all."""
+    status, body = await closed.patch("/managed/workspace", {"plan": "unlimited"}, headers=bearer("admin:secret"))
+    assert (status, body["detail"]) == (403, "Only the operator changes a workspace's plan")
+    assert (await closed.patch("/managed/workspace", {"plan": "unlimited"}))[0] == 401
+    async with (
+        listening(closed.services, Listener.SOCKET) as operator,
+        listening(closed.services, Listener.RUNS) as runs,
+    ):
+        await run_with_key(operator)
+        assert (await runs.patch("/managed/workspace", {"plan": "unlimited"}, headers=bearer(KEY)))[0] == 403
+        assert (await report(operator))["plan"] == "pro"
+        assert (await operator.patch("/managed/workspace", {"plan": "unlimited"}))[0] == 204
+        assert (await report(operator))["plan"] == "unlimited"
 
 
 async def test_status_tells_compute_time_and_what_the_host_holds(api: ApiClient) -> None:

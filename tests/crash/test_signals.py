@@ -248,3 +248,27 @@ def test_plans_are_read_anew(alone: LiveDaemon) -> None:
     assert "plans.pro.compute_hours" in refused["reason"]
     assert alone.api.get("/managed/usage")["limit_minutes"] == 120
     assert alone.running
+
+
+def test_a_plan_that_a_workspace_is_on_is_not_taken_from_it(alone: LiveDaemon) -> None:
+    """Without it nobody could say what the workspace may: the reload is refused, a start too, by name; what was accepted stays."""
+    alone.settings["plans.gold"] = {"compute_hours": 77}
+    alone.start(engine=False)
+    alone.api.call("PATCH", "/managed/workspace", {"plan": "gold"})
+    flow = alone.api.post("/flows/", {"name": "f"})
+    run = alone.api.post("/flow_runs/", {"flow_id": flow["id"], "state": {"type": "SCHEDULED"}})
+    del alone.settings["plans.gold"]
+    alone.reload()
+    [refused] = logged(alone, "settings.refused")
+    assert "default/default is on plan 'gold'" in refused["reason"] and "set [plans.NAME]" in refused["reason"]
+    assert alone.api.get("/managed/usage")["limit_minutes"] == 77 * 60
+
+    assert alone.stop() == 0
+    done = serve(alone)
+    _, told = done.communicate(timeout=30)
+    assert done.returncode == WRONG_USAGE and "default/default is on plan 'gold'" in told
+
+    alone.settings["plans.gold"] = {"compute_hours": 78}
+    alone.start(engine=False)
+    assert alone.api.get("/managed/usage")["limit_minutes"] == 78 * 60
+    assert alone.api.run(run["id"])["state"]["name"] == "Scheduled"

@@ -156,6 +156,35 @@ def test_the_store_tells_how_many_workspaces_there_are(folder: Path) -> None:
     assert peek.workspaces(folder) == 2
 
 
+async def test_plans_that_workspaces_are_on_and_the_settings_have_not(folder: Path) -> None:
+    patient = patient_of(folder)
+    with pytest.raises(NotApplicable):
+        await data.plans(patient)
+    with sqlite3.connect(folder / "state.db") as store:
+        store.execute("CREATE TABLE meta (key, value)")
+        store.execute("CREATE TABLE accounts (id, handle)")
+        store.execute("CREATE TABLE workspaces (account_id, handle, plan)")
+        store.execute("INSERT INTO accounts VALUES (1, 'acme')")
+        store.execute("INSERT INTO workspaces VALUES (1, 'one', 'pro'), (1, 'two', 'gold')")
+    store.close()
+    await data.daemon(patient)
+    [found] = await data.plans(patient)
+    assert found.level is Level.PROBLEM
+    assert found.facts == {"without": {"acme/two": "gold"}}
+    assert "acme/two is on 'gold'" in found.seen and "the daemon will not start" in found.seen
+    assert "[plans.NAME]" in str(found.mend)
+
+    answering = patient_of(folder)
+
+    async def ask() -> dict[str, Any]:
+        return {"workspaces": [{"account": "acme", "handle": "one", "plan": "pro"}]}
+
+    answering.ask = ask
+    await data.daemon(answering)
+    [found] = await data.plans(answering)
+    assert found.level is Level.OK
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no database"])
 def test_a_store_that_cannot_be_read_says_nothing(folder: Path, content: bytes | None) -> None:
     if content is not None:

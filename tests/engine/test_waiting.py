@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from managedd import reloading
 from managedd.clock import SystemClock, iso
+from managedd.config import Settings
 from managedd.engine.dispatcher import PUT_BACK_SECONDS
 from managedd.engine.turns import BATCH, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, HostLimits, Needs, Plan
 from managedd.model.metering import month_of
 from managedd.model.states import StateType
 from managedd.orchestration.pool_types import default_template
+from managedd.signals import Signals
 from managedd.store import overdue, plans, queue, rows
 from managedd.store.resources import DEPLOYMENT, FLOW_RUN, VARIABLE, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import move
@@ -246,6 +249,47 @@ async def test_a_plain_wait_for_a_slot_writes_nothing(still: World) -> None:
         advance(still, SETTLED_SECONDS + 1)
         await desk.all()
     assert {len(await still.history(run_id)) for run_id in runs[1:]} == {1}
+
+
+# --- other settings ----------------------------------------------------------------------------------------------------------
+
+
+class Told(Signals):
+    """Signals that a test gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reload = anyio.Event()
+
+    async def until_reload(self) -> None:
+        await self.reload.wait()
+        self.reload = anyio.Event()
+
+
+async def test_another_default_plan_takes_effect_on_who_waits(world: World) -> None:
+    """SIGHUP, and nothing else: neither a restart nor the poll."""
+    plans_of = {"plans": {"none": {"compute_hours": 0}}}
+    first = Settings.model_validate({**plans_of, "default_plan": "none"})
+    second = Settings.model_validate({**plans_of, "default_plan": "unlimited"})
+    await reloading.apply(world.db, first)
+    desk, told = Desk(world), Told()
+    run_id = await world.run()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.dispatcher.run)
+        tasks.start_soon(reloading.keep, world.db, told, first, lambda: second)
+
+        async def waits() -> bool:
+            return (await world.state(run_id)).name == AWAITING_HOURS
+
+        await world.until(waits)
+        assert desk.claimed == []
+        told.reload.set()
+        await world.until_state(run_id, StateType.PENDING)
+        tasks.cancel_scope.cancel()
+    # A plan that somebody chose by hand is not undone by reading the same settings again.
+    await world.write(lambda tx: move(tx, world.workspace, "none"))
+    await reloading.apply(world.db, second)
+    assert (await world.read(lambda tx: plans.of_workspace(tx, world.workspace))).name == "none"
 
 
 # --- ends of waiting that can be foreseen ------------------------------------------------------------------------------------

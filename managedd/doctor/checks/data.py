@@ -96,6 +96,9 @@ async def daemon(patient: Patient) -> list[Finding]:
     if patient.status is None and not locked:
         patient.facts = await _aside(partial(peek.facts, path))
         patient.workspaces = await _aside(partial(peek.workspaces, path))
+        patient.plans = await _aside(partial(peek.plans, path))
+    else:
+        patient.plans = {f"{each['account']}/{each['handle']}": each["plan"] for each in status.get("workspaces") or ()}
     return [
         judge.daemon(
             answers=patient.status is not None,
@@ -107,6 +110,13 @@ async def daemon(patient: Patient) -> list[Finding]:
             words=words,
         )
     ]
+
+
+async def plans(patient: Patient) -> list[Finding]:
+    """Whether the settings have the plan of each workspace."""
+    if not patient.plans:
+        raise NotApplicable("nobody says which workspaces there are")
+    return [judge.plans(patient.plans, patient.settings.plans, daemon_runs=patient.status is not None)]
 
 
 async def client_port(patient: Patient) -> list[Finding]:

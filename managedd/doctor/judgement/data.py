@@ -10,7 +10,7 @@ from managedd.doctor.finding import Finding, note, ok, problem, warning
 from managedd.doctor.words import size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 DIRECTORY = "data directory"
@@ -223,6 +223,26 @@ def daemon(
             **facts,
         )
     return note(DAEMON, "no daemon serves this data directory; what it would do is tried in its place", **facts)
+
+
+def plans(workspaces: Mapping[str, str], known: Collection[str], *, daemon_runs: bool) -> Finding:
+    """Whether the settings have the plan that each workspace, `account/handle`, is on."""
+    name = "plans of workspaces"
+    without = {workspace: plan for workspace, plan in workspaces.items() if plan not in known}
+    if not without:
+        return ok(name, "the settings have the plan of every workspace", without={})
+    told = ", ".join(f"{workspace} is on {plan!r}" for workspace, plan in sorted(without.items()))
+    then = (
+        "the daemon keeps the plans that it has, and would not start again"
+        if daemon_runs
+        else "the daemon will not start"
+    )
+    return problem(
+        name,
+        f"{told}, and the settings do not have that plan: {then}. Nothing is lost: what waits goes on waiting",
+        "set [plans.NAME] for each, or move the workspace while the daemon runs: PATCH /api/managed/workspace",
+        without=without,
+    )
 
 
 def client_port(host: str, port: int, *, error: str | None) -> Finding:
