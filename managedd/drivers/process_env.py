@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ PYTHON_TO_DOWNLOAD: Final = "3.12"
 LOOK_SECONDS: Final = 0.1
 TAIL_LINES: Final = 20
 HALF_MADE_SECONDS: Final = 86_400.0
+UNPACK_BYTES: Final = 1024 * 1024
 PRUNE_SECONDS: Final = 60.0
 PRUNE_WAIT_SECONDS: Final = "5"
 _IMAGE = re.compile(
@@ -82,10 +85,9 @@ def wanted_by(image: str) -> Wanted:
 
 def uv_program() -> str:
     """The path of the installer. Raises ManagedError(DRIVER) where there is none."""
-    # In a frozen executable it lies beside the modules.
-    bundled = Path(getattr(sys, "_MEIPASS", "/nowhere")) / "uv"
-    if bundled.is_file():
-        return str(bundled)
+    packed = Path(getattr(sys, "_MEIPASS", "/nowhere")) / "uv.xz"
+    if packed.is_file():
+        return str(_unpacked(packed))
     with contextlib.suppress(ImportError, FileNotFoundError):
         import uv  # noqa: PLC0415 (only who runs without containers needs it)
 
@@ -97,6 +99,25 @@ def uv_program() -> str:
             "uv, which makes the environments of runs without a container engine, is not installed: put it into the PATH",
         )
     return found
+
+
+def _unpacked(packed: Path) -> Path:
+    """The program that lies compressed beside the modules of a frozen executable, and goes with them. Raises ManagedError(DRIVER)."""
+    program = packed.with_suffix("")
+    if not program.exists():
+        try:
+            with (
+                lzma.open(packed) as source,
+                tempfile.NamedTemporaryFile(dir=packed.parent, prefix="uv-", delete=False) as target,
+            ):
+                shutil.copyfileobj(source, target, UNPACK_BYTES)
+            new = Path(target.name)
+            new.chmod(0o700)
+            # Another thread may have been as far.
+            new.replace(program)
+        except (OSError, lzma.LZMAError) as error:
+            raise ManagedError(ErrorCode.DRIVER, f"uv could not be unpacked in {packed.parent}: {error}") from error
+    return program
 
 
 def _readable(path: Path) -> bool:

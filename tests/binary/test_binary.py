@@ -1,4 +1,4 @@
-"""The one-file executable: it serves, and runs a flow, where there is no Python at all."""
+"""The one-file executable: it serves and runs flows in containers where there is no Python at all, and as processes where there is no uv."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ rm -rf /usr/bin/python3* /usr/lib/python3* /usr/local/bin/python* /usr/local/lib
 if command -v python || command -v python3; then echo 'there is still a Python' >&2; exit 1; fi
 exec "$@"
 """
+WITHOUT_UV = """
+rm -rf /usr/local/bin/uv* /usr/bin/uv* /root/.local /usr/lib/python3*/site-packages/uv /usr/local/lib/python3*/*-packages/uv*
+if command -v uv; then echo 'there is still a uv' >&2; exit 1; fi
+exec "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +54,19 @@ def unpacked() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("_MEI*"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_serves_and_runs_a_flow_where_there_is_no_python(
     binary: Path, docker_engine: Provisioned, prefect_venv: Provisioned, tmp_path: Path
 ) -> None:
     folder = tmp_path / "daemon"
     assert docker_engine.docker_host is not None
     engine = docker_engine.docker_host.removeprefix("unix://")
-    in_a_container = [
-        "docker", "--host", docker_engine.docker_host, "run", "--rm", "--init", "--network", "host",
-        "--volume", f"{engine}:{engine}", "--volume", f"{folder}:{folder}", "--volume", f"{binary}:/managedd:ro",
-        "--entrypoint", "sh", IMAGE, "-c", WITHOUT_PYTHON, "sh", "/managedd",
-    ]  # fmt: skip
+    program = in_a_container(docker_engine, binary, folder, WITHOUT_PYTHON, "--volume", f"{engine}:{engine}")
     before = unpacked()
-    daemon = LiveDaemon(folder, docker_host=docker_engine.docker_host, program=in_a_container)
+    daemon = LiveDaemon(folder, docker_host=docker_engine.docker_host, program=program)
     try:
         daemon.start()
-        (tmp_path / "flow.py").write_text(FLOW)
-        with GitServer(tmp_path / "git", daemon.gateway).serving() as git:
-            source = git.repository("flows", {"flow.py": tmp_path / "flow.py"})
-            user = PrefectUser(prefect_venv, daemon.url, tmp_path / "user")
-            user.prefect("work-pool", "create", "managed", "--type", "prefect:managed")
-            wanted = {"source": source, "entrypoint": "flow.py:hello", "name": "d", "pool": "managed"}
-            user.python(DEPLOY, json.dumps([{**wanted, "job_variables": {}, "options": {}}]))
-            [deployment] = daemon.api.post("/deployments/filter")
-            run_id = daemon.api.post(f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
-            daemon.api.wait(run_id, types={"COMPLETED"})
-            assert "hello from a run of the binary" in daemon.api.text(run_id)
+        runs_a_flow(daemon, prefect_venv, tmp_path, daemon.gateway)
         asked = subprocess.run(
             [binary, "status", "--json", "--data-dir", daemon.data_dir], capture_output=True, check=True
         )
@@ -84,3 +75,45 @@ def test_serves_and_runs_a_flow_where_there_is_no_python(
     finally:
         daemon.close()
     assert unpacked() <= before, "what was unpacked is gone"
+
+
+@pytest.mark.timeout(600)
+def test_runs_a_flow_as_a_process_where_there_is_a_python_and_no_uv(
+    binary: Path, docker_engine: Provisioned, prefect_venv: Provisioned, tmp_path: Path
+) -> None:
+    folder = tmp_path / "daemon"
+    program = in_a_container(docker_engine, binary, folder, WITHOUT_UV)
+    settings = {"runs": {"driver": "process"}, "process": {"trusted": True}}
+    daemon = LiveDaemon(folder, docker_host=None, settings=settings, program=program)
+    try:
+        daemon.start()
+        runs_a_flow(daemon, prefect_venv, tmp_path, "127.0.0.1")
+        assert daemon.api.get("/managed/status")["engine"]["driver"] == "process"
+        assert daemon.complaints() == []
+    finally:
+        daemon.close()
+
+
+def in_a_container(engine: Provisioned, binary: Path, folder: Path, before: str, *more: str) -> list[str]:
+    """The command that runs the executable in a container on this host's network, once `before` has taken away what shall not be there."""
+    assert engine.docker_host is not None
+    return [
+        "docker", "--host", engine.docker_host, "run", "--rm", "--init", "--network", "host",
+        *more, "--volume", f"{folder}:{folder}", "--volume", f"{binary}:/managedd:ro",
+        "--entrypoint", "sh", IMAGE, "-c", before, "sh", "/managedd",
+    ]  # fmt: skip
+
+
+def runs_a_flow(daemon: LiveDaemon, prefect_venv: Provisioned, folder: Path, host: str) -> None:
+    """A flow from a git repository has run, and its output is in its log; `host`: this host's address as runs reach it."""
+    (folder / "flow.py").write_text(FLOW)
+    with GitServer(folder / "git", host).serving() as git:
+        source = git.repository("flows", {"flow.py": folder / "flow.py"})
+        user = PrefectUser(prefect_venv, daemon.url, folder / "user")
+        user.prefect("work-pool", "create", "managed", "--type", "prefect:managed")
+        wanted = {"source": source, "entrypoint": "flow.py:hello", "name": "d", "pool": "managed"}
+        user.python(DEPLOY, json.dumps([{**wanted, "job_variables": {}, "options": {}}]))
+        [deployment] = daemon.api.post("/deployments/filter")
+        run_id = daemon.api.post(f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
+        daemon.api.wait(run_id, types={"COMPLETED"}, seconds=180)
+        assert "hello from a run of the binary" in daemon.api.text(run_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import pytest
 from managedd.drivers import run_environment
 from managedd.drivers.process_env import Environments, uv_program, wanted_by
 from managedd.drivers.run_environment import set_key
+from managedd.errors import ManagedError
 from managedd.model.drivers import ImageError, PullPolicy
 from managedd.model.logs import LogCursor, parse_record
 from tests.drivers.conftest import Life, ProcessWorld
@@ -51,6 +54,21 @@ pytestmark = pytest.mark.anyio
 def test_the_names_of_prefects_own_images_say_what_to_install(image: str, prefect: str, python: str | None) -> None:
     wanted = wanted_by(image)
     assert (wanted.prefect, wanted.python) == (prefect, python)
+
+
+def test_a_frozen_executable_unpacks_its_uv_when_somebody_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path), raising=False)
+    packed = tmp_path / "uv.xz"
+    packed.write_bytes(lzma.compress(b"#!/bin/sh\necho uv 9.9.9\n"))
+    for _ in range(2):
+        assert subprocess.run([uv_program()], capture_output=True, check=True).stdout == b"uv 9.9.9\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"uv", "uv.xz"}
+    (tmp_path / "uv").unlink()
+    packed.write_bytes(b"damaged")
+    with pytest.raises(ManagedError, match="uv could not be unpacked"):
+        uv_program()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def installer(needs: Needs) -> Finding:
         return problem(
             name,
             needs.uv_words or "uv does not say its version",
-            "install uv where the daemon's PATH finds it (pip install uv); it comes with managedd, but not with its one-file executable",
+            "install uv where the daemon's PATH finds it (pip install uv); it comes with managedd and lies in its one-file executable",
             version=None,
         )
     return ok(name, f"uv {needs.uv}", version=needs.uv)
