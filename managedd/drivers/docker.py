@@ -18,33 +18,42 @@ from aiodocker.exceptions import DockerError
 
 from managedd.drivers import docker_end
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status, words
+from managedd.drivers.docker_follow import follow
 from managedd.drivers.docker_images import Images
-from managedd.drivers.docker_logs import FrameError, LogReader
+from managedd.drivers.docker_logs import LogReader
+from managedd.drivers.docker_look import LIVENESS, inspect, inspect_patiently, liveness_of, was_started
 from managedd.drivers.docker_network import Network, gateway_of, is_address_of_this_host
 from managedd.drivers.docker_spec import (
+    FOLDERS,
     LABEL_EXECUTION,
     LABEL_FLOW_RUN,
     LABEL_INSTANCE,
     REPORT,
+    REPORT_LINK,
     DockerSettings,
     archive,
     container_body,
     name_of,
     network_name,
-    run_files,
+    own_files,
+    shared_files,
     user_of,
 )
+from managedd.drivers.docker_volume import Volume
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import DriverInfo, ExitStatus, Found, Handle, Liveness, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from managedd.model.drivers import Progress, RunSpec
     from managedd.model.logs import LogCursor, RawLine
 
 NAME: Final = "docker"
 HANDLE_VERSION: Final = 1
+CREATING: Final = "The container could not be created"
+CREATE_ATTEMPTS: Final = 3
+"""How often a volume is made anew that vanishes between its making and the first container in it."""
 SWEEP_SECONDS: Final = 15.0
 """How long an answer to `wait` is trusted to come by itself: some engines miss the end of a short container."""
 EARLY_SWEEP_SECONDS: Final = 3.0
@@ -54,23 +63,8 @@ SETTLE_SECONDS: Final = 1.0
 """How late the engine may write down that a container ran out of memory (control groups v2)."""
 KILL_SECONDS: Final = 10.0
 REMOVE_ATTEMPTS: Final = 10
-LOG_ATTEMPTS: Final = 5
 PASSWD_MAX_BYTES: Final = 1024 * 1024
 GONE: Final = ExitStatus(exit_code=None, gone=True, error="it was removed while the run was under way")
-_LIVENESS: Final = {
-    "created": Liveness.CREATED,
-    "initialized": Liveness.CREATED,
-    "configured": Liveness.CREATED,
-    "running": Liveness.RUNNING,
-    "paused": Liveness.RUNNING,
-    "restarting": Liveness.RUNNING,
-    "stopping": Liveness.RUNNING,
-    "removing": Liveness.EXITED,
-    "exited": Liveness.EXITED,
-    "stopped": Liveness.EXITED,
-    "dead": Liveness.EXITED,
-}
-
 _log = structlog.get_logger(__name__)
 
 
@@ -85,6 +79,9 @@ class DockerDriver:
         self._engine = Engine(url, control_timeout_seconds=self._settings.control_timeout_seconds)
         self._images = Images(self._engine, stall_seconds=self._settings.pull_stall_seconds)
         self._network = Network(self._engine, instance_id)
+        self._volume = Volume(self._engine, instance_id, shared_files(self._settings))
+        self._unstarted: set[str] = set()
+        """Containers that this driver has made and nobody was asked to start: they need no look before that."""
 
     async def open(self) -> DriverInfo:
         """The engine answers and this daemon's network is there."""
@@ -126,59 +123,52 @@ class DockerDriver:
 
     async def create(self, spec: RunSpec) -> Handle:
         """The container exists with its files in it; one that this execution has already is adopted."""
-        name, body = name_of(spec), container_body(spec, self._settings)
-        await self._network.ensure()
-        doing_this = "The container could not be created"
-        with doing(doing_this):
-            try:
-                await self._engine.docker.containers.create(body, name=name)
-            except FAULTS as error:
-                # 409: it is there. Any other failure may have come after it was made.
-                if is_status(error, 400, 404):
-                    raise
-                container = await self._look_up(name)
-                if container is None:
-                    raise
-            else:
-                container = await self._look_up(name)
-        if container is None:
-            raise ManagedError(ErrorCode.DRIVER, f"{doing_this}: it vanished at once")
-        labels = container["Config"].get("Labels") or {}
-        if (labels.get(LABEL_INSTANCE), labels.get(LABEL_EXECUTION)) != (spec.instance_id, spec.execution_id):
-            raise ManagedError(ErrorCode.DRIVER, f"{doing_this}: another one has its name, {name}")
-        if _liveness(container) is Liveness.CREATED:
-            with doing("The run's files could not be placed in its container"):
-                uid, gid = await self._user(container)
-                packed = archive(run_files(spec, self._settings), uid=uid, gid=gid)
-                await self._engine.upload(f"containers/{container['Id']}/archive", {"path": "/"}, packed)
-        return _handle(container["Id"], name)
+        for _ in range(CREATE_ATTEMPTS):
+            volume = await self._volume.ensure(spec.image)
+            container_id, found = await self._made(spec, volume)
+            handle = _handle(container_id, name_of(spec))
+            if found is not None and liveness_of(found) is not Liveness.CREATED:
+                return handle
+            if (found is None or _is_in(found, volume)) and await self._volume.is_whole(volume):
+                await self._place(spec, container_id)
+                return handle
+            # The volume was removed before the container held it, or the container is of an earlier version: nothing has run in it.
+            await self.remove(handle)
+        raise ManagedError(ErrorCode.DRIVER, f"{CREATING}: the volume with its files is removed again and again")
 
     async def start(self, handle: Handle) -> None:
         """The container was started."""
         container_id = _id(handle)
         with doing("The container could not be started"):
-            # An engine would start an ended container once more.
-            container = await self._inspect(container_id)
-            if container is not None and _was_started(container):
-                return
-            try:
-                await self._engine.call("POST", f"containers/{container_id}/start")
-            except FAULTS as error:
-                # A lost answer is no failed start.
-                container = await self._inspect(container_id)
-                if container is None or not _was_started(container):
-                    raise error from None
+            if container_id in self._unstarted:
+                self._unstarted.discard(container_id)
+            else:
+                # An engine would start an ended container once more.
+                container = await inspect(self._engine, container_id)
+                if container is not None and was_started(container):
+                    return
+            for is_last in (False, True):
+                try:
+                    await self._engine.call("POST", f"containers/{container_id}/start")
+                    return
+                except FAULTS:
+                    # A lost answer is no failed start.
+                    container = await inspect(self._engine, container_id)
+                    if container is not None and was_started(container):
+                        return
+                    if container is None or is_last or not await self._network.mend():
+                        raise
 
     async def recover(self, handle: Handle) -> Liveness:
         """What became of the container."""
         with doing("The container could not be looked at"):
-            container = await self._inspect(_id(handle))
-        return Liveness.GONE if container is None else _liveness(container)
+            container = await inspect(self._engine, _id(handle))
+        return Liveness.GONE if container is None else liveness_of(container)
 
     async def started_ago(self, handle: Handle) -> float | None:
         """By the engine's own two readings: its clock may be another host's."""
         with doing("The container's start could not be looked at"):
-            container = await self._inspect(_id(handle))
+            container = await inspect(self._engine, _id(handle))
             info: Any = {} if container is None else await self._engine.docker._query_json("info")
         state = {} if container is None else container["State"]
         started, now = (docker_end.timestamp_us(text) for text in (state.get("StartedAt"), info.get("SystemTime")))
@@ -189,10 +179,10 @@ class DockerDriver:
         container_id = _id(handle)
         began = anyio.current_time()
         while True:
-            container = await self._inspect_patiently(container_id)
+            container = await inspect_patiently(self._engine, container_id)
             if container is None:
                 return GONE
-            liveness = _liveness(container)
+            liveness = liveness_of(container)
             if liveness is Liveness.EXITED:
                 return await self._end(container)
             if liveness is Liveness.CREATED:
@@ -233,6 +223,7 @@ class DockerDriver:
     async def remove(self, handle: Handle) -> None:
         """The container is gone, with its anonymous volumes."""
         container_id = _id(handle)
+        self._unstarted.discard(container_id)
         failure: BaseException | None = None
         for attempt in range(REMOVE_ATTEMPTS):
             try:
@@ -241,7 +232,8 @@ class DockerDriver:
                 # 409: it is being removed; 500: its file system is still busy.
                 failure = error
             with contextlib.suppress(*FAULTS):
-                if await self._inspect(container_id) is None:
+                if await inspect(self._engine, container_id) is None:
+                    await self._volume.tidy()
                     return
             await anyio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
         raise failed("The container could not be removed", failure or TimeoutError())
@@ -249,7 +241,7 @@ class DockerDriver:
     @contextlib.asynccontextmanager
     async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
         """The container's lines after `after`."""
-        lines = self._follow(_id(handle), LogReader(after, line_bytes=self._settings.line_bytes))
+        lines = follow(self._engine, _id(handle), LogReader(after, line_bytes=self._settings.line_bytes))
         async with contextlib.aclosing(lines):
             yield lines
 
@@ -288,7 +280,7 @@ class DockerDriver:
                     return None
                 raise
             written = found.get("SizeRw")
-            return int(written) if written is not None and _liveness(found) is Liveness.RUNNING else None
+            return int(written) if written is not None and liveness_of(found) is Liveness.RUNNING else None
 
     async def list_owned(self, instance_id: str) -> list[Found]:
         """Every container of that daemon."""
@@ -301,7 +293,7 @@ class DockerDriver:
                     execution_id=labels[LABEL_EXECUTION],
                     flow_run_id=labels.get(LABEL_FLOW_RUN),
                     handle=_handle(entry["Id"], entry["Names"][0].lstrip("/")),
-                    liveness=_LIVENESS.get(str(entry.get("State")).lower(), Liveness.RUNNING),
+                    liveness=LIVENESS.get(str(entry.get("State")).lower(), Liveness.RUNNING),
                     created_at_us=int(entry["Created"]) * 1_000_000,
                 )
                 for entry in listed
@@ -317,15 +309,50 @@ class DockerDriver:
         gateway = gateway_of(await self._network.ensure())
         return gateway if gateway is not None and is_address_of_this_host(gateway) else None
 
+    async def _made(self, spec: RunSpec, volume: str) -> tuple[str, dict[str, Any] | None]:
+        """The id of this execution's container, and what the engine says of it when it was there before."""
+        name, body = name_of(spec), container_body(spec, self._settings, volume)
+        with doing(CREATING):
+            for is_last in (False, True):
+                try:
+                    made = await self._engine.docker.containers.create(body, name=name)
+                except FAULTS as error:
+                    # 409: it is there. Any other failure may have come after it was made.
+                    found = None if is_status(error, 400, 404) else await self._look_up(name)
+                    if found is not None:
+                        break
+                    # Some engines miss a network now, others when the container is started.
+                    if is_last or not await self._network.mend():
+                        raise
+                else:
+                    self._unstarted.add(made.id)
+                    return made.id, None
+        assert found is not None
+        labels = found["Config"].get("Labels") or {}
+        if (labels.get(LABEL_INSTANCE), labels.get(LABEL_EXECUTION)) != (spec.instance_id, spec.execution_id):
+            raise ManagedError(ErrorCode.DRIVER, f"{CREATING}: another one has its name, {name}")
+        return found["Id"], found
+
+    async def _place(self, spec: RunSpec, container_id: str) -> None:
+        """What only this run has is in its container."""
+        files = own_files(spec)
+        if not files:
+            return
+        with doing("The run's files could not be placed in its container"):
+            container = await self._look_up(container_id)
+            if container is None:
+                raise ManagedError(ErrorCode.DRIVER, f"{CREATING}: it vanished at once")
+            uid, gid = await self._user(container)
+            packed = archive(files, FOLDERS[0], uid=uid, gid=gid)
+            await self._engine.upload(f"containers/{container_id}/archive", {"path": "/"}, packed)
+
     async def _user(self, container: Mapping[str, Any]) -> tuple[int, int]:
         """Who will run in the container: its files must be theirs, the requirements are readable by nobody else."""
         user = str(container["Config"].get("User") or "")
         if user in {"", "root", "0", "0:0"}:
             return 0, 0
         with contextlib.suppress(DockerError):
-            packed = await self._engine.download(
-                f"containers/{container['Id']}/archive", {"path": "/etc/passwd"}, max_bytes=PASSWD_MAX_BYTES
-            )
+            packed = await self._engine.file(container["Id"], "/etc/passwd", max_bytes=PASSWD_MAX_BYTES)
             passwd = docker_end.content_of(packed, max_bytes=PASSWD_MAX_BYTES)
             return user_of(user, passwd.decode(errors="replace") if passwd else "")
         return user_of(user, "")
@@ -333,34 +360,14 @@ class DockerDriver:
     async def _look_up(self, name: str) -> dict[str, Any] | None:
         """The container of that name, asked until the engine answers: a creation must not be left dangling."""
         with anyio.fail_after(self._settings.control_timeout_seconds):
-            return await self._inspect_patiently(name)
-
-    async def _inspect(self, container_id: str) -> dict[str, Any] | None:
-        try:
-            return await self._engine.docker.containers.container(container_id).show()
-        except DockerError as error:
-            if is_status(error, 404):
-                return None
-            raise
-
-    async def _inspect_patiently(self, container_id: str) -> dict[str, Any] | None:
-        attempt = 0
-        while True:
-            try:
-                return await self._inspect(container_id)
-            except FAULTS as error:
-                if is_status(error, 400, 401, 403):
-                    raise failed("The container could not be looked at", error) from error
-            await anyio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-            await self._engine.until_it_answers()
-            attempt += 1
+            return await inspect_patiently(self._engine, name)
 
     async def _ended_within(self, container_id: str, seconds: float) -> bool:
         deadline = anyio.current_time() + seconds
         while True:
             with contextlib.suppress(*FAULTS):
-                container = await self._inspect(container_id)
-                if container is None or _liveness(container) is not Liveness.RUNNING:
+                container = await inspect(self._engine, container_id)
+                if container is None or liveness_of(container) is not Liveness.RUNNING:
                     return True
             if anyio.current_time() >= deadline:
                 return False
@@ -371,22 +378,32 @@ class DockerDriver:
         report, oom_event = docker_end.Report(), False
         # Evidence that cannot be had is missing, and no reason not to have an end.
         with contextlib.suppress(*FAULTS):
-            packed = await self._engine.download(
-                f"containers/{container_id}/archive", {"path": REPORT}, max_bytes=2 * docker_end.REPORT_MAX_BYTES
-            )
-            report = docker_end.report_of(packed)
+            report = await self._report(container_id)
         state = container["State"]
         if state.get("ExitCode") == docker_end.KILLED and not state.get("OOMKilled") and report.exit_code is None:
             # The shim was killed too: for want of memory, which may be written down late, or by somebody who removes the container next.
             await anyio.sleep(SETTLE_SECONDS)
             with contextlib.suppress(*FAULTS):
-                settled = await self._inspect(container_id)
+                settled = await inspect(self._engine, container_id)
                 if settled is None:
                     return GONE
                 container, oom_event = settled, await self._ran_out_of_memory(settled)
         return docker_end.status_of(
             container, report, oom_event=oom_event, booted_us=_booted_us() if self._engine.is_local else None
         )
+
+    async def _report(self, container_id: str) -> docker_end.Report:
+        """What the shim has written, where it could; empty when there is nothing."""
+        for folder in FOLDERS:
+            report = docker_end.brief_of(await self._engine.stat(container_id, f"{folder}/{REPORT_LINK}"))
+            if report is not None:
+                return report
+            packed = await self._engine.file(
+                container_id, f"{folder}/{REPORT}", max_bytes=2 * docker_end.REPORT_MAX_BYTES
+            )
+            if packed is not None:
+                return docker_end.report_of(packed)
+        return docker_end.Report()
 
     async def _ran_out_of_memory(self, container: Mapping[str, Any]) -> bool:
         """Whether the engine's memory of its events has an `oom` of this container."""
@@ -402,59 +419,9 @@ class DockerDriver:
         events = await self._engine.download("events", params, max_bytes=1024 * 1024)
         return any(json.loads(line).get("Action") == "oom" for line in (events or b"").splitlines() if line.strip())
 
-    async def _follow(self, container_id: str, reader: LogReader) -> AsyncGenerator[RawLine, None]:
-        """The lines, over every end of a stream that is not the end of the container."""
-        quiet = failures = 0
-        while True:
-            # Asked before reading: of a container that had ended by now, this reading is the last.
-            container = await self._inspect_patiently(container_id)
-            if container is None:
-                break
-            liveness = _liveness(container)
-            if liveness is Liveness.CREATED:
-                await anyio.sleep(0.1)
-                continue
-            whole, heard = False, False
-            params = {
-                "stdout": "true",
-                "stderr": "true",
-                "timestamps": "true",
-                "follow": str(liveness is Liveness.RUNNING).lower(),
-            }
-            if reader.since is not None:
-                params["since"] = reader.since
-            try:
-                async with self._engine.stream("GET", f"containers/{container_id}/logs", params) as response:
-                    chunks = response.content.iter_any()
-                    while (chunk := await self._next_chunk(container_id, chunks)) is not None:
-                        for line in reader.feed(chunk):
-                            heard = True
-                            yield line
-                whole, failures = True, 0
-            except (*FAULTS, FrameError) as error:
-                failures += 1
-                if is_status(error, 409) and liveness is Liveness.EXITED:
-                    break  # it is being removed: there is nothing more to be had
-                if isinstance(error, FrameError) or (isinstance(error, DockerError) and failures >= LOG_ATTEMPTS):
-                    raise failed("The container's output could not be read", error) from error
-                _log.debug("engine.logs_interrupted", error=words(error))
-            if whole and liveness is Liveness.EXITED:
-                break
-            reader.reconnect()
-            quiet = 0 if heard else quiet + 1
-            if quiet:
-                await anyio.sleep(BACKOFF_SECONDS[min(quiet, len(BACKOFF_SECONDS)) - 1])
-        for line in reader.finish():
-            yield line
 
-    async def _next_chunk(self, container_id: str, chunks: AsyncIterator[bytes]) -> bytes | None:
-        """What the stream brings next; None at its end, and when it is silent although the container has ended."""
-        while True:
-            with anyio.move_on_after(SWEEP_SECONDS):
-                return await anext(chunks, None)
-            container = await self._inspect_patiently(container_id)
-            if container is None or _liveness(container) is not Liveness.RUNNING:
-                return None
+def _is_in(container: Mapping[str, Any], volume: str) -> bool:
+    return any(mount.get("Name") == volume for mount in container.get("Mounts") or ())
 
 
 def _filters(**values: str) -> str:
@@ -482,19 +449,6 @@ def _id(handle: Handle) -> str:
             f"This is no handle of the Docker driver: driver {handle.driver!r}, version {handle.version}",
         )
     return container_id
-
-
-def _liveness(container: Mapping[str, Any]) -> Liveness:
-    status = str(container["State"].get("Status")).lower()
-    # A state that we do not know is not an end.
-    return _LIVENESS.get(status, Liveness.RUNNING if container["State"].get("Running", True) else Liveness.EXITED)
-
-
-def _was_started(container: Mapping[str, Any]) -> bool:
-    return (
-        _liveness(container) is not Liveness.CREATED
-        and docker_end.timestamp_us(container["State"].get("StartedAt")) is not None
-    )
 
 
 def _booted_us() -> int | None:

@@ -55,6 +55,20 @@ def report_of(archive: bytes | None) -> Report:
     return parsed(content_of(archive, max_bytes=REPORT_MAX_BYTES))
 
 
+def brief_of(stat: object) -> Report | None:
+    """The report in the target of the link that the engine's words are of; None when there is no such link, or when it refers to the file."""
+    target = stat.get("linkTarget") if isinstance(stat, dict) else None
+    if not isinstance(target, str):
+        return None
+    # Engines make the target a whole path.
+    content = target.rpartition("/")[2]
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return parsed(content.encode()) if type(fields) is dict and "more" not in fields else None
+
+
 def parsed(content: bytes | None) -> Report:
     """The report that these bytes are; an empty one when they are none, or not to be believed."""
     try:

@@ -6,6 +6,7 @@ on one of those cannot be repeated safely. Streams (logs, wait, pull) live long,
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Self
@@ -153,6 +154,25 @@ class Engine:
                 return bytes(body)
             finally:
                 response.close()
+
+    async def file(self, container_id: str, path: str, *, max_bytes: int) -> bytes | None:
+        """A tar of that file, or folder, of a container; None when it is not there, or when the tar is larger than `max_bytes`."""
+        try:
+            return await self.download(f"containers/{container_id}/archive", {"path": path}, max_bytes=max_bytes)
+        except DockerError as error:
+            if is_status(error, 404):
+                return None
+            raise
+
+    async def stat(self, container_id: str, path: str) -> Any:
+        """What the engine says of that file of a container, in its own form; None when that is nothing.
+
+        Some engines start a process of their own to hand out a file; for this they need none.
+        """
+        url = f"{self._base}containers/{container_id}/archive"
+        async with self._control.head(url, params={"path": path}) as response:
+            told = response.headers.get("X-Docker-Container-Path-Stat")
+            return json.loads(base64.b64decode(told)) if response.status == 200 and told else None
 
     async def upload(self, path: str, params: Mapping[str, str], archive: bytes) -> None:
         """The engine has unpacked the tar."""

@@ -1,4 +1,4 @@
-"""What a daemon that will not come back leaves in the engine: its containers, its network, and an image that was pulled for it alone."""
+"""What a daemon that will not come back leaves in the engine: its containers, its network, its volumes, and an image that was pulled for it alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import anyio
 
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status
 from managedd.drivers.docker_spec import LABEL_INSTANCE
+from managedd.drivers.docker_volume import volumes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ ATTEMPTS: Final = 10
 
 
 async def remove_leavings(instance_id: str, *, url: str | None) -> int:
-    """Nothing with that daemon's label is in the engine; how many containers and networks were there. Raises ManagedError(DRIVER).
+    """Nothing with that daemon's label is in the engine; how many containers, networks and volumes were there. Raises ManagedError(DRIVER).
 
     The daemon must have ended for good: one that runs would make its network anew.
     """
@@ -30,11 +31,14 @@ async def remove_leavings(instance_id: str, *, url: str | None) -> int:
             every = {"all": "true", "filters": json.dumps({"label": [label]})}
             containers: list[dict[str, Any]] = await engine.docker._query_json("containers/json", params=every)
             networks = await engine.docker.networks.list(filters={"label": label})
+            volumes = await volumes_of(engine, instance_id)
         for container in containers:
             await _remove(engine, f"containers/{container['Id']}", {"force": "true", "v": "true"})
         for network in networks:
             await _remove(engine, f"networks/{network['Id']}", {})
-        return len(containers) + len(networks)
+        for volume in volumes:
+            await _remove(engine, f"volumes/{volume}", {})
+        return len(containers) + len(networks) + len(volumes)
     finally:
         await engine.close()
 

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import structlog
 from aiodocker.exceptions import DockerError
 
 from managedd.drivers.docker_engine import doing, is_status
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from managedd.drivers.docker_engine import Engine
+
+_log = structlog.get_logger(__name__)
 
 
 class Network:
@@ -29,16 +32,28 @@ class Network:
 
     async def ensure(self) -> dict[str, Any]:
         """The network is there, made when it was missing; the engine's description of it."""
+        return (await self._there())[0]
+
+    async def mend(self) -> bool:
+        """Whether it was missing and has been made: what failed for want of it may be tried again."""
+        was_made = (await self._there())[1]
+        if was_made:
+            _log.warning("engine.network_lost", network=network_name(self._instance_id))
+        return was_made
+
+    async def _there(self) -> tuple[dict[str, Any], bool]:
         name = network_name(self._instance_id)
         networks = self._engine.docker.networks
+        was_made = False
         async with self._lock:
             with doing(f"The network {name} could not be made"):
                 for _ in range(2):
                     for network in await networks.list(filters={"label": f"{LABEL_INSTANCE}={self._instance_id}"}):
                         if network["Name"] == name:
-                            return network
+                            return network, was_made
                     try:
                         await networks.create(network_body(self._instance_id))
+                        was_made = True
                     except DockerError as error:
                         if not is_status(error, 409):
                             raise

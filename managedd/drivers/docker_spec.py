@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from dataclasses import dataclass, field
@@ -18,9 +19,16 @@ if TYPE_CHECKING:
 LABEL_INSTANCE: Final = "managedd.instance"
 LABEL_EXECUTION: Final = "managedd.execution"
 LABEL_FLOW_RUN: Final = "managedd.flow-run"
+LABEL_FILES: Final = "managedd.files"
+"""On a volume with the files that all runs share, and on the container through which it is filled: the digest of those files."""
 HOME: Final = "/opt/managedd"
-"""Where our files lie inside a run."""
-REPORT: Final = f"{HOME}/report.json"
+"""Where those files lie inside a run, which can't write there."""
+FOLDERS: Final = ("/var/opt/managedd", "/var/tmp/managedd", "/tmp/managedd")  # noqa: S108 (of the run's own file system)
+"""Where the shim writes inside a run: the first in which the image's user can. Files of one run alone are placed in the very first."""
+REPORT: Final = "report.json"
+REPORT_LINK: Final = "report"
+"""The report in short, as the target of a link: the engine tells that without unpacking anything."""
+REQUIREMENTS: Final = "requirements.txt"
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 """All that stays of root: owning what archives unpack (pip, git, tar), and stepping down to another user. No network, device, kernel
 or process power; `no-new-privileges` keeps set-uid programs from giving any back."""
@@ -80,8 +88,51 @@ def network_body(instance_id: str) -> dict[str, Any]:
     }
 
 
-def container_body(spec: RunSpec, settings: DockerSettings) -> dict[str, Any]:
-    """The engine's request for the container of `spec`; its image's own entry point stays in front of the command."""
+def volume_prefix(instance_id: str) -> str:
+    """How the names of all volumes of this daemon begin."""
+    return f"managedd-{_short(instance_id)}-"
+
+
+def volume_name(instance_id: str, digest: str, token: str) -> str:
+    """The name of the volume with the files of that digest: never used twice, so that what bears it is filled or was never ours."""
+    return f"{volume_prefix(instance_id)}{digest[:12]}-{token}"
+
+
+def volume_body(instance_id: str, digest: str, token: str) -> dict[str, Any]:
+    """The engine's request for it."""
+    return {
+        "Name": volume_name(instance_id, digest, token),
+        "Driver": "local",
+        "Labels": {LABEL_INSTANCE: instance_id, LABEL_FILES: digest},
+    }
+
+
+def filler_body(instance_id: str, digest: str, image: str, volume: str, folder: str) -> dict[str, Any]:
+    """The engine's request for the container through which a volume is filled: never started. No image has that `folder`, of which an
+    engine could copy something into the volume."""
+    return {
+        "Image": image,
+        "Entrypoint": ["never-started"],
+        "Cmd": [],
+        "Labels": {LABEL_INSTANCE: instance_id, LABEL_FILES: digest},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "AutoRemove": False,
+            "RestartPolicy": {"Name": "no"},
+            "Mounts": [_mount(volume, folder, read_only=False)],
+        },
+    }
+
+
+def _mount(volume: str, folder: str, *, read_only: bool) -> dict[str, Any]:
+    # An engine would copy what an image has in that folder into an empty volume, for all other runs to find.
+    options = {"NoCopy": True}
+    return {"Type": "volume", "Source": volume, "Target": folder, "ReadOnly": read_only, "VolumeOptions": options}
+
+
+def container_body(spec: RunSpec, settings: DockerSettings, volume: str | None = None) -> dict[str, Any]:
+    """The engine's request for the container of `spec`, with the shared files in that volume; its image's own entry point stays in front of
+    the command."""
     host: dict[str, Any] = {
         "NetworkMode": network_name(spec.instance_id),
         "AutoRemove": False,
@@ -111,10 +162,13 @@ def container_body(spec: RunSpec, settings: DockerSettings) -> dict[str, Any]:
         host["Runtime"] = settings.runtime
     if settings.storage_bytes is not None:
         host["StorageOpt"] = {"size": str(settings.storage_bytes)}
+    if volume is not None:
+        host["Mounts"] = [_mount(volume, HOME, read_only=True)]
+    requirements = ("--requirements", f"{FOLDERS[0]}/{REQUIREMENTS}") if spec.packages else ()
     return {
         "Image": spec.image,
         "Cmd": [
-            settings.python, f"{HOME}/shim.py", "--cgroup", "/sys/fs/cgroup",
+            settings.python, f"{HOME}/shim.py", "--cgroup", "/sys/fs/cgroup", *(f"--folder={folder}" for folder in FOLDERS), *requirements,
             "--install-timeout-seconds", str(spec.install_timeout_seconds), "--", *spec.command,
         ],
         "Env": [f"{name}={value}" for name, value in environment(spec, settings).items()],
@@ -150,32 +204,45 @@ def environment(spec: RunSpec, settings: DockerSettings) -> dict[str, str]:
     return found | dict(spec.env)
 
 
-def run_files(spec: RunSpec, settings: DockerSettings) -> dict[str, tuple[bytes, int]]:
-    """What lies in `HOME` when the run starts: path → (content, mode). Also what another driver places."""
+def shared_files(settings: DockerSettings) -> dict[str, tuple[bytes, int]]:
+    """What is the same for every run of this daemon: path → (content, mode). Nothing of it is secret. Also what another driver places."""
     here = resources.files("managedd.drivers")
     files: dict[str, tuple[bytes, int]] = {
         "shim.py": ((here / "shim.py").read_bytes(), 0o644),
         "python/managedd_run_log.py": ((here / "run_log.py").read_bytes(), 0o644),
         "python/managedd_run_git.py": ((here / "run_git.py").read_bytes(), 0o644),
     }
-    if spec.packages:
-        files["requirements.txt"] = ("".join(f"{package}\n" for package in spec.packages).encode(), 0o600)
     if settings.ca_bundle is not None:
         files["extra-ca.pem"] = (settings.ca_bundle, 0o644)
     return files
 
 
-def archive(files: Mapping[str, tuple[bytes, int]], *, uid: int, gid: int) -> bytes:
-    """A tar of `files` to be unpacked in `/`, owned by the user who will run there."""
+def own_files(spec: RunSpec) -> dict[str, tuple[bytes, int]]:
+    """What is placed for this run alone, readable by its user alone: most runs have nothing."""
+    if not spec.packages:
+        return {}
+    return {REQUIREMENTS: ("".join(f"{package}\n" for package in spec.packages).encode(), 0o600)}
+
+
+def digest_of(files: Mapping[str, tuple[bytes, int]]) -> str:
+    """The same for the same files, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path, (content, mode) in sorted(files.items()):
+        digest.update(f"{path} {mode:o} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def archive(files: Mapping[str, tuple[bytes, int]], folder: str, *, uid: int, gid: int) -> bytes:
+    """A tar of `files` in `folder`, to be unpacked in `/`, owned by the user who will run there."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         folders = {"", *(path.rpartition("/")[0] for path in files)}
-        for folder in sorted(folders):
-            entry = tarfile.TarInfo(f"{HOME}/{folder}".strip("/"))
+        for inner in sorted(folders):
+            entry = tarfile.TarInfo(f"{folder}/{inner}".strip("/"))
             entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
             tar.addfile(entry)
         for path, (content, mode) in files.items():
-            entry = tarfile.TarInfo(f"{HOME}/{path}".strip("/"))
+            entry = tarfile.TarInfo(f"{folder}/{path}".strip("/"))
             entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, uid, gid
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

@@ -23,7 +23,7 @@ import structlog
 
 from managedd.drivers import process_cgroup, run_tree
 from managedd.drivers.docker_logs import FrameError, LogReader
-from managedd.drivers.docker_spec import DockerSettings, environment, run_files
+from managedd.drivers.docker_spec import DockerSettings, environment, own_files, shared_files
 from managedd.drivers.process_env import Environments, uv_program
 from managedd.drivers.process_files import OutputFiles, RunFolder
 from managedd.errors import ErrorCode, ManagedError
@@ -183,7 +183,7 @@ class ProcessDriver:
         base = environments.find(spec.image)
         if base is None:
             raise ManagedError(ErrorCode.DRIVER, f"The environment for image {spec.image} is gone")
-        files = run_files(spec, self._settings.shared)
+        files = {**shared_files(self._settings.shared), **own_files(spec)}
         folder.place(files, base, lambda made: self._written(made, spec), environments.installer_environment())
 
     def _written(self, folder: RunFolder, spec: RunSpec) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-HOME = Path(__file__).resolve().parent.parent
+# Not resolved: where this file is shared with other runs, the way to it leads through the run's own folder.
+HERE = Path(__file__).absolute()
+HOME = HERE.parent.parent
 FOLDER = HOME / "git"
 """Holds the credentials (`urls`, one URL in a line, the latest last) and the configuration that leads git to them."""
 URL = re.compile(r"(https?)://([^/?#\s]*)@([^/?#@\s\"\\]+)([^\s]*)", re.IGNORECASE)
@@ -72,7 +74,7 @@ def keep(url: re.Match[str], folder: Path = FOLDER) -> str:
     section = f'[credential "{base}"]\n'
     config = folder / "config"
     if not config.exists() or section not in config.read_text():
-        asked = f"!{shlex.quote(sys.executable)} -IS {shlex.quote(str(Path(__file__).resolve()))} credential"
+        asked = f"!{shlex.quote(sys.executable)} -IS {shlex.quote(str(HERE))} credential"
         asked = asked.replace("\\", "\\\\").replace('"', '\\"')
         # The empty one stands for: nobody else's. Who wrote a credential into the URL meant that one.
         _append(config, f'{section}\thelper =\n\thelper = "{asked}"\n\tuseHttpPath = true\n')

@@ -1,7 +1,8 @@
 """What a run starts as: installs its packages, prepares its logging, starts the engine and stays its parent to the end.
 
 This file is placed inside the run and executed by the run's own Python (3.9 or newer), so it uses the standard library alone and
-imports nothing of managedd. The driver reads `report.json` afterwards; whatever runs beside us may have forged it.
+imports nothing of managedd. What it writes goes to a folder of the run's own: that of this file may be shared with other runs, and
+read-only. The driver reads `report.json`, or the link beside it, afterwards; whatever runs beside us may have forged them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -37,6 +39,8 @@ LINE_CHARS = 8000
 PR_SET_CHILD_SUBREAPER = 36
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy", "socks_proxy")
 SHEBANG_BYTES = 120
+LINKED = ("version", "installed_us", "exit_code", "max_rss_bytes", "peak_memory_bytes", "oom_kills")
+"""What the link tells of the report; `more` in it says that the file has something else to tell."""
 GIT_PROGRAM = """\
 import sys
 sys.path.append({directory!r})
@@ -58,10 +62,15 @@ GIT_URL = re.compile(r"(?<=git\+)https?://[^\s;]+")
 
 
 class Report:
-    """`report.json`, replaced as a whole at every phase: a reader sees the last phase that was reached, never half of one."""
+    """`report.json`, replaced as a whole at every phase: a reader sees the last phase that was reached, never half of one.
 
-    def __init__(self, path: Path) -> None:
+    With `linked`, its numbers are the target of the link `report` beside it too: some engines tell where a link leads in a tenth of the
+    time in which they hand out a file.
+    """
+
+    def __init__(self, path: Path, *, linked: bool = False) -> None:
         self._path = path
+        self._linked = linked
         self._fields: dict[str, Any] = {"version": 1}
 
     def write(self, **fields: Any) -> None:
@@ -71,6 +80,19 @@ class Report:
         with contextlib.suppress(OSError):
             new.write_text(json.dumps(self._fields))
             new.replace(self._path)
+            if self._linked:
+                self._link(self._path.with_suffix(""))
+
+    def _link(self, link: Path) -> None:
+        brief = {name: self._fields[name] for name in LINKED if self._fields.get(name) is not None}
+        if "install_error" in self._fields:
+            brief["more"] = 1
+        new = link.with_name(link.name + ".new")
+        with contextlib.suppress(FileNotFoundError):
+            new.unlink()
+        # No slash in it: it leads nowhere, and is one name, which the system bounds.
+        new.symlink_to(json.dumps(brief, separators=(",", ":")))
+        new.replace(link)
 
 
 def now_us() -> int:
@@ -267,6 +289,26 @@ def kept_by_git(url: re.Match[str]) -> str:
     return url[0]
 
 
+def own_folder(shared: Path, candidates: list[Path]) -> Path:
+    """Where this run can write: the first of the candidates, one of no fixed name when there is none; `shared` when none was asked for.
+
+    Our modules are found in it under `python`, so that they take it for their place.
+    """
+    if not candidates:
+        return shared
+    folder = next(filter(_can_be_written, candidates), None) or Path(tempfile.mkdtemp(prefix="managedd-"))
+    with contextlib.suppress(FileExistsError):
+        (folder / "python").symlink_to(shared / "python")
+    return folder
+
+
+def _can_be_written(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK | os.X_OK)
+    return False
+
+
 def prepare_git(directory: Path) -> None:
     """The `git` that the run finds keeps credentials out of the process list; nothing is changed where there is no git."""
     first_line = f"#!{sys.executable} -IS"
@@ -294,9 +336,9 @@ def keep_off_proxies() -> None:
     os.environ.update(no_proxy=direct, NO_PROXY=direct)
 
 
-def trust(directory: Path) -> dict[str, str]:
+def trust(shared: Path, directory: Path) -> dict[str, str]:
     """The environment that makes the operator's extra authorities trusted beside those of the image; empty without any."""
-    extra = directory / "extra-ca.pem"
+    extra = shared / "extra-ca.pem"
     if not extra.exists():
         return {}
     places = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *CA_PLACES]
@@ -402,19 +444,28 @@ def main(arguments: list[str]) -> int:
         "--installer", type=Path, default=None, help="a program that installs the requirements in its argument"
     )
     parser.add_argument("--cgroup", type=Path, default=None, help="where this run's own control group is mounted")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        action="append",
+        default=[],
+        help="where to write; of several, the first that can be written",
+    )
+    parser.add_argument("--requirements", type=Path, default=None, help="what to install")
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args(arguments)
-    directory = Path(__file__).resolve().parent
-    report = Report(directory / "report.json")
+    shared = Path(__file__).resolve().parent
+    directory = own_folder(shared, chosen.folder)
+    report = Report(directory / "report.json", linked=bool(chosen.folder))
     report.write(phase="started", started_us=now_us())
     become_subreaper()
     child = Child()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")  # what a killed process has printed shall be there
-    os.environ.update(trust(directory))
+    os.environ.update(trust(shared, directory))
     keep_off_proxies()
     prepare_git(directory)
-    requirements = directory / "requirements.txt"
-    if requirements.exists():
+    requirements = chosen.requirements or directory / "requirements.txt"
+    if chosen.requirements is not None or requirements.exists():
         report.write(phase="installing")
         error = install(requirements, chosen.install_timeout_seconds, child, chosen.installer)
         if child.signalled is not None:

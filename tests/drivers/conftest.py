@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from managedd.drivers.docker import DockerDriver
-from managedd.drivers.docker_spec import DockerSettings, network_name
+from managedd.drivers.docker_leavings import remove_leavings
 from managedd.drivers.fake import FakeDriver, FakeEngine, FakeRun
 from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.model.drivers import Driver, Handle, RunSpec
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from managedd.drivers.docker_spec import DockerSettings
     from tests.support.provision import Provisioned
 
 IMAGE = "prefecthq/prefect:3-latest"
@@ -152,15 +153,13 @@ class ProcessWorld:
         await driver.close()
 
 
-async def sweep(docker_host: str, instance_id: str, *, network: bool = False) -> None:
-    """Nothing of that daemon is left in the engine."""
+async def sweep(docker_host: str, instance_id: str) -> None:
+    """No container of that daemon is left in the engine."""
     async with aiodocker.Docker(url=docker_host) as docker:
         for container in await docker.containers.list(
             all=True, filters=f'{{"label": ["managedd.instance={instance_id}"]}}'
         ):
             await container.delete(force=True, v=True)
-        if network:
-            await (await docker.networks.get(network_name(instance_id))).delete()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,7 @@ def docker_instance(docker_engine: Provisioned) -> Iterator[str]:
     instance_id = str(uuid.uuid4())
     assert docker_engine.docker_host is not None
     yield instance_id
-    anyio.run(lambda: sweep(str(docker_engine.docker_host), instance_id, network=True))
+    anyio.run(lambda: remove_leavings(instance_id, url=docker_engine.docker_host))
 
 
 @pytest.fixture

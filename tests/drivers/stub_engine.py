@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable
+import tarfile
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
+from managedd.model.drivers import Handle, RunSpec
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from managedd.drivers.docker import DockerDriver
+
+INSTANCE = str(uuid.uuid4())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,6 +75,9 @@ class StubEngine:
     requests: list[str] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
     networks: list[dict[str, Any]] = field(default_factory=list)
+    volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """With what was put into each under `tar`."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,9 +111,19 @@ class StubEngine:
     def count(self, request: str) -> int:
         return sum(1 for one in self.requests if re.fullmatch(request, one))
 
-    def put_container(self, name: str, labels: dict[str, str], status: str = "created") -> dict[str, Any]:
+    def put_container(
+        self, name: str, labels: dict[str, str], status: str = "created", *, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        mounts = [
+            {"Name": mount["Source"], "RW": not mount["ReadOnly"]}
+            for mount in (body or {}).get("HostConfig", {}).get("Mounts", ())
+        ]
+        for mount in mounts:
+            # As engines do: nobody is told that it is new and empty.
+            self.volumes.setdefault(mount["Name"], {"Name": mount["Name"], "Labels": None})
         container = {
-            "Id": "c0ffee" + f"{len(self.containers):04d}",
+            "Mounts": mounts,
+            "Id": f"c0ffee{next(self._numbers):04d}",
             "Name": f"/{name}",
             "Config": {"Labels": labels, "User": ""},
             "HostConfig": {"Memory": 1000},
@@ -165,15 +187,60 @@ class StubEngine:
                 name = request.query["name"]
                 if name in self.containers:
                     return web.json_response({"message": f"The name {name} is in use"}, status=409)
-                made = self.put_container(name, (await request.json())["Labels"])
+                body = await request.json()
+                made = self.put_container(name, body["Labels"], body=body)
                 return web.json_response({"Id": made["Id"]}, status=201)
+            case "GET", ["containers", "json"]:
+                return web.json_response(self._containers_of(json.loads(request.query["filters"])))
+            case "GET" | "PUT", ["containers", key, "archive"] if volume := self._written_through(key):
+                if request.method == "PUT":
+                    volume["tar"] = await request.read()
+                    return web.Response()
+                return web.Response(body=_under(request.query["path"].strip("/"), volume.get("tar")))
             case "PUT", ["containers", _, "archive"]:
                 await request.read()
                 return web.Response()
+            case "GET", ["volumes"]:
+                return web.json_response({"Volumes": self._volumes_of(json.loads(request.query["filters"])) or None})
+            case "POST", ["volumes", "create"]:
+                wanted = await request.json()
+                self.volumes[wanted["Name"]] = {"Name": wanted["Name"], "Labels": wanted["Labels"]}
+                return web.json_response(wanted, status=201)
+            case method, ["volumes", name]:
+                return self._volume(method, name)
             case method, ["containers", key, *verb]:
                 return self._container(method, key, verb)
             case _:
                 return web.json_response({"message": "page not found"}, status=404)
+
+    def _written_through(self, key: str) -> dict[str, Any] | None:
+        """The volume that can be written through that container."""
+        mounts = self.containers[name]["Mounts"] if (name := self.find(key)) else ()
+        return next((self.volumes[mount["Name"]] for mount in mounts if mount["RW"]), None)
+
+    def _volumes_of(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        return [
+            {"Name": name}
+            for name, volume in self.volumes.items()
+            if _has(volume["Labels"], filters) and all(part in name for part in filters.get("name", ()))
+        ]
+
+    def _containers_of(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        return [
+            {"Id": container["Id"], "Names": [f"/{name}"], "Labels": container["Config"]["Labels"]}
+            for name, container in self.containers.items()
+            if _has(container["Config"]["Labels"], filters)
+        ]
+
+    def _volume(self, method: str, name: str) -> web.StreamResponse:
+        if name not in self.volumes:
+            return web.json_response({"message": f"get {name}: no such volume"}, status=404)
+        if method == "GET":
+            return web.json_response({key: self.volumes[name][key] for key in ("Name", "Labels")})
+        if any(mount["Name"] == name for container in self.containers.values() for mount in container["Mounts"]):
+            return web.json_response({"message": f"remove {name}: volume is in use"}, status=409)
+        del self.volumes[name]
+        return web.Response(status=204)
 
     def _container(self, method: str, key: str, verb: list[str]) -> web.StreamResponse:
         name = self.find(key)
@@ -182,6 +249,8 @@ class StubEngine:
         match method, verb:
             case "GET", ["json"]:
                 return web.json_response(self.containers[name])
+            case "POST", ["start"] if not self.networks:
+                return web.json_response({"message": "network managedd not found"}, status=404)
             case "POST", ["start"]:
                 self.set_status(name, "running")
                 return web.Response(status=204)
@@ -193,6 +262,23 @@ class StubEngine:
                 return web.Response(status=204)
             case _:
                 return web.json_response({"message": f"Could not find the file in container {key}"}, status=404)
+
+
+def _under(folder: str, packed: bytes | None) -> bytes:
+    """The same tar with all of it in that folder, as whoever has mounted it there gets it."""
+    given = io.BytesIO()
+    with tarfile.open(fileobj=given, mode="w") as made, tarfile.open(fileobj=io.BytesIO(packed or bytes(1024))) as tar:
+        for entry in tar:
+            entry.name = "/".join((folder, *entry.name.split("/")[1:]))
+            made.addfile(entry, tar.extractfile(entry) if entry.isreg() else None)
+    return given.getvalue()
+
+
+def _has(labels: dict[str, str] | None, filters: dict[str, list[str]]) -> bool:
+    """Whether they are what a filter by labels finds, with values or without."""
+    return {*filters.get("label", ())} <= {
+        text for key, value in (labels or {}).items() for text in (key, f"{key}={value}")
+    }
 
 
 async def sent(
@@ -255,3 +341,21 @@ def told(*messages: dict[str, Any]) -> Handler:
         return await sent(request, *(json.dumps(message).encode() + b"\r\n" for message in messages))
 
     return give
+
+
+def spec(**changes: Any) -> RunSpec:
+    fields: dict[str, Any] = {
+        "execution_id": str(uuid.uuid4()),
+        "flow_run_id": str(uuid.uuid4()),
+        "instance_id": INSTANCE,
+        "image": "there:1",
+        **changes,
+    }
+    return RunSpec(**fields)
+
+
+async def running(driver: DockerDriver) -> tuple[Handle, str]:
+    one = spec()
+    handle = await driver.create(one)
+    await driver.start(handle)
+    return handle, f"managedd-{one.execution_id}"

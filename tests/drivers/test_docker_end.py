@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from managedd.drivers.docker_end import REPORT_MAX_BYTES, Report, content_of, report_of, status_of, timestamp_us
+from managedd.drivers.docker_end import (
+    REPORT_MAX_BYTES,
+    Report,
+    brief_of,
+    content_of,
+    report_of,
+    status_of,
+    timestamp_us,
+)
 
 
 def packed(content: bytes, **fields: Any) -> bytes:
@@ -68,6 +76,30 @@ def test_nonsense_tells_nothing(content: bytes) -> None:
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_only_a_plain_file_is_read(kind: bytes) -> None:
     assert content_of(packed(b"", type=kind, linkname="/etc/shadow"), max_bytes=100) is None
+
+
+@pytest.mark.parametrize(
+    "stat",
+    [
+        None,
+        [],
+        "report",
+        {},
+        {"linkTarget": None},
+        {"linkTarget": ""},
+        {"linkTarget": "/etc/passwd"},
+        {"linkTarget": "/var/opt/managedd/[1]"},
+        {"linkTarget": "/var/opt/managedd/" + "[" * 4000},
+        {"linkTarget": '/var/opt/managedd/{"version":1,"exit_code":1,"more":1}'},
+    ],
+)
+def test_a_link_that_is_no_report(stat: object) -> None:
+    assert brief_of(stat) is None
+
+
+def test_a_link_that_claims_nonsense_tells_nothing() -> None:
+    assert brief_of({"linkTarget": '/x/{"version":1,"exit_code":"0","oom_kills":-1}'}) == Report()
+    assert brief_of({"linkTarget": '/x/{"version":2,"exit_code":0}'}) == Report()
 
 
 @given(st.binary(max_size=2000))

@@ -15,7 +15,7 @@ import aiodocker
 import anyio
 import pytest
 
-from managedd.drivers.docker_spec import DockerSettings
+from managedd.drivers.docker_spec import FOLDERS, HOME, DockerSettings, volume_prefix
 from managedd.model.drivers import ExitStatus, Handle, Liveness, RunSpec
 from managedd.model.logs import LogCursor, RawLine, parse_record
 from tests.drivers.conftest import DockerWorld, Life
@@ -127,16 +127,21 @@ async def test_a_child_that_runs_out_of_memory_is_seen(docker_world: DockerWorld
 @pytest.mark.parametrize(
     "forgery",
     [
-        "open('/opt/managedd/report.json', 'w').write('x' * 10_000_000)",
-        "import os; os.remove('/opt/managedd/report.json'); os.symlink('/etc/passwd', '/opt/managedd/report.json')",
-        "import os; os.remove('/opt/managedd/report.json'); os.mkfifo('/opt/managedd/report.json')",
-        "open('/opt/managedd/report.json', 'w').write('[' * 60_000)",
-        "import shutil; shutil.rmtree('/opt/managedd')",
+        "(at / 'report').unlink(); (at / 'report.json').write_text('x' * 10_000_000)",
+        "(at / 'report').unlink(); (at / 'report').symlink_to('/etc/passwd')",
+        "(at / 'report').unlink(); (at / 'report').symlink_to('x' * 200 + '/' + '[' * 200)",
+        "(at / 'report').unlink(); (at / 'report').symlink_to('/'.join(['x' * 200] * 20))",
+        "(at / 'report').unlink(); (at / 'report').symlink_to('report')",
+        "(at / 'report').unlink(); (at / 'report').mkdir()",
+        "(at / 'report').unlink(); os.remove(at / 'report.json'); os.symlink('/etc/passwd', at / 'report.json')",
+        "(at / 'report').unlink(); os.remove(at / 'report.json'); os.mkfifo(at / 'report.json')",
+        "(at / 'report').unlink(); (at / 'report.json').write_text('[' * 60_000)",
+        "import shutil; shutil.rmtree(at)",
     ],
 )
 async def test_a_forged_report_changes_nothing(docker_world: DockerWorld, forgery: str) -> None:
     """The shim is killed, so that the forgery is what stays."""
-    code = f"import os, signal\n{forgery}\nos.kill(os.getppid(), signal.SIGKILL)"
+    code = f"import os, pathlib, signal\nat = pathlib.Path({FOLDERS[0]!r})\n{forgery}\nos.kill(os.getppid(), signal.SIGKILL)"
     status, _ = await lived(docker_world, Life(code=code))
     assert (status.exit_code, status.oom_killed, status.install_failed, status.peak_memory_bytes) == (
         137,
@@ -240,7 +245,7 @@ async def test_the_operators_settings_are_in_force(docker_world: DockerWorld) ->
         docker_world, Life(code=code), settings=settings, env={"PREFECT_API_URL": "http://10.0.0.1:4201/api"}
     )
     assert lines == [
-        "/opt/managedd/ca.pem True True",
+        "/var/opt/managedd/ca.pem True True",
         "http://proxy.example:3128 192.0.2.7 localhost,127.0.0.1,10.0.0.1",
     ]
 
@@ -314,8 +319,8 @@ async def test_packages_are_installed_and_their_credentials_seen_nowhere(docker_
     with package_server(host) as (port, credentials):
         package = f"managedd-tested @ http://deploy:s3cr3t-t0ken@{host}:{port}/managedd_tested-1.0-py3-none-any.whl"
         code = (
-            "import managedd_tested, os, pathlib\nprint(managedd_tested.ANSWER, os.listdir('/opt/managedd'))\n"
-            "print([p for p in pathlib.Path('/opt/managedd').rglob('*') if p.is_file() and b's3c' + b'r3t' in p.read_bytes()])"
+            "import managedd_tested, os, pathlib\nprint(managedd_tested.ANSWER, os.listdir('/var/opt/managedd'))\n"
+            "print([p for p in pathlib.Path('/var/opt/managedd').rglob('*') if p.is_file() and b's3c' + b'r3t' in p.read_bytes()])"
         )
         handle = await begin(driver, docker_world.spec(Life(code=code, packages=(package,))))
         lines = [line.text for line in await read(driver, handle)]
@@ -335,7 +340,7 @@ async def test_packages_are_installed_and_their_credentials_seen_nowhere(docker_
 
 
 async def test_an_image_whose_user_is_not_root(docker_world: DockerWorld) -> None:
-    """Its files are the user's own, and the requirements are readable by that user alone."""
+    """What the shim writes is the user's own, and the requirements are readable by that user alone."""
     driver = await docker_world.driver()
     base = await driver.create(docker_world.spec(Life()))
     image = f"managedd-tests/user:{docker_world.instance_id}"
@@ -344,10 +349,11 @@ async def test_an_image_whose_user_is_not_root(docker_world: DockerWorld) -> Non
             repository="managedd-tests/user", tag=docker_world.instance_id, changes=["USER games"]
         )
         try:
-            code = "import os; print(os.getuid(), os.stat('/opt/managedd/report.json').st_uid)"
+            code = "import os; print(os.getuid(), os.stat('/var/tmp/managedd/report.json').st_uid, os.environ['PYTHONPATH'])"
             status, lines = await lived(docker_world, Life(code=code), image=image)
-            assert (status.exit_code, lines) == (0, ["5 5"])
+            assert (status.exit_code, lines) == (0, ["5 5 /var/tmp/managedd/python"])
             assert status.installed_at_us is not None
+            assert status.peak_memory_bytes is not None
             failing = Life(packages=("./there-is-nothing",))
             status, lines = await lived(docker_world, failing, image=image)
             assert status.install_failed
@@ -366,3 +372,96 @@ async def test_a_network_that_somebody_removed_is_made_again(docker_world: Docke
     handle = await begin(driver, docker_world.spec(Life(code="print('there')")))
     assert [line.text for line in await read(driver, handle)] == ["there"]
     assert await driver.recover(handle) is Liveness.EXITED
+
+
+# The volume with the runs' files
+
+
+async def volume_of(docker_world: DockerWorld, handle: Handle) -> str:
+    """The name of the volume that its container has at the place of the shared files."""
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        shown = await docker.containers.container(handle.data["id"]).show()
+    (name,) = [mount["Name"] for mount in shown["Mounts"] if mount["Destination"] == HOME]
+    return str(name)
+
+
+async def test_root_in_a_run_cannot_write_where_all_runs_read(docker_world: DockerWorld) -> None:
+    code = (
+        "import os, pathlib, subprocess\n"
+        "assert os.getuid() == 0\n"
+        f"home = pathlib.Path({HOME!r})\n"
+        "ways = [\n"
+        " lambda: (home / 'shim.py').write_text('print()'), lambda: (home / 'new').write_text(''), lambda: (home / 'shim.py').unlink(),\n"
+        " lambda: (home / 'python').rename(home / 'other'), lambda: os.chmod(home, 0o777), lambda: os.utime(home / 'shim.py'),\n"
+        " lambda: os.chown(home / 'shim.py', 1, 1), lambda: os.link(home / 'shim.py', home / 'link'),\n"
+        "]\n"
+        "for way in ways:\n try: way(); print('written')\n except OSError as error: print(error.strerror)\n"
+        f"print(subprocess.run(['mount', '-o', 'remount,rw', {HOME!r}], capture_output=True).returncode != 0)\n"
+        f"print(subprocess.run(['umount', {HOME!r}], capture_output=True).returncode != 0)"
+    )
+    _, lines = await lived(docker_world, Life(code=code))
+    assert lines == ["Read-only file system"] * 8 + ["True"] * 2
+
+
+async def test_nothing_of_an_image_gets_among_the_shared_files(docker_world: DockerWorld) -> None:
+    """Neither in the place where runs read them, nor from a volume that the engine makes for a run."""
+    driver = await docker_world.driver(DockerSettings(ca_bundle=docker_world.instance_id.encode()))
+    base = await begin(driver, docker_world.spec(Life(code="")))
+    await driver.wait(base)
+    seed = docker_world.spec(Life())
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        body = {
+            "Image": seed.image,
+            "Cmd": ["sh", "-c", f"mkdir -p {HOME}/python; echo 'raise OSError' > {HOME}/python/json.py"],
+        }
+        hostile = await docker.containers.create(body)
+        image = f"managedd-tests/hostile:{docker_world.instance_id}"
+        try:
+            await hostile.start()
+            await hostile.wait()
+            await hostile.commit(repository="managedd-tests/hostile", tag=docker_world.instance_id)
+            await driver.remove(base)
+            await (await docker.volumes.get(await made_volume(docker, docker_world.instance_id))).delete()
+            code = f"import pathlib; print(sorted(str(p) for p in pathlib.Path({HOME!r}).rglob('*.py')))"
+            handle = await begin(driver, docker_world.spec(Life(code=code), image=image))
+            lines = [line.text for line in await read(driver, handle)]
+            await driver.remove(handle)
+        finally:
+            await hostile.delete(force=True)
+            await docker.images.delete(image, force=True)
+    assert lines == [
+        str([f"{HOME}/python/managedd_run_git.py", f"{HOME}/python/managedd_run_log.py", f"{HOME}/shim.py"])
+    ]
+
+
+async def made_volume(docker: aiodocker.Docker, instance_id: str) -> str:
+    """The name of that daemon's only volume."""
+    found = await docker.volumes.list(filters={"label": f"managedd.instance={instance_id}"})
+    (name,) = [volume["Name"] for volume in found["Volumes"]]
+    return str(name)
+
+
+async def test_a_volume_that_somebody_pruned_is_made_again(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    first = await begin(driver, docker_world.spec(Life(code="print('first')")))
+    before = await volume_of(docker_world, first)
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        with pytest.raises(aiodocker.DockerError, match="in use"):
+            await (await docker.volumes.get(before)).delete()
+        assert [line.text for line in await read(driver, first)] == ["first"]
+        await driver.remove(first)
+        await (await docker.volumes.get(before)).delete()
+        handle = await begin(driver, docker_world.spec(Life(code="print('there')")))
+        assert [line.text for line in await read(driver, handle)] == ["there"]
+        assert await volume_of(docker_world, handle) != before
+        await driver.remove(handle)
+        # The empty one that the engine made under the old name is gone as well.
+        names = [volume["Name"] for volume in (await docker.volumes.list())["Volumes"]]
+    assert [name for name in names if name.startswith(volume_prefix(docker_world.instance_id))] != [before]
+    assert before not in names
+
+
+async def test_the_next_daemon_takes_the_volume_of_the_last(docker_world: DockerWorld) -> None:
+    first = await begin(await docker_world.driver(), docker_world.spec(Life()))
+    second = await begin(await docker_world.driver(), docker_world.spec(Life()))
+    assert await volume_of(docker_world, first) == await volume_of(docker_world, second)

@@ -10,15 +10,20 @@ import pytest
 
 from managedd.drivers.docker_spec import (
     CAPABILITIES,
+    FOLDERS,
     DockerSettings,
     archive,
     container_body,
+    digest_of,
     environment,
     name_of,
     network_body,
     network_name,
-    run_files,
+    own_files,
+    shared_files,
     user_of,
+    volume_name,
+    volume_prefix,
 )
 from managedd.model.drivers import RunSpec
 
@@ -95,6 +100,9 @@ def test_the_command_is_the_shims_and_the_entry_point_the_images() -> None:
     assert body["Cmd"][body["Cmd"].index("--") + 1 :] == ["prefect", "flow-run", "execute"]
     assert body["Cmd"][body["Cmd"].index("--install-timeout-seconds") + 1] == "30"
     assert "Entrypoint" not in body
+    assert [argument for argument in body["Cmd"] if argument.startswith("--folder=/")] != []
+    assert "--requirements" not in body["Cmd"]
+    assert "/var/opt/managedd/requirements.txt" in container_body(spec(packages=("a",)), DockerSettings())["Cmd"]
 
 
 def test_network() -> None:
@@ -135,23 +143,62 @@ def test_secrets_are_not_shown() -> None:
     assert "hunter2" not in repr(settings)
 
 
+def entries_of(packed: bytes) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        return {entry.name: entry for entry in tar.getmembers()}
+
+
 def test_files_are_private_where_they_must_be() -> None:
-    files = run_files(spec(packages=("a==1", "git+https://token@host/b")), DockerSettings(ca_bundle=b"PEM"))
-    with tarfile.open(fileobj=io.BytesIO(archive(files, uid=1000, gid=100))) as tar:
-        entries = {entry.name: entry for entry in tar.getmembers()}
-        requirements = tar.extractfile(entries["opt/managedd/requirements.txt"])
-        assert requirements is not None
-        assert requirements.read() == b"a==1\ngit+https://token@host/b\n"
+    files = own_files(spec(packages=("a==1", "git+https://token@host/b")))
+    packed = archive(files, FOLDERS[0], uid=1000, gid=100)
+    entries = entries_of(packed)
     assert {entry.uid for entry in entries.values()} == {1000}
     assert {entry.gid for entry in entries.values()} == {100}
-    assert entries["opt/managedd/requirements.txt"].mode == 0o600
-    assert entries["opt/managedd"].isdir()
-    assert {
+    assert entries["var/opt/managedd"].isdir()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        requirements = tar.extractfile("var/opt/managedd/requirements.txt")
+        assert requirements is not None
+        assert requirements.read() == b"a==1\ngit+https://token@host/b\n"
+    assert entries["var/opt/managedd/requirements.txt"].mode == 0o600
+    assert own_files(spec()) == {}
+
+
+def test_what_runs_share_can_be_read_by_every_user_and_tells_nothing() -> None:
+    settings = DockerSettings(
+        ca_bundle=b"PEM", package_index_url="https://u:hunter2@index", https_proxy="http://u:hunter2@proxy"
+    )
+    packed = archive(shared_files(settings), "/opt/managedd", uid=0, gid=0)
+    entries = entries_of(packed)
+    assert entries.keys() == {
+        "opt/managedd",
         "opt/managedd/shim.py",
+        "opt/managedd/python",
         "opt/managedd/python/managedd_run_log.py",
+        "opt/managedd/python/managedd_run_git.py",
         "opt/managedd/extra-ca.pem",
-    } <= entries.keys()
-    assert "requirements.txt" not in run_files(spec(), DockerSettings())
+    }
+    assert {entry.mode for entry in entries.values()} == {0o755, 0o644}
+    assert b"hunter2" not in packed
+
+
+def test_the_volume_is_of_these_files_and_this_daemon() -> None:
+    ours, others = (digest_of(shared_files(DockerSettings(ca_bundle=bundle))) for bundle in (None, b"PEM"))
+    assert ours != others
+    name = volume_name(INSTANCE, ours, "token")
+    assert name.startswith(volume_prefix(INSTANCE))
+    assert ours[:12] in name
+    assert not volume_name("01994c2e-7d3b-7abc-8def-0123456789ff", ours, "token").startswith(volume_prefix(INSTANCE))
+
+
+def test_the_shared_files_are_read_only_and_nothing_of_an_image_gets_among_them() -> None:
+    (mount,) = container_body(spec(), DockerSettings(), "managedd-volume")["HostConfig"]["Mounts"]
+    assert mount == {
+        "Type": "volume",
+        "Source": "managedd-volume",
+        "Target": "/opt/managedd",
+        "ReadOnly": True,
+        "VolumeOptions": {"NoCopy": True},
+    }
 
 
 @pytest.mark.parametrize(

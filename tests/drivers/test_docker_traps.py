@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,9 +13,22 @@ from aiohttp import web
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ErrorCode, ManagedError
-from managedd.model.drivers import Handle, ImageError, Liveness, PullPolicy, RunSpec
+from managedd.model.drivers import Handle, ImageError, Liveness, PullPolicy
 from managedd.model.logs import LogCursor
-from tests.drivers.stub_engine import StubEngine, answer, cut_stream, endless, frame, hang_up, refuse, stream, told
+from tests.drivers.stub_engine import (
+    INSTANCE,
+    StubEngine,
+    answer,
+    cut_stream,
+    endless,
+    frame,
+    hang_up,
+    refuse,
+    running,
+    spec,
+    stream,
+    told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +36,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 
-INSTANCE = str(uuid.uuid4())
 CONTAINER = r"containers/c0ffee\d+"
 
 
@@ -41,25 +53,7 @@ async def driver(engine: StubEngine) -> AsyncIterator[DockerDriver]:
     await made.close()
 
 
-def spec(**changes: Any) -> RunSpec:
-    fields: dict[str, Any] = {
-        "execution_id": str(uuid.uuid4()),
-        "flow_run_id": str(uuid.uuid4()),
-        "instance_id": INSTANCE,
-        "image": "there:1",
-        **changes,
-    }
-    return RunSpec(**fields)
-
-
 async def quiet(_line: str) -> None: ...
-
-
-async def running(driver: DockerDriver) -> tuple[Handle, str]:
-    one = spec()
-    handle = await driver.create(one)
-    await driver.start(handle)
-    return handle, f"managedd-{one.execution_id}"
 
 
 async def read(driver: DockerDriver, handle: Handle) -> list[str]:
@@ -136,6 +130,22 @@ async def test_an_engine_that_talks_nonsense(engine: StubEngine, driver: DockerD
 
 
 async def test_a_network_that_went_away_is_made_again(engine: StubEngine, driver: DockerDriver) -> None:
+    handle = await driver.create(spec())
+    engine.networks.clear()
+    await driver.start(handle)
+    assert len(engine.networks) == 1
+    assert await driver.recover(handle) is Liveness.RUNNING
+
+
+async def test_an_engine_that_misses_the_network_at_once(engine: StubEngine, driver: DockerDriver) -> None:
+    """As Podman does."""
+    await driver.create(spec())
+    engine.networks.clear()
+    missing = refuse(404, "unable to find network with name or ID managedd: network not found")
+    usual = partial(engine.usual, path="containers/create")
+    engine.on("POST", "containers/create", missing, missing, missing, usual)
+    with pytest.raises(ManagedError, match="network not found"):
+        await driver.create(spec())
     engine.networks.clear()
     await driver.create(spec())
     assert len(engine.networks) == 1
@@ -152,23 +162,29 @@ async def test_the_gateway_is_bound_only_where_it_is_ours(engine: StubEngine, dr
 
 async def test_a_creation_that_failed_but_happened_is_adopted(engine: StubEngine, driver: DockerDriver) -> None:
     async def made_then_500(request: web.Request) -> web.StreamResponse:
-        engine.put_container(request.query["name"], (await request.json())["Labels"])
+        body = await request.json()
+        engine.put_container(request.query["name"], body["Labels"], body=body)
         return web.json_response({"message": "context deadline exceeded"}, status=500)
 
+    await driver.create(spec())
+    placed = engine.count(r"PUT .*/archive")
     engine.on("POST", "containers/create", made_then_500)
-    handle = await driver.create(spec())
+    handle = await driver.create(spec(packages=("a",)))
     assert await driver.recover(handle) is Liveness.CREATED
-    assert engine.count(r"PUT .*/archive") == 1
+    assert engine.count(r"PUT .*/archive") == placed + 1
 
 
 async def test_a_creation_whose_answer_is_lost_is_adopted(engine: StubEngine, driver: DockerDriver) -> None:
+    await driver.create(spec())
+    before = engine.count("POST containers/create")
     engine.on("POST", "containers/create", hang_up(lambda request: engine.usual(request, "containers/create")))
     handle = await driver.create(spec())
     assert await driver.recover(handle) is Liveness.CREATED
-    assert engine.count("POST containers/create") == 1
+    assert engine.count("POST containers/create") == before + 1
 
 
 async def test_a_creation_that_failed_says_why(engine: StubEngine, driver: DockerDriver) -> None:
+    await driver.create(spec())
     engine.on("POST", "containers/create", refuse(500, "no space left on device"))
     with pytest.raises(ManagedError, match="could not be created: no space left on device"):
         await driver.create(spec(env={"PREFECT_API_KEY": "hunter2"}))
@@ -184,10 +200,11 @@ async def test_anothers_name_is_not_ours(engine: StubEngine, driver: DockerDrive
 
 
 async def test_what_has_started_gets_no_new_files(engine: StubEngine, driver: DockerDriver) -> None:
-    one = spec()
+    one = spec(packages=("a",))
     await driver.start(await driver.create(one))
+    placed = engine.count(r"PUT .*/archive")
     await driver.create(one)
-    assert engine.count(r"PUT .*/archive") == 1
+    assert engine.count(r"PUT .*/archive") == placed
 
 
 async def test_a_start_whose_answer_is_lost(engine: StubEngine, driver: DockerDriver) -> None:
@@ -213,6 +230,17 @@ async def test_an_ended_container_is_never_started_again(engine: StubEngine, dri
     engine.set_status(name, "exited", 1)
     await driver.start(handle)
     assert engine.count(r"POST .*/start") == 1
+
+
+async def test_a_container_of_our_own_making_is_started_without_a_look(
+    engine: StubEngine, driver: DockerDriver
+) -> None:
+    await running(driver)
+    looked = engine.count(r"GET .*/json")
+    handle, _ = await running(driver)
+    assert engine.count(r"GET .*/json") == looked
+    await driver.start(handle)
+    assert engine.count(r"POST .*/start") == 2
 
 
 async def test_a_stop_that_fails_becomes_a_kill(engine: StubEngine, driver: DockerDriver) -> None:

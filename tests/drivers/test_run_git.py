@@ -29,20 +29,26 @@ os.execv({git!r}, ["git", *sys.argv[1:]])
 
 
 class Place:
-    """A run's folder with a git server beside it; between ours and the real git stands one that writes down what it is given."""
+    """A run's folder with a git server beside it; between ours and the real git stands one that writes down what it is given.
 
-    def __init__(self, folder: Path, server: GitServer) -> None:
+    Our files lie in that folder, or in one of their own that other runs share.
+    """
+
+    def __init__(self, folder: Path, server: GitServer, *, is_shared: bool) -> None:
         self.folder = folder
         self.server = server
         self.home = folder / "run"
-        (self.home / "python").mkdir(parents=True)
+        self.home.mkdir()
+        self.files = folder / "shared" if is_shared else self.home
+        self.options = (f"--folder={self.home}",) if is_shared else ()
+        (self.files / "python").mkdir(parents=True)
         here = resources.files("managedd.drivers")
         for source, name in (
             ("shim", "shim"),
             ("run_git", "python/managedd_run_git"),
             ("run_log", "python/managedd_run_log"),
         ):
-            (self.home / f"{name}.py").write_bytes((here / f"{source}.py").read_bytes())
+            (self.files / f"{name}.py").write_bytes((here / f"{source}.py").read_bytes())
         self.seen = folder / "seen"
         spy = folder / "spy" / "git"
         spy.parent.mkdir()
@@ -57,7 +63,7 @@ class Place:
 
     def run(self, *command: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(self.home / "shim.py"), "--", *command], env={**self.env, **env}, cwd=self.folder, input=stdin,
+            [sys.executable, "-B", str(self.files / "shim.py"), *self.options, "--", *command], env={**self.env, **env}, cwd=self.folder, input=stdin,
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
@@ -81,9 +87,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
         yield serving
 
 
-@pytest.fixture
-def place(tmp_path: Path, server: GitServer) -> Place:
-    return Place(tmp_path, server)
+@pytest.fixture(params=["own files", "shared files"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, server: GitServer) -> Iterator[Place]:
+    made = Place(tmp_path, server, is_shared=request.param == "shared files")
+    yield made
+    if made.files != made.home:
+        assert {path.name for path in made.files.iterdir()} == {"shim.py", "python"}
 
 
 @pytest.mark.parametrize("credentials", [TOKEN, f"x-access-token:{TOKEN}", f"oauth2:{TOKEN}", f"{TOKEN}:x-oauth-basic"])

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from managedd.drivers import shim
+from managedd.drivers.docker_end import brief_of
 from managedd.model.logs import RECORD_MARK, RECORD_MAX_CHARS, ParsedRecord, parse_record
 
 FLOW_RUN = "0d3f3f0e-6f4f-4a53-9c53-1e2f5a1f3a10"
@@ -58,9 +59,10 @@ class Run:
         (folder / "shim.py").write_bytes((here / "shim.py").read_bytes())
         (folder / "python" / "managedd_run_log.py").write_bytes((here / "run_log.py").read_bytes())
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        self.options: tuple[str, ...] = ()
 
     def command(self, *command: str, options: tuple[str, ...] = ()) -> list[str]:
-        return [sys.executable, str(self.folder / "shim.py"), *options, "--", *command]
+        return [sys.executable, str(self.folder / "shim.py"), *self.options, *options, "--", *command]
 
     def start(self, *command: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -73,7 +75,8 @@ class Run:
 
     def end(self, process: subprocess.Popen[str]) -> Ended:
         out, err = process.communicate(timeout=60)
-        return Ended(process.returncode, out, err, json.loads((self.folder / "report.json").read_text()))
+        report = self.folder / "report.json"
+        return Ended(process.returncode, out, err, json.loads(report.read_text()) if report.exists() else {})
 
     def run(self, *command: str, options: tuple[str, ...] = ()) -> Ended:
         return self.end(self.start(*command, options=options))
@@ -321,6 +324,81 @@ def test_nothing_of_the_environment_is_left_on_disk(run: Run) -> None:
         if file.is_file():
             assert b"the-runs-own-key" not in file.read_bytes()
             assert stat.S_ISREG(file.stat().st_mode)
+
+
+# A folder that is shared with other runs, and one of this run's own
+
+
+def shared_with(run: Run, *folders: Path) -> Run:
+    """The same with what is written going to the first of the folders that can be written."""
+    run.options = tuple(f"--folder={folder}" for folder in folders)
+    return run
+
+
+def test_what_is_written_goes_to_the_runs_own_folder(run: Run, tmp_path: Path) -> None:
+    (run.folder / "extra-ca.pem").write_text("EXTRA")
+    own = tmp_path / "var" / "own"
+    code = "import os, managedd_run_log; print(os.environ['SSL_CERT_FILE'], managedd_run_log.__file__)"
+    ended = shared_with(run, own).run(sys.executable, "-B", "-c", code)
+    assert ended.out == f"{own / 'ca.pem'} {own / 'python' / 'managedd_run_log.py'}\n"
+    assert json.loads((own / "report.json").read_text())["exit_code"] == 0
+    assert {path.name for path in run.folder.iterdir()} == {"shim.py", "python", "extra-ca.pem", "var"}
+
+
+def test_the_first_folder_that_can_be_written_is_taken(run: Run, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    ended = shared_with(run, in_the_way, in_the_way / "below", tmp_path / "own", tmp_path / "other").run("/bin/true")
+    assert ended.code == 0
+    assert (tmp_path / "own" / "report.json").exists()
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_goes_on_where_no_folder_can_be_written(run: Run, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    (tmp_path / "tmp").mkdir()
+    run.env["TMPDIR"] = str(tmp_path / "tmp")
+    assert shared_with(run, in_the_way).run("echo", "the flow").out == "the flow\n"
+    (made,) = (tmp_path / "tmp").iterdir()
+    assert (made / "report.json").exists()
+
+
+def test_the_report_is_told_by_a_link_too(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shared_with(run, own).run(sys.executable, "-c", "import sys; sys.exit(3)")
+    whole = json.loads((own / "report.json").read_text())
+    target = (own / "report").readlink()
+    assert json.loads(str(target)) == {
+        name: whole[name] for name in ("version", "installed_us", "exit_code", "max_rss_bytes")
+    }
+    found = brief_of({"name": "report", "linkTarget": str(own / target)})
+    assert (found.exit_code, found.installed_us, found.peak_memory_bytes) == (
+        3, whole["installed_us"], whole["max_rss_bytes"],
+    )  # fmt: skip
+
+
+def test_what_a_link_cannot_hold_is_in_the_report(run: Run, tmp_path: Path) -> None:
+    run.installer("echo this is why; exit 1")
+    own = tmp_path / "own"
+    own.mkdir()
+    requirements = own / "requirements.txt"
+    requirements.write_text("a\n")
+    shared_with(run, own)
+    run.options += (f"--requirements={requirements}",)
+    assert run.run("echo", "the flow").code == shim.INSTALL_FAILED
+    assert json.loads((own / "report").readlink().name)["more"]
+    assert brief_of({"linkTarget": str((own / "report").readlink())}) is None
+    assert json.loads((own / "report.json").read_text())["install_error"] == "this is why"
+    assert not requirements.exists()
+
+
+def test_requirements_that_are_not_there_are_not_overlooked(run: Run, tmp_path: Path) -> None:
+    shared_with(run, tmp_path / "own")
+    run.options += (f"--requirements={tmp_path / 'nowhere'}",)
+    ended = run.run("echo", "the flow")
+    assert ended.code != 0
+    assert "the flow" not in ended.out
 
 
 # What the client does at its start with the settings that the shim has written.

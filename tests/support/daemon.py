@@ -139,7 +139,7 @@ class LiveDaemon:
             raise DaemonError(f"the daemon did not stop within {STOP_SECONDS:.0f} s\n{self.log_tail()}") from None
 
     def close(self) -> None:
-        """Nothing of it is left: no process, no container, no network."""
+        """Nothing of it is left: no process, no container, no network, no volume."""
         try:
             if self._process is not None:
                 self._end(signal.SIGTERM)
@@ -155,6 +155,8 @@ class LiveDaemon:
                     self.docker("rm", "-fv", *containers)
                 if networks := self.docker("network", "ls", "-q", "--filter", label).split():
                     self.docker("network", "rm", *networks)
+                if volumes := self.docker("volume", "ls", "-q", "--filter", label).split():
+                    self.docker("volume", "rm", *volumes)
 
     # --- what is seen of it -----------------------------------------------------------------------------------------------
 

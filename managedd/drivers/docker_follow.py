@@ -1,0 +1,83 @@
+"""A container's output from its engine: followed to the container's end, whatever becomes of connections and of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import structlog
+from aiodocker.exceptions import DockerError
+
+from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, failed, is_status, words
+from managedd.drivers.docker_logs import FrameError
+from managedd.drivers.docker_look import inspect_patiently, liveness_of
+from managedd.model.drivers import Liveness
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from managedd.drivers.docker_engine import Engine
+    from managedd.drivers.docker_logs import LogReader
+    from managedd.model.logs import RawLine
+
+LOG_ATTEMPTS: Final = 5
+SILENCE_SECONDS: Final = 15.0
+"""How long a stream may be silent before it is asked whether the container still runs."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def follow(engine: Engine, container_id: str, reader: LogReader) -> AsyncGenerator[RawLine, None]:
+    """The container's lines, over every end of a stream that is not the end of the container."""
+    quiet = failures = 0
+    while True:
+        # Asked before reading: of a container that had ended by now, this reading is the last.
+        container = await inspect_patiently(engine, container_id)
+        if container is None:
+            break
+        liveness = liveness_of(container)
+        if liveness is Liveness.CREATED:
+            await anyio.sleep(0.1)
+            continue
+        whole, heard = False, False
+        params = {
+            "stdout": "true",
+            "stderr": "true",
+            "timestamps": "true",
+            "follow": str(liveness is Liveness.RUNNING).lower(),
+        }
+        if reader.since is not None:
+            params["since"] = reader.since
+        try:
+            async with engine.stream("GET", f"containers/{container_id}/logs", params) as response:
+                chunks = response.content.iter_any()
+                while (chunk := await _next_chunk(engine, container_id, chunks)) is not None:
+                    for line in reader.feed(chunk):
+                        heard = True
+                        yield line
+            whole, failures = True, 0
+        except (*FAULTS, FrameError) as error:
+            failures += 1
+            if is_status(error, 409) and liveness is Liveness.EXITED:
+                break  # it is being removed: there is nothing more to be had
+            if isinstance(error, FrameError) or (isinstance(error, DockerError) and failures >= LOG_ATTEMPTS):
+                raise failed("The container's output could not be read", error) from error
+            _log.debug("engine.logs_interrupted", error=words(error))
+        if whole and liveness is Liveness.EXITED:
+            break
+        reader.reconnect()
+        quiet = 0 if heard else quiet + 1
+        if quiet:
+            await anyio.sleep(BACKOFF_SECONDS[min(quiet, len(BACKOFF_SECONDS)) - 1])
+    for line in reader.finish():
+        yield line
+
+
+async def _next_chunk(engine: Engine, container_id: str, chunks: AsyncIterator[bytes]) -> bytes | None:
+    """What the stream brings next; None at its end, and when it is silent although the container has ended."""
+    while True:
+        with anyio.move_on_after(SILENCE_SECONDS):
+            return await anext(chunks, None)
+        container = await inspect_patiently(engine, container_id)
+        if container is None or liveness_of(container) is not Liveness.RUNNING:
+            return None
