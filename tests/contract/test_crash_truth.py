@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.client, pytest.mark.slow, pytest.m
 
 NAMES = (
     "ticks", "deaf", "engine_kills_itself", "supervisor_dies", "eats_memory", "child_eats_memory", "fills_disk", "forks",
+    "steady",
 )  # fmt: skip
 WITHIN_SECONDS = 5.0
 TIME_LIMIT_SECONDS = 20
@@ -45,7 +46,17 @@ def deployed(place: Place) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def doomed(place: Place, deployed: dict[str, str], nowhere: SlowServer, local_registry: SlowServer) -> dict[str, str]:
+def bystander(place: Place, deployed: dict[str, str]) -> str:
+    """A run that is under way before any of the others."""
+    run_id = place.submit(deployed["steady"])
+    place.api.wait(run_id, types={"RUNNING"})
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def doomed(
+    place: Place, deployed: dict[str, str], bystander: str, nowhere: SlowServer, local_registry: SlowServer
+) -> dict[str, str]:
     """All those that need no help to die."""
     ticks = deployed["ticks"]
     return {
@@ -185,6 +196,23 @@ def test_engine_is_killed_and_the_client_tells(place: Place, doomed: dict[str, s
     run, _ = _crashed(place, doomed["engine"])
     assert run["state"]["message"]
     assert "killing the engine" in place.api.text(run["id"])
+
+
+def test_the_rest_of_the_hosts_runs_are_untouched(place: Place, doomed: dict[str, str], bystander: str) -> None:
+    """Memory, time, disk and processes of others ran out beside it; it has lost nothing, and ends by itself."""
+    dead = [execution for run_id in doomed.values() for execution in place.daemon.ended(run_id, seconds=150)]
+    assert {"memory", "time", "disk", "pids"} <= {execution["end_cause"] for execution in dead}
+    assert place.api.run(bystander)["state"]["type"] == "RUNNING"
+    [container] = place.daemon.containers(flow_run_id=bystander)
+    place.daemon.docker("exec", container, "touch", "/tmp/enough")
+    place.api.wait(bystander, types={"COMPLETED"})
+    [execution] = place.daemon.ended(bystander)
+    assert (execution["attempt"], execution["end_cause"], execution["oom_killed"]) == (1, "completed", 0)
+    assert all(
+        execution["started_at"] < one["claimed_at"] and one["exited_at"] < execution["exited_at"] for one in dead
+    )
+    beats = [line["message"] for line in place.api.logs(bystander) if line["message"].startswith("beat ")]
+    assert beats == [f"beat {number}" for number in range(len(beats))]
 
 
 def _last_words(place: Place, run_id: str, words: str) -> float:

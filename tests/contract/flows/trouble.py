@@ -96,3 +96,13 @@ def child_eats_memory() -> int:
     code = subprocess.run([sys.executable, "-c", eat], check=False).returncode
     print("the child ended with", code)
     return code
+
+
+@flow(log_prints=True)
+def steady() -> None:
+    """Minds its own business until somebody says that it is enough."""
+    beats = 0
+    while not os.path.exists("/tmp/enough"):
+        print("beat", beats)
+        beats += 1
+        time.sleep(0.5)
