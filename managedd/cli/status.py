@@ -26,6 +26,7 @@ def status(*, where: Where = HERE, json: Json = False) -> None:
     _print_daemon(found)
     _print_pools(found)
     _print_running(found)
+    _print_limited(found)
 
 
 async def _ask(where: Where) -> dict[str, Any]:
@@ -118,3 +119,20 @@ def _print_running(found: dict[str, Any]) -> None:
         )
     columns = ("run", "id", "pool", "phase", "state", "age", "memory", "attempt", "image")
     print_table("Running", columns, rows)
+
+
+def _print_limited(found: dict[str, Any]) -> None:
+    if not found["limited"]:
+        return
+    now = moment(found["now"])
+    rows = [
+        (
+            run["flow_run_name"] or run["flow_run_id"],
+            run["flow_run_id"],
+            run["end_cause"],
+            f"{duration((now - moment(run['exited_at'])).total_seconds())} ago",
+            run["end_message"] or "-",
+        )
+        for run in found["limited"]
+    ]
+    print_table("Ended by a limit in the last 24 hours", ("run", "id", "limit", "when", "message"), rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from managedd.engine.judgement import ended_by_itself
 from managedd.model.executions import END_RULES, EndCause, Execution
@@ -11,6 +11,8 @@ from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from managedd.engine.judgement import View
     from managedd.model.drivers import ExitStatus
 
@@ -20,12 +22,25 @@ SIGKILL_CODE = 137
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a limit was, and how far the run has come."""
+
+    limit: float | None
+    reached: float | None
+    unit: str
+    """`bytes`, `seconds`, `minutes` or `processes`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """Why an execution ended, and the state that the run gets for it; no state: the run has its own."""
 
     cause: EndCause
     message: str | None = None
     state: ProposedState | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The same for programs: `cause`, `execution_id`, `attempt`, and as far as they are known `limit`, `reached`, `unit`, `while`
+    (`installing` or `running`) and `exit_code`."""
 
 
 def human_bytes(count: int | None) -> str:
@@ -53,11 +68,11 @@ def human_seconds(seconds: float | None) -> str:
 
 def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_seconds: float | None = None,
            pending_deadline_seconds: float | None = None, exit_code: int | None = None,
-           peak_memory_bytes: int | None = None) -> Ending:  # fmt: skip
+           peak_memory_bytes: int | None = None, measured: Measured | None = None) -> Ending:  # fmt: skip
     """The ending of `cause` with its message filled in."""
     if cause is EndCause.COMPLETED:
         return Ending(cause=cause)
-    installing = execution.started_at is not None and execution.installed_at is None
+    installing = execution.started_at is not None and (execution.installed_at is None or cause is EndCause.PACKAGES)
     values = {
         "detail": detail,
         "while_doing": "while installing packages" if installing else "in the flow",
@@ -70,7 +85,22 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
         "exit_code": "unknown" if exit_code is None else str(exit_code),
     }
     state = end_state(cause, **values)
-    return Ending(cause=cause, message=state.message, state=state)
+    of_the_cause = {
+        EndCause.MEMORY: Measured(limit=execution.memory_limit_bytes, reached=peak_memory_bytes, unit="bytes"),
+        EndCause.TIME: Measured(limit=execution.time_limit_seconds, reached=elapsed_seconds, unit="seconds"),
+        EndCause.PENDING_DEADLINE: Measured(limit=pending_deadline_seconds, reached=elapsed_seconds, unit="seconds"),
+    }
+    measured = measured or of_the_cause.get(cause)
+    facts = {
+        "cause": cause.value,
+        "execution_id": execution.id,
+        "attempt": execution.attempt,
+        **({} if measured is None else {name: getattr(measured, name) for name in ("limit", "reached", "unit")}),
+        "while": None if execution.started_at is None else "installing" if installing else "running",
+        "exit_code": exit_code,
+    }
+    known = {name: value for name, value in facts.items() if value is not None}
+    return Ending(cause=cause, message=state.message, state=state, facts=known)
 
 
 def end_state(cause: EndCause, **evidence: str) -> ProposedState:

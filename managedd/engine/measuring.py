@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from managedd.engine.evidence import human_bytes
+from managedd.engine.evidence import Measured, human_bytes
 from managedd.model.executions import EndCause
 from managedd.observe import get_log
 
@@ -32,7 +32,9 @@ FULL_SHARE: Final = 0.9
 class Measuring:
     """The measurements of one execution."""
 
-    def __init__(self, execution: Execution, means: Means, end: Callable[[EndCause, str], Awaitable[None]]) -> None:
+    def __init__(
+        self, execution: Execution, means: Means, end: Callable[[EndCause, str, Measured], Awaitable[None]]
+    ) -> None:
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
         self._execution = execution
@@ -68,6 +70,7 @@ class Measuring:
             await self._end(
                 EndCause.PIDS,
                 f"the run had {pids} processes and threads for {READ_SECONDS * (FULL_READINGS - 1):.0f} s; its limit is {limit}",
+                Measured(limit=limit, reached=pids, unit="processes"),
             )
 
     async def _weigh(self, handle: Handle) -> None:
@@ -81,6 +84,6 @@ class Measuring:
                 written = None
             if written is not None and written > limit:
                 detail = f"the run has written {human_bytes(written)} of files; its limit is {human_bytes(limit)}"
-                await self._end(EndCause.DISK, detail)
+                await self._end(EndCause.DISK, detail, Measured(limit=limit, reached=written, unit="bytes"))
                 return
             await anyio.sleep(max(DISK_SECONDS, DISK_SHARE * (anyio.current_time() - began)))

@@ -14,7 +14,7 @@ import anyio
 from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso
-from managedd.engine.evidence import ending
+from managedd.engine.evidence import Measured, ending
 from managedd.engine.limiter import human_hours
 from managedd.engine.settling import end_first
 from managedd.errors import ManagedError
@@ -129,7 +129,8 @@ class QuotaWatch:
             if not any(now.has_to_stop for now in self._standings(tx) if now.workspace.id == standing.workspace.id):
                 return stopped
             for execution in executions.running_in(tx, standing.workspace.id):
-                ended = ending(EndCause.QUOTA, execution, detail=detail)
+                spent = Measured(limit=standing.plan.compute_minutes, reached=standing.minutes, unit="minutes")
+                ended = ending(EndCause.QUOTA, execution, detail=detail, measured=spent)
                 # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
                 if end_first(tx, ended, execution.id) and ended.message is not None:
                     stopped.append((execution, ended.message))

@@ -12,6 +12,7 @@ from managedd.engine.offspring import end_below
 from managedd.model.executions import ENDED, LIVE, EndCause, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
+from managedd.orchestration import events
 from managedd.orchestration.transition import propose
 from managedd.orchestration.verdicts import Status
 from managedd.store import executions, flow_runs
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 log = get_log("settling")
 
+FACTS = "end"
+"""Of an execution's evidence: what ended it, for programs."""
 ASKED_TO_STOP = "it was asked to stop and was ended"
 
 
@@ -80,6 +83,9 @@ def settle(
     ended = _as_the_run_has_it(view, ended)
     lost = status is not None and status.gone and ended.cause is not EndCause.COMPLETED
     changes |= {"end_cause": ended.cause, "end_message": execution.end_message or ended.message}
+    # What was measured before its end is what ended it.
+    facts = executions.evidence(tx, execution.id).get(FACTS) or ended.facts
+    changes["evidence"] = {**changes.get("evidence", {}), **({FACTS: dict(facts)} if facts else {})}
     advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.LOST if lost else Phase.EXITED, changes)
     assert advanced is not None
     told = _tell(tx, view, ended)
@@ -95,7 +101,7 @@ def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
     if ended.state is None or view is None or view.state is None or view.state.is_terminal:
         return False
     executions.request_stop(tx, execution_id, ended.cause)
-    executions.note(tx, execution_id, {"end_message": ended.message})
+    executions.note(tx, execution_id, {"end_message": ended.message, "evidence": {FACTS: dict(ended.facts)}})
     told = _tell(tx, view, _as_the_run_has_it(view, ended))
     if told:
         end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
@@ -113,8 +119,11 @@ def _tell(tx: Tx, view: View, ended: Ending) -> bool:
         # Not one more state, which would set off once more what crashes set off.
         message = " ".join(filter(None, (ended.message, view.state.message)))
         flow_runs.explain(tx, view.state.id, message)
+        events.emit_explained(
+            tx.scoped(execution.workspace_id), execution.flow_run_id, view.state, message, ended.facts
+        )
         return True
-    outcome = propose(tx.scoped(execution.workspace_id), execution.flow_run_id, ended.state)
+    outcome = propose(tx.scoped(execution.workspace_id), execution.flow_run_id, ended.state, about=ended.facts)
     if outcome.status is not Status.ACCEPT:
         log.error("execution.end_refused", execution_id=execution.id, cause=ended.cause.value, **outcome.details)
     return outcome.status is Status.ACCEPT

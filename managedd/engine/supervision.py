@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from managedd.engine.evidence import Ending, ending
+from managedd.engine.evidence import Ending, Measured, ending
 from managedd.engine.judgement import SECOND_US, Countdown, judge
 from managedd.engine.measuring import Measuring
 from managedd.engine.settling import end_first, look
@@ -248,7 +248,7 @@ class Supervision:
         }.get(cause, "")
         return self._ending(cause, detail)
 
-    def _ending(self, cause: EndCause, detail: str) -> Ending:
+    def _ending(self, cause: EndCause, detail: str, measured: Measured | None = None) -> Ending:
         since = self.execution.started_at or self.execution.claimed_at
         return ending(
             cause,
@@ -257,10 +257,11 @@ class Supervision:
             elapsed_seconds=(self._means.clock.now_us() - since) / SECOND_US,
             peak_memory_bytes=self.measuring.peak_memory_bytes,
             pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
+            measured=measured,
         )
 
-    async def _end_first(self, cause: EndCause, detail: str) -> None:
-        ended = self._ending(cause, detail)
+    async def _end_first(self, cause: EndCause, detail: str, measured: Measured | None = None) -> None:
+        ended = self._ending(cause, detail, measured)
         told = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
         if told and ended.message is not None:
             # Nobody says it later: its container may end right now, and with it our watch.

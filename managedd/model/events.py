@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 RESOURCE_ID: Final = "prefect.resource.id"
 RESOURCE_ROLE: Final = "prefect.resource.role"
 RESOURCE_NAME: Final = "prefect.resource.name"
+END_CAUSE: Final = "managedd.end-cause"
+"""A label of a run that this server has ended."""
+EXPLAINED: Final = "managedd.flow-run.explained"
 
 MESSAGE_MAX_CHARS: Final = 100_000
 """State messages may hold whole results; a longer one loses its middle in events."""
@@ -75,29 +78,60 @@ class RunSurroundings:
     created_by: Mapping[str, Any] | None = None
 
 
-def state_event(around: RunSurroundings, state: State, previous: State | None) -> Event:
-    """The event `prefect.flow-run.<state name>`: its id is the state's, so that a state is told once."""
+def state_event(
+    around: RunSurroundings, state: State, previous: State | None, about: Mapping[str, Any] | None = None
+) -> Event:
+    """The event `prefect.flow-run.<state name>`: its id is the state's, so that a state is told once.
+
+    `about` is why this server ended the run, in a payload and a label of its own.
+    """
     return Event(
         id=state.id,
         occurred_us=state.timestamp_us,
         event=f"prefect.flow-run.{state.name}",
-        resource={
-            RESOURCE_ID: f"prefect.flow-run.{around.run.id}",
-            RESOURCE_NAME: around.run.name,
-            "prefect.run-count": str(around.run_count),
-            "prefect.state-message": shortened(state.message),
-            "prefect.state-name": state.name,
-            "prefect.state-timestamp": from_us(state.timestamp_us).isoformat(),
-            "prefect.state-type": state.type.value,
-        },
+        resource=_resource(around, state, about),
         related=tuple(_related(around)),
         payload={
             "intended": {"from": None if previous is None else previous.type.value, "to": state.type.value},
             "initial_state": None if previous is None else _state_payload(previous),
             "validated_state": _state_payload(state),
+            **_payload_of(about),
         },
         follows=_followed(state, previous),
     )
+
+
+def explaining_event(
+    event_id: str, occurred_us: int, around: RunSurroundings, state: State, about: Mapping[str, Any]
+) -> Event:
+    """The event `managedd.flow-run.explained`: why the run is in a state that its client has told and could not explain."""
+    return Event(
+        id=event_id,
+        occurred_us=occurred_us,
+        event=EXPLAINED,
+        resource=_resource(around, state, about),
+        related=tuple(_related(around)),
+        payload={"validated_state": _state_payload(state), **_payload_of(about)},
+        follows=state.id if abs(occurred_us - state.timestamp_us) < TIGHT_US else None,
+    )
+
+
+def _resource(around: RunSurroundings, state: State, about: Mapping[str, Any] | None) -> dict[str, str]:
+    return {
+        RESOURCE_ID: f"prefect.flow-run.{around.run.id}",
+        RESOURCE_NAME: around.run.name,
+        "prefect.run-count": str(around.run_count),
+        "prefect.state-message": shortened(state.message),
+        "prefect.state-name": state.name,
+        "prefect.state-timestamp": from_us(state.timestamp_us).isoformat(),
+        "prefect.state-type": state.type.value,
+        # Automations choose by labels, and not by what is in the payload.
+        **({END_CAUSE: str(about["cause"])} if about else {}),
+    }
+
+
+def _payload_of(about: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"managedd": dict(about)} if about else {}
 
 
 def shortened(message: str | None) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from managedd import ids
 from managedd.clock import to_us
-from managedd.model.events import Event, state_event
+from managedd.model.events import Event, explaining_event, state_event
 from managedd.orchestration import task_run_recorder
 from managedd.store import events as stored
 from managedd.store import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from managedd.model.states import State
     from managedd.store.database import Tx
@@ -38,8 +40,17 @@ def receive(tx: Tx, events: Iterable[Event]) -> list[Event]:
     return fresh
 
 
-def emit_state_event(tx: Tx, run_id: str, state: State, previous: State | None) -> None:
+def emit_state_event(
+    tx: Tx, run_id: str, state: State, previous: State | None, about: Mapping[str, Any] | None = None
+) -> None:
     """The event that tells of the flow run's new state is stored; the run's row has the state already."""
     around = lineage.surroundings(tx, run_id)
     if around is not None:
-        stored.insert(tx, [state_event(around, state, previous)])
+        stored.insert(tx, [state_event(around, state, previous, about)])
+
+
+def emit_explained(tx: Tx, run_id: str, state: State, message: str, about: Mapping[str, Any]) -> None:
+    """An event that says what the run's client could not, when it told of that state, is stored: not one more of the state's own."""
+    around = lineage.surroundings(tx, run_id)
+    if around is not None:
+        stored.insert(tx, [explaining_event(ids.new_id(), tx.now, around, replace(state, message=message), about)])

@@ -64,12 +64,21 @@ def to_proposed(state: StateCreate) -> ProposedState:
 
 
 def propose(
-    tx: Tx, run_id: str, proposed: ProposedState, *, force: bool = False, client: Client = OURSELVES
+    tx: Tx,
+    run_id: str,
+    proposed: ProposedState,
+    *,
+    force: bool = False,
+    client: Client = OURSELVES,
+    about: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """The flow run is in the state that the rules allow. Raises ManagedError(NOT_FOUND)."""
+    """The flow run is in the state that the rules allow. Raises ManagedError(NOT_FOUND).
+
+    `about` is what programs find in the state's event beside the state, when the proposal is accepted.
+    """
     facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
     decision = None if force else _final(tx, facts, proposed)
-    return _settle(tx, facts, decision or rules.decide(facts, proposed, force=force))
+    return _settle(tx, facts, decision or rules.decide(facts, proposed, force=force), about)
 
 
 def _final(tx: Tx, facts: FlowRunFacts, proposed: ProposedState) -> Decision | None:
@@ -148,20 +157,23 @@ def create_task_run(tx: Tx, values: Mapping[str, Any], state: ProposedState | No
     return task_run_id, True
 
 
-def _settle(tx: Tx, facts: FlowRunFacts, decision: Decision) -> Outcome:
+def _settle(tx: Tx, facts: FlowRunFacts, decision: Decision, about: Mapping[str, Any] | None = None) -> Outcome:
     state = _new_state(tx, facts, decision)
     if state is not None:
         flow_runs.write_state(tx, FLOW_RUN.name, facts.run_id, state, run_columns(facts, state, decision))
-        _follow(tx, facts, state, decision)
+        _follow(tx, facts, state, decision, about)
     return _outcome(tx, FLOW_RUN_STATE, facts, decision, state)
 
 
-def _follow(tx: Tx, facts: FlowRunFacts, state: State, decision: Decision) -> None:
+def _follow(
+    tx: Tx, facts: FlowRunFacts, state: State, decision: Decision, about: Mapping[str, Any] | None = None
+) -> None:
     """What a flow run's new state brings with it is done too."""
     if facts.parent_task_run_id is not None:
         _mirror(tx, facts, state)
     if Effect.EMIT_EVENT in decision.effects:
-        events.emit_state_event(tx, facts.run_id, state, facts.current)
+        told = about if decision.status is Status.ACCEPT else None
+        events.emit_state_event(tx, facts.run_id, state, facts.current, told)
     if Effect.FREE_SLOT in decision.effects:
         tx.publish(Topic.SLOTS)
 

@@ -200,6 +200,12 @@ def advance(
     return _load(row)
 
 
+def evidence(tx: Tx, execution_id: str) -> dict[str, Any]:
+    """What shows how the execution ended, as far as it is on record."""
+    found = tx.scalar("SELECT evidence FROM executions WHERE id = ?", (execution_id,))
+    return {} if found is None else dict(orjson.loads(found))
+
+
 def note(tx: Tx, execution_id: str, changes: Mapping[str, Any]) -> None:
     """The execution has `changes`; its phase is as it was."""
     if "phase" in changes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from managedd.store.rows import Wire
 
 MAX_FOUND_RUNS = 20
+MAX_LIMITED = 10
 _ALL = -1
 AWAITED = {AWAITING_HOURS: "compute_hours", AWAITING_HOST: "host_capacity"}
 """States of which the message says what is waited for."""
@@ -214,6 +215,21 @@ def running(tx: Tx, readings: Mapping[str, Mapping[str, Any]]) -> list[Wire]:
         }
         for row in found
     ]
+
+
+def limited(tx: Tx, *, since_us: int) -> list[Wire]:
+    """Of every workspace, the executions that a limit has ended since then, the last first: `MAX_LIMITED` at most."""
+    found = tx.all(
+        f"""
+        SELECT e.id, e.workspace_id, e.flow_run_id, r.name AS flow_run_name, e.attempt, e.exited_at, e.end_cause, e.end_message,
+               json_extract(e.evidence, '$.end.limit') AS "limit", json_extract(e.evidence, '$.end.reached') AS reached,
+               json_extract(e.evidence, '$.end.unit') AS unit
+        FROM executions AS e INDEXED BY executions_limited LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id
+        WHERE e.end_cause IN ('memory', 'time', 'quota', 'disk', 'pids') AND e.exited_at >= ? ORDER BY e.exited_at DESC LIMIT {MAX_LIMITED}
+        """,
+        (since_us,),
+    )
+    return [_timed(row) for row in found]
 
 
 def executions_of(tx: Tx, flow_run_id: str) -> list[Wire]:

@@ -117,6 +117,25 @@ class RunningStatus(Model):
     time_limit_seconds: Int | None
 
 
+class LimitedStatus(Model):
+    """An execution that a limit has ended."""
+
+    id: Id
+    workspace_id: Id
+    flow_run_id: Id
+    flow_run_name: str | None
+    attempt: Int
+    exited_at: Timestamp
+    end_cause: str
+    """`memory`, `time`, `quota`, `disk` or `pids`."""
+    end_message: str | None
+    limit: float | None
+    reached: float | None
+    """How far the run had come, as far as that was measured."""
+    unit: str | None
+    """Of both: `bytes`, `seconds`, `minutes` or `processes`."""
+
+
 class StoreStatus(Model):
     """The databases' files, with their write-ahead logs."""
 
@@ -135,6 +154,8 @@ class DaemonStatus(Model):
     workspaces: list[WorkspaceStatus]
     pools: list[PoolStatus]
     running: list[RunningStatus]
+    limited: list[LimitedStatus]
+    """What a limit has ended in the last 24 hours, the last first, ten at most."""
     host: HostStatus
     store: StoreStatus
 

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,7 +21,7 @@ from managedd.api.sockets import Sockets
 from managedd.api.surface import all_operations
 from managedd.cli.logs import _newest_first
 from managedd.listeners import Door
-from managedd.model.executions import Phase
+from managedd.model.executions import EndCause, Phase
 from managedd.model.logs import LogRecord
 from managedd.store import executions, logs
 from tests.api.deployed import deploy, pool_of, run_it
@@ -136,6 +137,35 @@ async def test_status_shows_pools_queue_heads_and_what_runs(services: Services, 
     services.facts["readings"] = lambda: {made.id: {"memory_bytes": 300 * 1024**2, "peak_memory_bytes": None}}
     line = next(line for line in (await printed(services, "status")).splitlines() if run["id"] in line)
     assert all(part in line for part in ("lively-lynx", "CLAIMED", "Pending", "300 MiB of 2.0 GiB"))
+
+
+@pytest.mark.usefixtures("door")
+async def test_status_shows_what_a_limit_has_ended(services: Services, api: ApiClient) -> None:
+    assert "Ended by a limit" not in await printed(services, "status")
+    run = await run_of(api)
+    message = "Disk limit reached: the run has written 65.0 MiB of files; its limit is 64.0 MiB."
+
+    def ended(tx: Tx, cause: EndCause, hours: int) -> None:
+        made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake")
+        facts = {"cause": cause.value, "execution_id": made.id, "limit": 64, "reached": 65.5, "unit": "bytes"}
+        changes = {
+            "end_cause": cause,
+            "end_message": message,
+            "exited_at": tx.now - hours * 3_600_000_000,
+            "evidence": {"end": facts},
+        }
+        executions.advance(tx, made.id, (Phase.CLAIMED,), Phase.EXITED, changes)
+        executions.advance(tx, made.id, (Phase.EXITED,), Phase.FINALIZED)
+
+    for cause, hours in ((EndCause.DISK, 1), (EndCause.ENGINE_EXIT, 2), (EndCause.TIME, 25)):
+        await services.db.write(partial(ended, cause=cause, hours=hours), workspace=ids.DEFAULT_WORKSPACE_ID)
+    [found] = json.loads(await printed(services, "status", "--json"))["limited"]
+    assert (found["flow_run_id"], found["end_cause"], found["limit"], found["reached"], found["unit"]) == (
+        run["id"], "disk", 64, 65.5, "bytes",
+    )  # fmt: skip
+    shown = await printed(services, "status")
+    line = next(line for line in shown.splitlines() if message in line)
+    assert all(part in line for part in (run["id"], "disk", "1 h", "ago"))
 
 
 @pytest.mark.usefixtures("door")

@@ -20,6 +20,8 @@ from managedd.store.rows import Wire
 from managedd.wire.base import Id
 from managedd.wire.managed import DaemonStatus, ExecutionReport, FoundRun
 
+DAY_US = 86_400_000_000
+
 Which = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
 
@@ -39,6 +41,7 @@ async def read_status(ctx: Context) -> Wire:
             "workspaces": [{**workspace, **_room(workspace["slots"], host, ctx)} for workspace in among],
             "pools": overview.pools(tx, among, engine.get("problem")),
             "running": overview.running(tx, readings),
+            "limited": overview.limited(tx, since_us=tx.now - DAY_US),
             "host": _reservations(tx, host),
         }
 
