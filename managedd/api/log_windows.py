@@ -7,6 +7,7 @@ anybody: whoever is slow falls behind the floor and reads what it missed from th
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,12 +218,12 @@ class LogWindows:
             try:
                 while True:
                     await woken.wait(self._until_next_look() if self._windows else None)
-                    began = self._clock.monotonic()
+                    began = time.thread_time()
                     if self._windows:
                         await self._turn_safely(moved)
-                    # As long as it took, so that however many follow, others have half of the time.
-                    took = self._clock.monotonic() - began
-                    await anyio.sleep(min(max(took, PACE_SECONDS), LONGEST_PACE_SECONDS))
+                    # As long as the loop has worked, so that however many follow, others have their time.
+                    worked = time.thread_time() - began
+                    await anyio.sleep(min(max(worked, PACE_SECONDS), LONGEST_PACE_SECONDS))
             finally:
                 self._woken = None
 

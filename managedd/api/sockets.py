@@ -6,7 +6,9 @@ nothing is queued for one: what it has not read yet is in the store, behind its 
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager, suppress
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -33,6 +35,7 @@ HEARTBEAT_SECONDS: Final = 25.0
 SEND_SECONDS: Final = 30.0
 """A client that takes nothing for so long is gone."""
 CLOSE_SECONDS: Final = 2.0
+SEND_BUFFER_BYTES: Final = 256 * 1024
 
 NORMAL: Final = 1000
 PROTOCOL_ERROR: Final = 1002
@@ -73,6 +76,7 @@ class Socket:
         self.execution_id: str | None = None
         """Whose key opened it, once it is known."""
         self.admitted = anyio.Event()
+        self._is_cut = False
 
     def stop(self, code: int, reason: str) -> None:
         """What serves the socket ends, having stored what it took in, and then the socket is closed."""
@@ -112,15 +116,17 @@ class Socket:
         await self._deliver(self._ws.send_frame, payload, WSMsgType.PONG)
 
     async def _deliver(self, send: Callable[[bytes, WSMsgType], Awaitable[None]], data: bytes, kind: WSMsgType) -> None:
+        # A timer of the loop's: a cancel scope would cost more than the sending, and thousands are sent to at a time.
+        timer = asyncio.get_running_loop().call_later(SEND_SECONDS, self._abort)
         try:
-            with anyio.fail_after(SEND_SECONDS):
-                await send(data, kind)
-        except TimeoutError:
-            self._abort()
-            raise Gone from None
+            await send(data, kind)
         except (ConnectionError, RuntimeError):
             # RuntimeError is what aiohttp raises for a socket that is closing under the sender.
             raise Gone from None
+        finally:
+            timer.cancel()
+        if self._is_cut:
+            raise Gone
 
     async def close(self, code: int, reason: str = "") -> None:
         """The socket is closed, politely if the client answers in time."""
@@ -131,6 +137,7 @@ class Socket:
             self._abort()
 
     def _abort(self) -> None:
+        self._is_cut = True
         if self._request.transport is not None:
             self._request.transport.abort()
 
@@ -184,11 +191,20 @@ async def serve(ctx: Context, body: Callable[[Socket], Awaitable[None]]) -> web.
         max_msg_size=ctx.services.settings.server.max_frame_bytes,
     )
     await ws.prepare(ctx.request)
+    _bound_buffer(ctx.request)
     socket = Socket(ws, ctx.request)
     with ctx.services.sockets.registered(socket):
         code, reason = await _ending(socket, lambda socket: _within_limits(ctx, socket, body))
         await socket.close(code, reason)
     return ws
+
+
+def _bound_buffer(request: web.Request) -> None:
+    """The kernel keeps no more than that for a client that reads nothing; by itself it goes up to megabytes."""
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 async def _within_limits(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:

@@ -31,18 +31,19 @@ KNOWN_RUNS: Final = 4_096
 """How many other runs of one execution are remembered as its descendants."""
 TURN_LINES: Final = 100
 """So many lines are taken in before others have their turn."""
+BUSY_SECONDS: Final = 0.1
+"""Whoever has printed them in less than that rests as well."""
 MARK_LINES: Final = 1_000
 """After so many dropped lines the cursor moves on."""
-REST_LINES: Final = 500
-REST: Final = 2.0
-"""Whoever reads what is dropped rests for so many times as long as it has worked, and only one at a time."""
+KEPT_REST, DROPPED_REST = 1.0, 2.0
+"""For so many times as long as it has worked whoever prints much rests, by whether its lines are kept."""
 LONGEST_WORK_SECONDS: Final = 0.1
 LAST_LINES: Final = 100
 LAST_BYTES: Final = 64 * 1024
 """Of what is dropped, so much is kept in memory: at the end of the output it is what a reader wants most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Line:
     """What is stored in one step: lines, how far the output is read, and what that counts."""
 
@@ -63,15 +64,15 @@ class Line:
 
 
 class Floods:
-    """Reading what is dropped costs time too: all who do it share a small part of the loop's."""
+    """Those who print much rest one after the other: however many they are, only one of them works between two turns of the loop."""
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()
 
-    async def rest(self, worked_seconds: float) -> None:
+    async def rest(self, seconds: float) -> None:
         """Others had their time."""
         async with self._lock:
-            await anyio.sleep(min(worked_seconds, LONGEST_WORK_SECONDS) * REST)
+            await anyio.sleep(seconds)
 
 
 class Intake:
@@ -102,8 +103,7 @@ class Intake:
         self._last: deque[tuple[RawLine, ParsedRecord | None, int]] = deque()
         self._last_bytes = 0
         self._since_turn = 0
-        self._since_rest = 0
-        self._worked_from = 0.0
+        self._turn_began = self._worked_from = 0.0
 
     async def take(self, line: RawLine, parsed: ParsedRecord | None) -> None:
         """The line was handed in, or it counts as dropped."""
@@ -114,10 +114,12 @@ class Intake:
                 await self._tell(self._previous or line, before)
             record = await self._record(line, parsed)
             await self._hand_in(self._line((record,), line.cursor, text_bytes + LINE_OVERHEAD_BYTES))
-            await self._take_turns()
         else:
             await self._drop(line, parsed, text_bytes, before)
         self._previous = line
+        self._since_turn += 1
+        if self._since_turn >= TURN_LINES:
+            await self._take_turns()
 
     async def end(self) -> None:
         """The output has ended: what was dropped is told, and then come its last lines, which were kept."""
@@ -137,8 +139,6 @@ class Intake:
         one = Dropped(1, text_bytes)
         self._untold += one
         self._unmarked += one
-        if before is None:
-            self._worked_from = time.thread_time()
         self._keep_last(line, parsed, text_bytes)
         if self._gate.excess is Excess.SIZE and before is not Excess.SIZE and not self._announced:
             # At once: nothing else is said of it until the output ends.
@@ -147,11 +147,6 @@ class Intake:
             await self._mark(line.cursor, (said,))
         elif self._unmarked.lines >= MARK_LINES:
             await self._mark(line.cursor)
-        self._since_rest += 1
-        if self._since_rest >= REST_LINES:
-            self._since_rest = 0
-            await self._floods.rest(time.thread_time() - self._worked_from)
-            self._worked_from = time.thread_time()
 
     def _keep_last(self, line: RawLine, parsed: ParsedRecord | None, text_bytes: int) -> None:
         self._last.append((line, parsed, text_bytes))
@@ -179,10 +174,13 @@ class Intake:
         await self._hand_in(self._line(records, cursor, 0, dropped))
 
     async def _take_turns(self) -> None:
-        self._since_turn += 1
-        if self._since_turn >= TURN_LINES:
-            self._since_turn = 0
+        if anyio.current_time() - self._turn_began < BUSY_SECONDS:
+            worked = min(time.thread_time() - self._worked_from, LONGEST_WORK_SECONDS)
+            await self._floods.rest(worked * (KEPT_REST if self._gate.excess is None else DROPPED_REST))
+        else:
             await anyio.lowlevel.checkpoint()
+        self._since_turn = 0
+        self._turn_began, self._worked_from = anyio.current_time(), time.thread_time()
 
     def _line(
         self, records: tuple[LogRecord, ...], cursor: LogCursor | None, size_bytes: int, dropped: Dropped = NOTHING

@@ -19,7 +19,7 @@ LANE_LINES: Final = 1_000
 """Of one execution, those that are being written included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Waiting(Generic[T]):
     """One line in its queue."""
 
@@ -64,7 +64,7 @@ class Lanes(Generic[T]):
         if not lane.waiting:
             self._turns.append(name)
         self.handed_in += 1
-        lane.waiting.append(Waiting(number=self.handed_in, lane=name, chars=chars, item=item))
+        lane.waiting.append(Waiting(self.handed_in, name, chars, item))
         lane.lines += 1
         lane.chars += chars
         self._chars += chars

@@ -25,18 +25,20 @@ STAND_IN = Path(__file__).with_name("image") / "prefect.py"
 OPEN = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED")
 
 
-def build_fast_image(docker_host: str, base: str, folder: Path) -> str:
-    """The engine has an image like `base` whose `prefect` is the stand-in."""
-    (folder / "prefect").write_bytes(STAND_IN.read_bytes())
+def build_fast_image(
+    docker_host: str, base: str, folder: Path, program: Path = STAND_IN, name: str = FAST_IMAGE
+) -> str:
+    """The engine has an image like `base` whose `prefect` is the stand-in, or another program."""
+    (folder / "prefect").write_bytes(program.read_bytes())
     (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY prefect /usr/local/bin/prefect\n")
     (folder / "prefect").chmod(0o755)
     # The classic builder is in every engine and sees the local base image.
     done = subprocess.run(
-        ["docker", "-H", docker_host, "build", "--quiet", "--force-rm", "--tag", FAST_IMAGE, str(folder)],
+        ["docker", "-H", docker_host, "build", "--quiet", "--force-rm", "--tag", name, str(folder)],
         env={**os.environ, "DOCKER_BUILDKIT": "0"}, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return FAST_IMAGE
+    return name
 
 
 @dataclass(kw_only=True)
