@@ -39,6 +39,7 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
 from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
+from managedd.orchestration import lifecycle
 from managedd.signals import Signals
 from managedd.store import meta, plans, run_key, workspaces
 from managedd.store.database import Database
@@ -89,6 +90,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
         migrations="managedd.store.migrations.state",
         synchronous=settings.store.synchronous,
         readers=settings.store.readers,
+        finish=lifecycle.tell,
     )
     stack.push_async_callback(db.close)
     logs = await Database.open(

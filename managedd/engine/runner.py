@@ -156,12 +156,15 @@ class ExecutionRunner:
         await self._note({"image": job.spec.image})
         for note in job.notes:
             await self._say(note)
+        said_us = self._supervision.progress_us
         try:
             await means.insist(lambda: means.driver.prepare(job.spec, self._progress), seconds=None)
         except ImageError as error:
             return ending(EndCause.IMAGE, self._execution, detail=str(error))
         except ManagedError as error:
             return self._refused(error)
+        if self._supervision.progress_us != said_us:
+            await self._note({"pulled_at": means.clock.now_us()})
         return job
 
     async def _start(self, handle: Handle, interruption: Interruption, *, installs: bool) -> Ending | None:

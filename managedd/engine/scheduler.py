@@ -21,9 +21,9 @@ from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 from managedd.observe import get_log
-from managedd.orchestration import rules, scheduling
+from managedd.orchestration import lifecycle, rules, scheduling
 from managedd.orchestration.transition import propose, propose_late, propose_task
-from managedd.store import flow_runs, overdue, schedules
+from managedd.store import changes, flow_runs, overdue, schedules
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -190,6 +190,7 @@ class Scheduler:
         await self.expire_pauses()
         await self.end_children()
         await self.end_cancelling()
+        await self.tell_lapsed()
 
     async def _next_look_seconds(self) -> float:
         late_after_us = round(self._settings.late_after_seconds * _MICROSECONDS)
@@ -235,6 +236,11 @@ class Scheduler:
         return await self._sweep(
             lambda tx: overdue.stuck_cancelling(tx, since_before_us=before_us, limit=RUNS_PER_BATCH), _end_cancelling
         )
+
+    async def tell_lapsed(self) -> None:
+        """What workers have stopped asking about is told to be not ready."""
+        if await self._db.read(changes.lapsed):
+            await self._db.write(lifecycle.lapse)
 
     async def _sweep(self, find: Callable[[Tx], list[Overdue]], settle: Callable[[Tx, Overdue], bool]) -> int:
         """Every run that `find` gives is settled, batch by batch, while that changes anything; how many were changed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from managedd.clock import from_us
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from managedd.model.states import State
 
@@ -19,6 +19,7 @@ RESOURCE_NAME: Final = "prefect.resource.name"
 END_CAUSE: Final = "managedd.end-cause"
 """A label of a run that this server has ended."""
 EXPLAINED: Final = "managedd.flow-run.explained"
+POOL_TYPE: Final = "prefect.work-pool.type"
 
 MESSAGE_MAX_CHARS: Final = 100_000
 """State messages may hold whole results; a longer one loses its middle in events."""
@@ -167,18 +168,33 @@ def _related(around: RunSurroundings) -> Iterator[dict[str, str]]:
         "work-pool": around.work_pool,
         "task-run": around.task_run,
     }
-    tags = set(around.run.tags)
+    yield from related_things(kinds, around.run.tags)
+    yield from _creator(around.created_by)
+
+
+def related_to_run(around: RunSurroundings) -> Iterator[dict[str, str]]:
+    """The run, and what it belongs to, as related resources of something that happened to it."""
+    yield {
+        RESOURCE_ID: f"prefect.flow-run.{around.run.id}",
+        RESOURCE_ROLE: "flow-run",
+        RESOURCE_NAME: around.run.name,
+    }
+    yield from _related(around)
+
+
+def related_things(kinds: Mapping[str, Named | None], own_tags: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Things as related resources in the roles of their kinds, and every tag of theirs and of `own_tags`."""
+    tags = set(own_tags)
     for kind, thing in kinds.items():
         if thing is None:
             continue
         tags.update(thing.tags)
         labels = {RESOURCE_ID: f"prefect.{kind}.{thing.id}", RESOURCE_ROLE: kind, RESOURCE_NAME: thing.name}
         if thing.type is not None:
-            labels["prefect.work-pool.type"] = thing.type
+            labels[POOL_TYPE] = thing.type
         yield labels
     for tag in sorted(tags):
         yield {RESOURCE_ID: f"prefect.tag.{tag}", RESOURCE_ROLE: "tag"}
-    yield from _creator(around.created_by)
 
 
 def _creator(created_by: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:

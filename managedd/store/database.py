@@ -60,6 +60,7 @@ class Database:
         synchronous: Literal["FULL", "NORMAL"],
         batch_limit: int,
         queue_limit: int,
+        finish: Callable[[Tx], None] | None,
     ) -> None:
         self.path = path
         self._bus = bus
@@ -68,6 +69,7 @@ class Database:
         self._synchronous = synchronous
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
+        self._finish = finish
         self._writer = writer
         self._writing = False
         self._writes: deque[Job[Any]] = deque()
@@ -93,8 +95,12 @@ class Database:
         readers: int = 3,
         batch_limit: int = 256,
         queue_limit: int = 10_000,
+        finish: Callable[[Tx], None] | None = None,
     ) -> Database:
-        """The database is migrated and open. `migrations` is a package, or the folder, of numbered SQL files."""
+        """The database is migrated and open. `migrations` is a package, or the folder, of numbered SQL files.
+
+        `finish` is called at the end of every write transaction, in it.
+        """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             oldest = ".".join(map(str, OLDEST_SQLITE))
             raise ManagedError(
@@ -104,7 +110,14 @@ class Database:
         known = migrate.load(migrations)
         writer = await Connection.open(path, set_up_writer(path, synchronous))
         database = cls(
-            path, bus, clock, writer, synchronous=synchronous, batch_limit=batch_limit, queue_limit=queue_limit
+            path,
+            bus,
+            clock,
+            writer,
+            synchronous=synchronous,
+            batch_limit=batch_limit,
+            queue_limit=queue_limit,
+            finish=finish,
         )
         try:
             now_us = clock.now_us()
@@ -155,7 +168,7 @@ class Database:
         `fn` may run a second time, so it has no effects but SQL and `tx.publish`.
         """
         must_sync = self._synchronous == "FULL" if durable is None else durable
-        job = Job(fn, workspace, durable=must_sync)
+        job = Job(self._finished(fn), workspace, durable=must_sync)
         await self._enter(self._writes, job)
         # Not at once: what became ready in the same turn of the loop shares the commit.
         self._loop.call_soon(self._start_batch)
@@ -165,6 +178,18 @@ class Database:
             await self._withdraw(self._writes, job)
             raise
         return job.outcome()
+
+    def _finished(self, fn: Callable[[Tx], T]) -> Callable[[Tx], T]:
+        finish = self._finish
+        if finish is None:
+            return fn
+
+        def whole(tx: Tx) -> T:
+            result = fn(tx)
+            finish(tx)
+            return result
+
+        return whole
 
     async def checkpoint(self) -> None:
         """Freed pages went back to the file system, and the write-ahead log is as short as the readers allow."""

@@ -85,6 +85,29 @@ def surroundings(tx: Tx, run_id: str) -> RunSurroundings | None:
     )
 
 
+def around_deployment(tx: Tx, flow_id: str, queue_id: str | None) -> dict[str, Named | None]:
+    """By kind, what a deployment belongs to, as far as it exists."""
+    row = tx.one(
+        "SELECT f.id AS flow_id, f.name AS flow_name, f.tags AS flow_tags, q.id AS queue_id, q.name AS queue_name, "
+        "p.id AS pool_id, p.name AS pool_name, p.type AS pool_type FROM (SELECT 1) "
+        "LEFT JOIN flows AS f ON f.id = ? LEFT JOIN work_queues AS q ON q.id = ? "
+        "LEFT JOIN work_pools AS p ON p.id = q.work_pool_id",
+        (flow_id, queue_id),
+    )
+    assert row is not None
+    return {
+        "flow": _named(row, "flow"),
+        "work-queue": _named(row, "queue", tags=False),
+        "work-pool": _named(row, "pool", tags=False, type_=row["pool_type"]),
+    }
+
+
+def around_queue(tx: Tx, pool_id: str) -> dict[str, Named | None]:
+    """By kind, what a work queue belongs to, as far as it exists."""
+    row = tx.one("SELECT id AS pool_id, name AS pool_name, type AS pool_type FROM work_pools WHERE id = ?", (pool_id,))
+    return {} if row is None else {"work-pool": _named(row, "pool", tags=False, type_=row["pool_type"])}
+
+
 def _named(row: Row, prefix: str, *, tags: bool = True, type_: str | None = None) -> Named | None:
     if row[f"{prefix}_id"] is None:
         return None

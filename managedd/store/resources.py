@@ -48,7 +48,8 @@ def is_serverless(pool_type: str) -> bool:
     return pool_type.endswith((":managed", ":push"))
 
 
-def _online_pools(tx: Tx, pool_ids: list[str]) -> set[str]:
+def online_pools(tx: Tx, pool_ids: list[str]) -> set[str]:
+    """Those of the pools that have a worker that is ONLINE."""
     rows = tx.all(
         "SELECT DISTINCT work_pool_id FROM workers WHERE work_pool_id IN (SELECT value FROM json_each(?)) "
         "AND last_heartbeat_time + ? * coalesce(heartbeat_interval_seconds, 30) * 1000000 > ?",
@@ -69,7 +70,7 @@ def _pool_slots(tx: Tx, pool_ids: list[str]) -> dict[str, int]:
 
 def _finish_pools(tx: Tx, page: list[dict[str, Any]]) -> None:
     pool_ids = [pool["id"] for pool in page]
-    online, slots = _online_pools(tx, pool_ids), _pool_slots(tx, pool_ids)
+    online, slots = online_pools(tx, pool_ids), _pool_slots(tx, pool_ids)
     for pool in page:
         ready = is_serverless(pool["type"]) or pool["id"] in online
         pool["status"] = "PAUSED" if pool["is_paused"] else "READY" if ready else "NOT_READY"

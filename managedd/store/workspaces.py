@@ -51,6 +51,11 @@ def create(
     )
 
 
+def exists(tx: Tx, workspace_id: str) -> bool:
+    """Whether there is that workspace."""
+    return bool(tx.scalar("SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = ?)", (workspace_id,)))
+
+
 def ensure_default(tx: Tx, *, plan: str) -> None:
     """The default workspace exists, on `plan` when it is new or when the settings name another one than the last time."""
     if get(tx, DEFAULT_WORKSPACE_ID) is None:

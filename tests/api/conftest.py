@@ -19,6 +19,7 @@ from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
+from managedd.orchestration import lifecycle
 from managedd.store import plans
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
@@ -64,7 +65,9 @@ class ApiClient:
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     bus = Bus()
-    db = await Database.open(tmp_path / "state.db", bus=bus, migrations="managedd.store.migrations.state")
+    db = await Database.open(
+        tmp_path / "state.db", bus=bus, migrations="managedd.store.migrations.state", finish=lifecycle.tell
+    )
     logs = await Database.open(
         tmp_path / "logs.db", bus=bus, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
     )

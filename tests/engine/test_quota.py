@@ -32,7 +32,7 @@ def watch(world: World, daemon: Daemon) -> QuotaWatch:
 
 async def told(world: World) -> list[tuple[str, int]]:
     rows = await world.read(
-        lambda tx: tx.all("SELECT event, payload FROM events WHERE event LIKE 'managedd.%' ORDER BY rowid")
+        lambda tx: tx.all("SELECT event, payload FROM events WHERE event LIKE 'managedd.workspace.%' ORDER BY rowid")
     )
 
     return [(row["event"].rpartition(".")[2], orjson.loads(row["payload"])["percent"]) for row in rows]

@@ -25,6 +25,7 @@ from managedd.model.drivers import RunSpec
 from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import HostLimits, Needs, Plan
 from managedd.model.states import State, StateType
+from managedd.orchestration import lifecycle
 from managedd.orchestration.transition import Outcome, create_run, propose
 from managedd.store import executions, flow_runs, plans, rows
 from managedd.store.database import Database
@@ -316,6 +317,7 @@ async def open_world(folder: Path, clock: Clock | None = None) -> AsyncIterator[
             clock=clock,
             migrations=f"managedd.store.migrations.{name}",
             synchronous="NORMAL",
+            finish=lifecycle.tell if name == "state" else None,
         )
         for name in ("state", "logs")
     ]
