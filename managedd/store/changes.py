@@ -1,4 +1,4 @@
-"""What triggers note of made, changed and deleted things (migration 0003), and the status of each that was told last."""
+"""What triggers note of made, changed and deleted things (migration 0004), and the status of each that was told last."""
 
 from __future__ import annotations
 
