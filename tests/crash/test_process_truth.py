@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.client, pytest.mark.crash]
 
+MIB = 1024**2
+DISK_MIB = 300
+"""An environment with packages of its own is a part of the run's files."""
 TROUBLE = Path(__file__).with_name("image") / "trouble.py"
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessDaemon]:
     environments = with_command(ensure_environments(), tmp_path_factory.mktemp("trouble"), "prefect", TROUBLE)
-    made = ProcessDaemon(
-        tmp_path_factory.mktemp("place"), environments=environments, settings={"runs": {"stop_grace_seconds": 1.0}}
-    )
+    runs = {"stop_grace_seconds": 1.0, "disk_limit_bytes": DISK_MIB * MIB, "pids_limit": 40}
+    made = ProcessDaemon(tmp_path_factory.mktemp("place"), environments=environments, settings={"runs": runs})
     try:
         made.start()
         yield made
@@ -76,6 +79,65 @@ def test_memory_of_a_child_that_left(daemon: ProcessDaemon) -> None:
     message = told(daemon, run)
     assert "Out of memory in the flow: the memory limit is 128.0 MiB" in message
     assert daemon.executions(run)[0]["end_cause"] == "memory"
+
+
+def why(daemon: ProcessDaemon, run: str) -> dict[str, Any]:
+    """The cause for programs, of the run's only execution."""
+    [execution] = daemon.executions(run)
+    facts: dict[str, Any] = json.loads(execution["evidence"])["end"]
+    assert (facts["cause"], facts["execution_id"]) == (execution["end_cause"], execution["id"])
+    return facts
+
+
+def test_memory_while_packages_are_installed(daemon: ProcessDaemon, tmp_path: Path) -> None:
+    package = tmp_path / "eater"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "eater"\nversion = "1"\n[build-system]\nrequires = []\nbuild-backend = "eats"\nbackend-path = ["."]\n'
+    )
+    (package / "eats.py").write_text("kept = []\nwhile True: kept.append(bytearray(16 << 20))\n")
+    packages = {"pip_packages": [f"eater @ {package.as_uri()}"], "memory_limit": "256Mi"}
+    message = told(daemon, submitted(daemon, "eater", {}, **packages))
+    assert message.startswith("Out of memory while installing packages: the memory limit is 256.0 MiB")
+
+
+def test_files(daemon: ProcessDaemon, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    bystander = submitted(daemon, "bystander", {"gate": str(gate), "code": 0})
+    family = until_running(daemon, bystander)
+    run = submitted(daemon, "disk", {"fills": True})
+    message = told(daemon, run)
+    assert message.startswith("Disk limit reached: the run has written ") and message.endswith(
+        f"its limit is {DISK_MIB}.0 MiB."
+    )
+    facts = why(daemon, run)
+    assert (facts["cause"], facts["limit"], facts["unit"]) == ("disk", DISK_MIB * MIB, "bytes")
+    assert facts["reached"] > DISK_MIB * MIB
+    assert not gone(family) and daemon.api.run(bystander)["state_type"] == "RUNNING", (
+        "whoever runs beside it has lost nothing"
+    )
+    gate.touch()
+    [execution] = daemon.ended(bystander, seconds=30)
+    assert (execution["end_cause"], execution["attempt"]) == ("completed", 1)
+
+
+def test_forks_without_end(daemon: ProcessDaemon) -> None:
+    """By a control group or, without one, by counting: the run ends, and the host is there."""
+    run = submitted(daemon, "forks", {"forks": True, "deaf": True})
+    message = told(daemon, run)
+    assert message.startswith("Process limit reached: the run had ") and message.endswith("its limit is 40.")
+    assert (why(daemon, run)["limit"], why(daemon, run)["unit"]) == (40, "processes")
+
+
+@pytest.mark.parametrize("how", ["deaf", "silent"])
+def test_time_limit_of_one_that_does_not_listen_or_has_not_begun(daemon: ProcessDaemon, how: str) -> None:
+    run = submitted(daemon, how, {how: True}, timeout=2)
+    message = told(daemon, run)
+    assert message.startswith("Time limit reached: the run was stopped after ") and message.endswith(
+        "its limit is 2.0 s."
+    )
+    facts = why(daemon, run)
+    assert (facts["cause"], facts["limit"], facts["unit"]) == ("time", 2, "seconds") and facts["reached"] >= 2
 
 
 def test_time_limit(daemon: ProcessDaemon) -> None:

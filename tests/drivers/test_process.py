@@ -114,6 +114,19 @@ async def test_a_group_that_nobody_may_enter_holds_nothing(
     assert (folder_of(process_world, spec).state() or {})["groups"] == {}
 
 
+async def test_processes_are_counted_where_no_group_holds_them(process_world: ProcessWorld) -> None:
+    """So that a run that forks without end can be stopped all the same."""
+    driver = await process_world.driver(control_groups=False)
+    code = "import os, time\nfor _ in range(20):\n if os.fork() == 0:\n  time.sleep(60)\nprint('forked', flush=True)\ntime.sleep(60)"
+    handle = await begin(driver, process_world.spec(Life(code=code), pids=100))
+    assert await first_line(driver, handle) == "forked"
+    with anyio.fail_after(20):
+        while (usage := await driver.stats(handle)) is None or usage.pids < 21:  # noqa: ASYNC110 (nobody tells)
+            await anyio.sleep(0.1)
+    assert usage.pids < 30
+    await driver.stop(handle, grace_seconds=5)
+
+
 async def test_what_is_shared_counts_once(process_world: ProcessWorld) -> None:
     """Four processes over one piece of memory need it once, and live."""
     driver = await process_world.driver(control_groups=False)

@@ -1,11 +1,13 @@
 #!/usr/bin/python3 -ES
-"""A stand-in for the engine inside a run that gets into trouble: takes memory in a child that left, never ends, or ends before that child."""
+"""A stand-in for the engine inside a run that gets into trouble: takes memory in a child that left, never ends, ends before that child, says
+nothing, hears nothing, fills the disk or forks without end."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import signal
 import time
 import urllib.request
 
@@ -33,9 +35,29 @@ def leave() -> bool:
     return True
 
 
+def fork_without_end() -> None:
+    """As many children as there may be, and again when some of them have gone."""
+    while True:
+        try:
+            if os.fork() == 0:
+                time.sleep(300)
+        except OSError:
+            time.sleep(0.1)
+
+
 wanted = call("GET", f"/flow_runs/{RUN}")["parameters"]
+if wanted.get("deaf"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if wanted.get("silent"):
+    time.sleep(300)
 call("POST", f"/flow_runs/{RUN}/set_state", {"state": {"type": "RUNNING"}, "force": False})
 print("running", flush=True)
+if wanted.get("fills"):
+    with open("filler", "wb") as file:
+        while file.write(os.urandom(1 << 20)):
+            time.sleep(0.01)
+if wanted.get("forks"):
+    fork_without_end()
 reading, writing = os.pipe()
 if leave():
     if wanted.get("eats"):
