@@ -35,6 +35,11 @@ async def told(world: World) -> list[tuple[str, dict[str, Any], list[dict[str, s
 async def test_a_run_that_completes_is_told_step_by_step(world: World) -> None:
     async with world.daemon() as daemon:
         execution = await running(world, daemon)
+
+        async def installed() -> bool:
+            return (await world.execution(execution.flow_run_id)).installed_at_us is not None
+
+        await world.until(installed)
         await world.propose(execution.flow_run_id, StateType.COMPLETED)
         world.engine.finish(execution.id)
         await finished(world, execution)
