@@ -37,7 +37,7 @@ async def test_a_run_that_completes_is_told_step_by_step(world: World) -> None:
         execution = await running(world, daemon)
 
         async def installed() -> bool:
-            return (await world.execution(execution.flow_run_id)).installed_at_us is not None
+            return (await world.execution(execution.flow_run_id)).installed_at is not None
 
         await world.until(installed)
         await world.propose(execution.flow_run_id, StateType.COMPLETED)
