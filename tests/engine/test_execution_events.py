@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from managedd.drivers.fake import FakeRun
+from managedd.model.changes import Change, happened
 from managedd.model.executions import Phase
 from managedd.model.states import StateType
 from tests.engine.test_runner import finished, plan, running
@@ -15,8 +16,6 @@ from tests.engine.test_runner import finished, plan, running
 if TYPE_CHECKING:
     from managedd.store.database import Tx
     from tests.engine.world import World
-
-pytestmark = pytest.mark.anyio
 
 
 async def told(world: World) -> list[tuple[str, dict[str, Any], list[dict[str, str]]]]:
@@ -32,19 +31,15 @@ async def told(world: World) -> list[tuple[str, dict[str, Any], list[dict[str, s
     ]
 
 
+@pytest.mark.anyio
 async def test_a_run_that_completes_is_told_step_by_step(world: World) -> None:
     async with world.daemon() as daemon:
         execution = await running(world, daemon)
-
-        async def installed() -> bool:
-            return (await world.execution(execution.flow_run_id)).installed_at is not None
-
-        await world.until(installed)
         await world.propose(execution.flow_run_id, StateType.COMPLETED)
         world.engine.finish(execution.id)
         await finished(world, execution)
     events = await told(world)
-    steps = ["claimed", "pulled", "created", "started", "installed", "stopped", "finalized"]
+    steps = ["claimed", "pulled", "created", "started", "stopped", "finalized"]
     assert [step for step, _, _ in events] == steps
     for _, payload, related in events:
         assert payload["attempt"] == 1
@@ -57,6 +52,23 @@ async def test_a_run_that_completes_is_told_step_by_step(world: World) -> None:
     assert final["end_cause"] == "completed"
 
 
+def test_what_was_installed_is_told_when_it_was_not_there_from_the_start() -> None:
+    columns = ("attempt", "driver", "phase", "pulled_at", "created_at", "started_at", "installed_at", "exited_at")
+    created = {**dict.fromkeys(columns), "attempt": 1, "driver": "fake", "phase": "CREATED"}
+    started = {**created, "phase": "RUNNING", "started_at": 1}
+
+    def steps(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        change = Change(kind="execution", id="e", workspace_id="w", before=before, after=after)
+        return [name.rpartition(".")[2] for name, _ in happened(change)]
+
+    assert steps(created, started) == ["started"]
+    assert steps(created, {**started, "installed_at": 1}) == ["started"]
+    assert steps(started, {**started, "installed_at": 2}) == ["installed"]
+    assert steps(started, {**started, "phase": "EXITED", "installed_at": 2, "exited_at": 3}) == ["installed", "stopped"]
+    assert steps(started, started) == []
+
+
+@pytest.mark.anyio
 async def test_the_cause_of_an_end_is_machine_readable(world: World) -> None:
     plan(world, FakeRun(exit_code=137, oom=True))
     async with world.daemon() as daemon:
