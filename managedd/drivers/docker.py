@@ -241,7 +241,8 @@ class DockerDriver:
     @contextlib.asynccontextmanager
     async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
         """The container's lines after `after`."""
-        lines = follow(self._engine, _id(handle), LogReader(after, line_bytes=self._settings.line_bytes))
+        reader = LogReader(after, line_bytes=self._settings.line_bytes)
+        lines = follow(self._engine, _id(handle), reader, file_bytes=self._settings.log_max_bytes)
         async with contextlib.aclosing(lines):
             yield lines
 

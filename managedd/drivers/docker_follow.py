@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 import structlog
 from aiodocker.exceptions import DockerError
 
@@ -15,9 +17,12 @@ from managedd.model.drivers import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    import aiohttp
 
     from managedd.drivers.docker_engine import Engine
-    from managedd.drivers.docker_logs import LogReader
+    from managedd.drivers.docker_logs import LogReader, Recheck
     from managedd.model.logs import RawLine
 
 LOG_ATTEMPTS: Final = 5
@@ -27,9 +32,15 @@ SILENCE_SECONDS: Final = 15.0
 _log = structlog.get_logger(__name__)
 
 
-async def follow(engine: Engine, container_id: str, reader: LogReader) -> AsyncGenerator[RawLine, None]:
-    """The container's lines, over every end of a stream that is not the end of the container."""
+async def follow(
+    engine: Engine, container_id: str, reader: LogReader, *, file_bytes: int
+) -> AsyncGenerator[RawLine, None]:
+    """The container's lines, over every end of a stream that is not the end of the container.
+
+    Lines that the engine has not told because its files of `file_bytes` were replaced too fast come last, as far as they are still there.
+    """
     quiet = failures = 0
+    followed = False
     while True:
         # Asked before reading: of a container that had ended by now, this reading is the last.
         container = await inspect_patiently(engine, container_id)
@@ -40,16 +51,10 @@ async def follow(engine: Engine, container_id: str, reader: LogReader) -> AsyncG
             await anyio.sleep(0.1)
             continue
         whole, heard = False, False
-        params = {
-            "stdout": "true",
-            "stderr": "true",
-            "timestamps": "true",
-            "follow": str(liveness is Liveness.RUNNING).lower(),
-        }
-        if reader.since is not None:
-            params["since"] = reader.since
+        follows = liveness is Liveness.RUNNING
+        followed |= follows
         try:
-            async with engine.stream("GET", f"containers/{container_id}/logs", params) as response:
+            async with _reading(engine, container_id, reader.since, follows=follows) as response:
                 chunks = response.content.iter_any()
                 while (chunk := await _next_chunk(engine, container_id, chunks)) is not None:
                     for line in reader.feed(chunk):
@@ -71,6 +76,40 @@ async def follow(engine: Engine, container_id: str, reader: LogReader) -> AsyncG
             await anyio.sleep(BACKOFF_SECONDS[min(quiet, len(BACKOFF_SECONDS)) - 1])
     for line in reader.finish():
         yield line
+    if container is not None and followed and reader.may_have_missed(file_bytes):
+        async with contextlib.aclosing(_missed(engine, container_id, reader.recheck())) as lines:
+            async for line in lines:
+                yield line
+
+
+async def _missed(engine: Engine, container_id: str, recheck: Recheck | None) -> AsyncGenerator[RawLine, None]:
+    """What the engine has kept and not told its follower."""
+    if recheck is None:
+        return
+    found = 0
+    try:
+        async with _reading(engine, container_id, recheck.since, follows=False) as response:
+            async for chunk in response.content.iter_any():
+                for line in recheck.feed(chunk):
+                    found += 1
+                    yield line
+                # Mostly there is nothing to tell, and it all lies ready: the others want their turns.
+                await anyio.lowlevel.checkpoint()
+    except (*FAULTS, FrameError) as error:
+        # Everything else of it is there.
+        _log.warning("engine.logs_not_rechecked", error=words(error))
+    for line in recheck.finish():
+        found += 1
+        yield line
+    if found:
+        _log.info("engine.logs_missed", container=container_id, lines=found)
+
+
+def _reading(
+    engine: Engine, container_id: str, since: str | None, *, follows: bool
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    params = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(follows).lower()}
+    return engine.stream("GET", f"containers/{container_id}/logs", params | ({} if since is None else {"since": since}))
 
 
 async def _next_chunk(engine: Engine, container_id: str, chunks: AsyncIterator[bytes]) -> bytes | None:

@@ -7,7 +7,8 @@ What engines do, and what follows from it:
 - Two streams are stamped side by side and stored one after the other, so timestamps may step back a little, and far back with the
   host's clock. A cursor is therefore the highest timestamp so far and how many entries came since: it grows with the order in the file.
 - `since` is inclusive. A reading that begins a little before a cursor counts the same way and knows what it has passed.
-- A follower over a log rotation may be told entries again, or nothing more while there is more.
+- A follower over a log rotation may be told entries again, or nothing more while there is more. One that is slower than the rotation is
+  not told a whole file of them: a `Recheck` after the end finds what is still there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import re
 from array import array
 from bisect import bisect_left
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from managedd.model.logs import RECORD_MARK, RECORD_MAX_CHARS, LogCursor, RawLine, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENTRY_BYTES: Final = 16 * 1024
 """Engines cut longer lines into entries of this size."""
@@ -30,6 +34,10 @@ REMEMBERED_ENTRIES: Final = 128 * 1024
 """At least so many, at most twice, with 16 bytes each: about as many as one file of the engine's holds, which it may tell once more."""
 SEARCHED_ENTRIES: Final = 4096
 """How many entries may have come between one and another that is stamped later, for it to be recognised."""
+NEAR_ENTRIES: Final = 256
+"""The same for one of the entries that a recheck goes through, of which many may not be known."""
+_ESCAPED: Final = bytes(range(32)) + b'"\\<>&'
+"""What takes up to six bytes in an engine's file. The head of each entry has enough of it for what the file has beside the text."""
 _MARK: Final = RECORD_MARK.encode()
 _STREAMS: Final = {0: Stream.STDOUT, 1: Stream.STDOUT, 2: Stream.STDERR}
 _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d) ")
@@ -45,12 +53,15 @@ class LogReader:
     def __init__(self, after: LogCursor, *, line_bytes: int = 64 * 1024) -> None:
         self._line_bytes = line_bytes
         self._after = after
+        self._began_at = after
+        self._told = _Told()
+        self._told_bytes = 0
         self._rebuild = True
         """The first reading goes through what was delivered before, by another reader, to see which lines were half printed."""
         self._reached = LogCursor()
         self._partial = {stream: _Partial() for stream in Stream}
         self._stepped_back = False
-        self._second = (b"", 0)
+        self._times = _Times()
         self._begin()
 
     def _begin(self) -> None:
@@ -74,8 +85,16 @@ class LogReader:
         begin = min(
             [reached.timestamp_ns, *(partial.timestamp_ns for partial in self._partial.values() if partial.bytes)]
         )
-        begin = max(begin - OVERLAP_NS, 0)
-        return f"{begin // 1_000_000_000}.{begin % 1_000_000_000:09d}"
+        return _spelled(begin - OVERLAP_NS)
+
+    def may_have_missed(self, file_bytes: int) -> bool:
+        """Whether there may have been a rotation while it followed, when an engine's files are so large: none is passed over before one
+        was read to its end. A reader that began in the middle of one can't tell."""
+        return self._began_at > LogCursor() or 2 * self._told_bytes >= file_bytes
+
+    def recheck(self) -> Recheck | None:
+        """For one more reading, of all that the engine has kept, after `finish`; None when entries can't be told apart by their times."""
+        return None if self._stepped_back else Recheck(self._told, self._began_at, self._reached, self._line_bytes)
 
     def reconnect(self) -> None:
         """The next bytes are those of a new reading that began at `since`."""
@@ -86,23 +105,15 @@ class LogReader:
             # Cut before it was through with the old: what it knows of half lines will come again.
             for partial in self._partial.values():
                 partial.clear()
+            self._told = _Told()
         self._begin()
 
     def feed(self, data: bytes) -> list[RawLine]:
         """The lines that `data` completed. Raises FrameError when it is no log stream."""
-        self._bytes += data
+        self._told_bytes += len(data) + 5 * (len(data) - len(data.translate(None, _ESCAPED)))
         lines: list[RawLine] = []
-        at = 0
-        while len(self._bytes) - at >= 8:
-            head = self._bytes[at : at + 8]
-            size = int.from_bytes(head[4:], "big")
-            if head[0] not in _STREAMS or head[1:4] != b"\0\0\0" or size > FRAME_MAX_BYTES:
-                raise FrameError(f"the engine's log stream has a frame that begins with {bytes(head).hex()}")
-            if len(self._bytes) - at < 8 + size:
-                break
-            self._entry(_STREAMS[head[0]], bytes(self._bytes[at + 8 : at + 8 + size]), lines)
-            at += 8 + size
-        del self._bytes[:at]
+        for stream, payload in _entries(self._bytes, data):
+            self._entry(stream, payload, lines)
         return lines
 
     def finish(self) -> list[RawLine]:
@@ -120,17 +131,20 @@ class LogReader:
         return lines
 
     def _entry(self, stream: Stream, payload: bytes, lines: list[RawLine]) -> None:
-        stamp = _STAMP.match(payload)
-        timestamp_ns, start = (self._timestamp(stamp), stamp.end()) if stamp else (self._highest, 0)
-        if self._told_again(stream, timestamp_ns, payload):
+        timestamp_ns, start = self._times.of(payload)
+        if timestamp_ns is None:
+            timestamp_ns = self._highest
+        key = hash((timestamp_ns, stream, payload))
+        if self._told_again(stream, timestamp_ns, payload, key):
             return
-        while start < len(payload):
-            newline = payload.find(b"\n", start, start + ENTRY_BYTES)
-            end = newline + 1 if newline >= 0 else min(start + ENTRY_BYTES, len(payload))
-            self._part(stream, timestamp_ns, payload[start:end], lines)
-            start = end
+        is_new = False
+        for part in _parts(payload, start):
+            is_new |= self._part(stream, timestamp_ns, part, lines)
+        if is_new:
+            self._told.add(timestamp_ns, key)
 
-    def _part(self, stream: Stream, timestamp_ns: int, part: bytes, lines: list[RawLine]) -> None:
+    def _part(self, stream: Stream, timestamp_ns: int, part: bytes, lines: list[RawLine]) -> bool:
+        """Whether it was not passed over as told by an earlier reading."""
         if timestamp_ns > self._highest:
             self._highest, self._count = timestamp_ns, 1
         else:
@@ -138,22 +152,19 @@ class LogReader:
         here = LogCursor(self._highest, self._count)
         passed = here <= self._after
         if passed and not self._rebuild:
-            return
+            return False
         self._reached = here
         partial = self._partial[stream]
         partial.add(timestamp_ns, part)
-        whole = part.endswith(b"\n")
-        if not whole:
-            limit = RECORD_MAX_CHARS if partial.bytes.startswith(_MARK) else self._line_bytes
-            if len(partial.bytes) + ENTRY_BYTES <= limit and here != self._after:
-                return
-        text = partial.take(whole=whole)
+        if partial.is_open and partial.has_room(self._line_bytes) and here != self._after:
+            return True
+        text = partial.take(whole=not partial.is_open)
         if not passed:
             lines.append(RawLine(stream=stream, cursor=here, text=text))
+        return True
 
-    def _told_again(self, stream: Stream, timestamp_ns: int, payload: bytes) -> bool:
+    def _told_again(self, stream: Stream, timestamp_ns: int, payload: bytes, key: int) -> bool:
         """Whether this is an entry of this very reading once more: after a rotation the engine begins a file anew."""
-        key = hash((timestamp_ns, stream, payload))
         if self._replay is not None:
             if self._keys[self._replay] == key:
                 self._go_on_after(self._replay)
@@ -183,12 +194,122 @@ class LogReader:
         """What comes next is what came after the remembered entry, unless that was the last."""
         self._replay = told + 1 if told + 1 < len(self._keys) else None
 
-    def _timestamp(self, stamp: re.Match[bytes]) -> int:
+
+class Recheck:
+    """Goes through all that an engine has kept of a container that has ended, for lines that its follower was not told.
+
+    They come late, but once: their cursors are beyond those of all the others. Told and kept are in the same order, so that most of the
+    kept is recognised by its place; what is older than what is remembered counts as told.
+    """
+
+    def __init__(self, told: _Told, began_at: LogCursor, reached: LogCursor, line_bytes: int) -> None:
+        self._told = told
+        self._began_at = began_at
+        self._cursor = reached
+        self._line_bytes = line_bytes
+        self._next = 0
+        self._bytes = bytearray()
+        self._times = _Times()
+        self._partial = {stream: _Partial() for stream in Stream}
+
+    @property
+    def since(self) -> str | None:
+        """Where the reading should begin, in the engine's spelling: where the very first of its follower began."""
+        return _spelled(self._began_at.timestamp_ns - OVERLAP_NS) if self._began_at > LogCursor() else None
+
+    def feed(self, data: bytes) -> list[RawLine]:
+        """The lines that `data` completed and nobody was told. Raises FrameError when it is no log stream."""
+        lines: list[RawLine] = []
+        for stream, payload in _entries(self._bytes, data):
+            timestamp_ns, start = self._times.of(payload)
+            if timestamp_ns is None or self._is_known(timestamp_ns, hash((timestamp_ns, stream, payload))):
+                self._close(stream, lines)
+                continue
+            partial = self._partial[stream]
+            for part in _parts(payload, start):
+                partial.add(timestamp_ns, part)
+                if not (partial.is_open and partial.has_room(self._line_bytes)):
+                    lines.append(self._line(stream, partial.take(whole=not partial.is_open)))
+        return lines
+
+    def finish(self) -> list[RawLine]:
+        """Everything was fed: what is left of lines without a newline."""
+        lines: list[RawLine] = []
+        for stream in self._partial:
+            self._close(stream, lines)
+        return lines
+
+    def _is_known(self, timestamp_ns: int, key: int) -> bool:
+        if self._told.is_at(self._next, key):
+            self._next += 1
+            return True
+        if self._told.is_older(timestamp_ns):
+            return True
+        found = self._told.find(timestamp_ns, key)
+        if found is None:
+            return False
+        self._next = max(self._next, found + 1)
+        return True
+
+    def _close(self, stream: Stream, lines: list[RawLine]) -> None:
+        partial = self._partial[stream]
+        if partial.bytes:
+            lines.append(self._line(stream, partial.take(whole=True)))
+        partial.clear()
+
+    def _line(self, stream: Stream, text: str) -> RawLine:
+        self._cursor = LogCursor(self._cursor.timestamp_ns, self._cursor.ordinal + 1)
+        return RawLine(stream=stream, cursor=self._cursor, text=text)
+
+
+class _Told:
+    """The entries that a follower was told last, in their order: at least `REMEMBERED_ENTRIES` of them, at most twice as many."""
+
+    def __init__(self) -> None:
+        self._keys = array("q")
+        self._tops = array("q")
+        self._forgot = False
+
+    def add(self, timestamp_ns: int, key: int) -> None:
+        if len(self._keys) == 2 * REMEMBERED_ENTRIES:
+            del self._keys[:REMEMBERED_ENTRIES], self._tops[:REMEMBERED_ENTRIES]
+            self._forgot = True
+        self._tops.append(max(self._tops[-1], timestamp_ns) if self._tops else timestamp_ns)
+        self._keys.append(key)
+
+    def is_at(self, place: int, key: int) -> bool:
+        """Whether that entry is the one at that place."""
+        return place < len(self._keys) and self._keys[place] == key
+
+    def is_older(self, timestamp_ns: int) -> bool:
+        """Whether an entry of that time may have been forgotten."""
+        return self._forgot and timestamp_ns <= self._tops[0]
+
+    def find(self, timestamp_ns: int, key: int) -> int | None:
+        """The place of that entry."""
+        first = bisect_left(self._tops, timestamp_ns)
+        try:
+            return self._keys.index(key, first, min(first + NEAR_ENTRIES, len(self._keys)))
+        except ValueError:
+            return None
+
+
+class _Times:
+    """Reads the stamps of entries; the second that they share is read once."""
+
+    def __init__(self) -> None:
+        self._second = (b"", 0)
+
+    def of(self, payload: bytes) -> tuple[int | None, int]:
+        """The time of an entry, and where its text begins; None when it has no stamp."""
+        stamp = _STAMP.match(payload)
+        if stamp is None:
+            return None, 0
         second, fraction, zone = stamp.groups()
         if self._second[0] != second + zone:
             moment = datetime.fromisoformat((second + zone).decode().replace("Z", "+00:00")).astimezone(UTC)
             self._second = (second + zone, int(moment.timestamp()))
-        return self._second[1] * 1_000_000_000 + (int(fraction.ljust(9, b"0")) if fraction else 0)
+        return self._second[1] * 1_000_000_000 + (int(fraction.ljust(9, b"0")) if fraction else 0), stamp.end()
 
 
 class _Partial:
@@ -211,6 +332,11 @@ class _Partial:
             last = bytes(self.bytes).rstrip(b"\r\n").rfind(b"\r")
             del self.bytes[: last + 1]
 
+    def has_room(self, line_bytes: int) -> bool:
+        """Whether it may grow by one more entry; a record may be longer than a plain line."""
+        limit = RECORD_MAX_CHARS if self.bytes.startswith(_MARK) else line_bytes
+        return len(self.bytes) + ENTRY_BYTES <= limit
+
     def take(self, *, whole: bool) -> str:
         """The text so far; when the line goes on, a character that is half read stays for the next part."""
         text = self._decoder.decode(bytes(self.bytes), final=whole)
@@ -224,3 +350,36 @@ class _Partial:
         self.bytes.clear()
         self.is_open = False
         self._decoder.reset()
+
+
+def _entries(held: bytearray, data: bytes) -> Iterator[tuple[Stream, bytes]]:
+    """The entries that are whole with `data`; the rest is held. Raises FrameError."""
+    held += data
+    at = 0
+    try:
+        while len(held) - at >= 8:
+            head = held[at : at + 8]
+            size = int.from_bytes(head[4:], "big")
+            if head[0] not in _STREAMS or head[1:4] != b"\0\0\0" or size > FRAME_MAX_BYTES:
+                raise FrameError(f"the engine's log stream has a frame that begins with {bytes(head).hex()}")
+            if len(held) - at < 8 + size:
+                break
+            yield _STREAMS[head[0]], bytes(held[at + 8 : at + 8 + size])
+            at += 8 + size
+    finally:
+        del held[:at]
+
+
+def _parts(payload: bytes, start: int) -> Iterator[bytes]:
+    """Lines, and parts of such as are longer than an entry of an engine that cuts them."""
+    while start < len(payload):
+        newline = payload.find(b"\n", start, start + ENTRY_BYTES)
+        end = newline + 1 if newline >= 0 else min(start + ENTRY_BYTES, len(payload))
+        yield payload[start:end]
+        start = end
+
+
+def _spelled(time_ns: int) -> str:
+    """A time as an engine takes it."""
+    time_ns = max(time_ns, 0)
+    return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09d}"

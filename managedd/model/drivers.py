@@ -169,7 +169,10 @@ class Driver(Protocol):
         """Nothing of the execution is left in the engine. No error when nothing was."""
 
     def logs(self, handle: Handle, after: LogCursor) -> AbstractAsyncContextManager[AsyncIterator[RawLine]]:
-        """The lines after `after`, following; ends when the container ended and every line was delivered. Whole lines, in order, once."""
+        """The lines after `after`, following; ends when the container ended and every line was delivered. Whole lines, in order, once.
+
+        Lines that an engine has passed over while it was followed come after the last, with cursors beyond it.
+        """
 
     async def stats(self, handle: Handle) -> Usage | None:
         """One reading; None when it does not run."""

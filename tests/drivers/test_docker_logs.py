@@ -145,6 +145,74 @@ def test_what_a_rotation_repeats_is_told_once(file: list[Line], first: int, last
     assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
 
 
+@given(files(), st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=2), st.integers(0, 14), cuts)
+@settings(max_examples=200, deadline=None)
+def test_what_a_follower_was_not_told_is_found_while_it_is_kept(
+    file: list[Line], gaps: list[tuple[int, int]], oldest: int, cut: list[int]
+) -> None:
+    missed = {number for first, last in gaps for number in range(first, last)}
+    told = [entry for number, (_, _, some) in enumerate(file) if number not in missed for entry in some]
+    kept = [entry for _, _, some in file[oldest:] for entry in some]
+    reader = LogReader(LogCursor(), line_bytes=1 << 20)
+    lines = [*reader.feed(stream_of(*told)), *reader.finish()]
+    recheck = reader.recheck()
+    if recheck is None:
+        return
+    data = stream_of(*kept)
+    edges = [0, *sorted(point % (len(data) + 1) for point in cut), len(data)]
+    late = [line for begin, end in itertools.pairwise(edges) for line in recheck.feed(data[begin:end])]
+    late += recheck.finish()
+    assert [(line.stream, line.text) for line in late] == [
+        (stream, text) for number, (stream, text, _) in enumerate(file) if number in missed and number >= oldest
+    ]
+    cursors = [line.cursor for line in (*lines, *late)]
+    assert cursors == sorted(set(cursors))
+
+
+def test_what_was_told_over_several_readings_is_known() -> None:
+    entries = [Entry(Stream.STDOUT, at(number * SECOND), b"%d\n" % number) for number in range(20)]
+    reader = LogReader(LogCursor())
+    told = reader.feed(stream_of(*entries[:8]))
+    reader.reconnect()
+    assert reader.since is not None
+    told += reader.feed(reading([*entries[:8], *entries[12:]], reader.since, each=False))
+    recheck = reader.recheck()
+    assert recheck is not None
+    assert recheck.since is None
+    assert [line.text for line in recheck.feed(stream_of(*entries))] == ["8", "9", "10", "11"]
+    again = LogReader(told[3].cursor)
+    assert next(line.text for line in again.feed(reading(entries, again.since, each=False))) == "4"
+    after = again.recheck()
+    assert after is not None
+    assert after.since is not None
+    assert after.feed(reading(entries, after.since, each=False)) == []
+
+
+def test_a_recheck_is_bounded_and_takes_the_forgotten_for_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered, count = 2000, 6000
+    monkeypatch.setattr("managedd.drivers.docker_logs.REMEMBERED_ENTRIES", remembered)
+    entries = [Entry(Stream.STDOUT, at(number * 1000), b"%d\n" % number) for number in range(count)]
+    reader = LogReader(LogCursor())
+    gap = range(count - 1000, count - 500)
+    reader.feed(stream_of(*(entry for number, entry in enumerate(entries) if number not in gap)))
+    assert len(reader._told._keys) <= 2 * remembered
+    recheck = reader.recheck()
+    assert recheck is not None
+    assert [line.text for line in recheck.feed(stream_of(*entries))] == [str(number) for number in gap]
+
+
+def test_what_needs_no_recheck() -> None:
+    """An engine's file holds some 70 bytes beside each line, and up to six for some characters."""
+    entries = [Entry(Stream.STDOUT, at(number), b'<"\x01">\n') for number in range(1000)]
+    in_the_file = sum(70 + 6 * len(entry.text) for entry in entries)
+    reader = LogReader(LogCursor())
+    reader.feed(stream_of(*entries))
+    assert reader.may_have_missed(in_the_file // 2)
+    assert reader.may_have_missed(in_the_file)
+    assert not reader.may_have_missed(10 * in_the_file)
+    assert LogReader(LogCursor(1, 1)).may_have_missed(10 * in_the_file)
+
+
 def stream_of(*entries: Entry) -> bytes:
     return b"".join(entry.frame() for entry in entries)
 

@@ -430,6 +430,41 @@ async def test_the_last_reading_begins_after_the_end(engine: StubEngine, driver:
     assert follow == ["true", "false"]
 
 
+async def test_what_the_engine_passed_over_for_its_follower_is_read_at_the_end(engine: StubEngine) -> None:
+    """Only where there may have been a rotation: otherwise the end costs no further request."""
+    told = [frame(second, f"{second}\n") for second in (10, 11, 14)]
+    kept = [frame(second, f"{second}\n") for second in (11, 12, 13, 14)]
+    for file_bytes, expected in ((100, ["10", "11", "14", "12", "13"]), (1 << 20, ["10", "11", "14"])):
+        driver = DockerDriver(INSTANCE, DockerSettings(log_max_bytes=file_bytes), url=engine.url)
+        await driver.open()
+        handle, name = await running(driver)
+
+        async def ends(request: web.Request, name: str = name) -> web.StreamResponse:
+            engine.set_status(name, "exited", 0)
+            return await stream(*told)(request)
+
+        engine.on("GET", CONTAINER + "/logs", ends, stream(told[2]), stream(*kept))
+        before = engine.count(r"GET .*/logs")
+        assert await read(driver, handle) == expected
+        assert engine.count(r"GET .*/logs") - before == (3 if len(expected) > 3 else 2)
+        await driver.close()
+
+
+async def test_a_recheck_that_fails_leaves_what_was_told(engine: StubEngine) -> None:
+    driver = DockerDriver(INSTANCE, DockerSettings(log_max_bytes=100), url=engine.url)
+    await driver.open()
+    handle, name = await running(driver)
+
+    async def ends(request: web.Request) -> web.StreamResponse:
+        engine.set_status(name, "exited", 0)
+        return await stream(frame(10, "10\n"), frame(12, "12\n"))(request)
+
+    gone = refuse(409, "can not get logs from container which is dead or marked for removal")
+    engine.on("GET", CONTAINER + "/logs", ends, stream(), gone)
+    assert await read(driver, handle) == ["10", "12"]
+    await driver.close()
+
+
 async def test_leaving_the_logs_closes_their_connection(engine: StubEngine, driver: DockerDriver) -> None:
     handle, _ = await running(driver)
     for way in ("break", "cancel"):
