@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.docker]
 
 RUNS, KILLS = 200, 5
-SECONDS = 400.0
+SECONDS = 600.0
 LOOK_SECONDS = 1.0
 FINISHES, STOPS = "c", "d"
 """The workspaces whose hours are used up: runs under way finish there, and are stopped here."""
@@ -151,7 +151,7 @@ def test_limits_hold_and_nothing_leaks(stage: Stage, record_property: Any) -> No
     check_waits(stage)
     check_gate(stage)
     check_minutes(stage, runs)
-    assert 0 < drive.overrun <= 2, "a minute of each that was under way"
+    assert 0 < drive.overrun <= 4, "a minute of each that was under way"
     assert use.utilisation >= 0.95, figures
     check_slots_are_free(stage, deployments)
 
