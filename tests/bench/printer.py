@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -ES
 """A stand-in for the engine inside a run: once its run has the tag `go`, it prints numbered lines with the moment of printing.
 
-Parameters of the run: `rate`, lines a second, 0 for as fast as can be; `seconds`.
+Parameters of the run: `rate`, lines a second, 0 for as fast as can be, below it for computing without printing; `seconds`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ while "go" not in run["tags"]:
 began = time.monotonic()
 number = 0
 while time.monotonic() - began < seconds:
+    if rate < 0:
+        continue
     if rate:
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
         print(number, time.time_ns(), flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--driver", choices=("docker", "process"), default="docker")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go as JSON")
     chosen = parser.parse_args(arguments)
+    # A request to end must unwind the blocks below, or a daemon would stay behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         with provisioned(engine=chosen.driver == "docker", client=False) as there, _bench(chosen, there) as bench:
             figures = {
@@ -52,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "crowd": bench.followed(
                     sockets=chosen.sockets, stuck=chosen.stuck, rate=chosen.rate, seconds=chosen.seconds
                 ),
-                "beside floods": bench.beside_floods(chosen.floods, chosen.seconds),
+                # What the processors of the host cost, whatever is printed.
+                "beside as many that only compute": bench.beside(chosen.floods, chosen.seconds, rate=-1),
+                "beside floods": bench.beside(chosen.floods, chosen.seconds, rate=0),
             }
     except CannotProvisionError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -125,9 +131,12 @@ class Bench:
             "daemon_processor": round(share, 2),
         }
 
-    def beside_floods(self, floods: int, seconds: float) -> dict[str, Any]:
-        """The delays of a quiet run while others print as fast as they can; how many lines of those were kept and dropped."""
-        noisy = self._submit(floods, rate=0, seconds=seconds)
+    def beside(self, others: int, seconds: float, *, rate: float) -> dict[str, Any]:
+        """The delays of a quiet run beside others; how many lines of those were printed, kept, and told as dropped.
+
+        What is in none of these the engine's rotation has thrown away before it was read.
+        """
+        noisy = self._submit(others, rate=rate, seconds=seconds)
         (quiet,) = self._submit(1, rate=20, seconds=seconds)
         self._until_running([*noisy, quiet])
         before, calm = self._resident(), self._answer_times(min(5, seconds))
@@ -143,11 +152,11 @@ class Bench:
         self._place.wait_all([*noisy, quiet], seconds=seconds + 300)
         return {
             **found,
-            "floods": floods,
+            "others": others,
             "memory_mb": {"before": before, "highest": max(samples), "after": self._resident()},
             "answers of the API before, ms": calm,
             "answers of the API beside it, ms": answers,
-            "of each flood": [self._kept(run) for run in noisy],
+            "of each other": [self._kept(run) for run in noisy],
         }
 
     def _submit(self, count: int, *, rate: float, seconds: float) -> list[str]:
