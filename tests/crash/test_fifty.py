@@ -59,7 +59,7 @@ def test_fifty_processes_at_once_live_through_a_kill_each_run_once(fast_environm
         wait_running(daemon, 50)
         daemon.kill()
         live = daemon.live_runs()
-        assert live == dict.fromkeys(runs, 1)
+        assert live == dict.fromkeys(runs, 1), daemon.log_tail()
         folders = daemon.folders()
         # What they print now, and that they end, nobody hears until there is a daemon again.
         gate.touch()
