@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,24 @@ def test_the_time_limit(place: Place, doomed: dict[str, str], which: str, limit:
     assert run["state"]["message"].endswith(f"its limit is {limit}.0 s.")
     assert run["state"]["message"] in place.api.text(run["id"])
     assert _seconds(run["state"]["timestamp"]) - execution["started_at"] / 1e6 < limit + WITHIN_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("which", "cause"), [("memory", "memory"), ("time", "time"), ("disk", "disk"), ("pids", "pids")]
+)
+def test_the_cause_is_there_for_programs(place: Place, doomed: dict[str, str], which: str, cause: str) -> None:
+    """In the event of the crash; where the run's own client told of that first, in the event that explains it."""
+    _, execution = _crashed(place, doomed[which])
+    names = ["prefect.flow-run.Crashed", "managedd.flow-run.explained"]
+    wanted = {"event": {"name": names}, "resource": {"id": [f"prefect.flow-run.{doomed[which]}"]}}
+    found = place.api.post("/events/filter", {"filter": wanted})["events"]
+    assert [event["event"] for event in found].count("prefect.flow-run.Crashed") == 1
+    [told] = [event for event in found if "managedd" in event["payload"]]
+    facts = told["payload"]["managedd"]
+    assert (facts["cause"], facts["execution_id"]) == (cause, execution["id"])
+    assert told["resource"]["managedd.end-cause"] == cause
+    assert facts["limit"] > 0
+    assert json.loads(execution["evidence"])["end"] == facts
 
 
 def test_client_is_killed_in_its_container(place: Place, doomed: dict[str, str]) -> None:
