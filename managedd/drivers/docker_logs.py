@@ -36,6 +36,8 @@ SEARCHED_ENTRIES: Final = 4096
 """How many entries may have come between one and another that is stamped later, for it to be recognised."""
 NEAR_ENTRIES: Final = 256
 """The same for one of the entries that a recheck goes through, of which many may not be known."""
+STRIDE_ENTRIES: Final = 64
+"""Of how many entries one is remembered with its time."""
 _ESCAPED: Final = bytes(range(32)) + b'"\\<>&'
 """What takes up to six bytes in an engine's file. The head of each entry has enough of it for what the file has beside the text."""
 _MARK: Final = RECORD_MARK.encode()
@@ -268,13 +270,18 @@ class _Told:
     def __init__(self) -> None:
         self._keys = array("q")
         self._tops = array("q")
+        """The highest time up to every `STRIDE_ENTRIES`th of them."""
+        self._top = 0
         self._forgot = False
 
     def add(self, timestamp_ns: int, key: int) -> None:
+        """The entry is remembered, in the place of the oldest ones."""
         if len(self._keys) == 2 * REMEMBERED_ENTRIES:
-            del self._keys[:REMEMBERED_ENTRIES], self._tops[:REMEMBERED_ENTRIES]
+            del self._keys[:REMEMBERED_ENTRIES], self._tops[: REMEMBERED_ENTRIES // STRIDE_ENTRIES]
             self._forgot = True
-        self._tops.append(max(self._tops[-1], timestamp_ns) if self._tops else timestamp_ns)
+        self._top = max(self._top, timestamp_ns)
+        if len(self._keys) % STRIDE_ENTRIES == 0:
+            self._tops.append(self._top)
         self._keys.append(key)
 
     def is_at(self, place: int, key: int) -> bool:
@@ -287,9 +294,9 @@ class _Told:
 
     def find(self, timestamp_ns: int, key: int) -> int | None:
         """The place of that entry."""
-        first = bisect_left(self._tops, timestamp_ns)
+        first = max(0, bisect_left(self._tops, timestamp_ns) - 1) * STRIDE_ENTRIES
         try:
-            return self._keys.index(key, first, min(first + NEAR_ENTRIES, len(self._keys)))
+            return self._keys.index(key, first, min(first + STRIDE_ENTRIES + NEAR_ENTRIES, len(self._keys)))
         except ValueError:
             return None
 

@@ -189,7 +189,7 @@ def test_what_was_told_over_several_readings_is_known() -> None:
 
 
 def test_a_recheck_is_bounded_and_takes_the_forgotten_for_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered, count = 2000, 6000
+    remembered, count = 2048, 7000
     monkeypatch.setattr("managedd.drivers.docker_logs.REMEMBERED_ENTRIES", remembered)
     entries = [Entry(Stream.STDOUT, at(number * 1000), b"%d\n" % number) for number in range(count)]
     reader = LogReader(LogCursor())
