@@ -12,6 +12,7 @@ import anyio
 from managedd.bus import Bus, Topic
 from managedd.errors import ManagedError
 from managedd.observe import get_log
+from managedd.orchestration import lifecycle
 from managedd.store import events
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ REST_SECONDS: Final = 1.0
 
 
 async def keep(db: Database, bus: Bus) -> None:
-    """The indexes of events follow until cancelled. A failing store is waited for."""
+    """What is left to be told is told, and the indexes of events follow, until cancelled. A failing store is waited for."""
     with bus.subscribe(Topic.EVENTS) as woken:
         while True:
             try:
+                await lifecycle.tell_rest(db)
                 await events.settle(db)
             except ManagedError as error:
                 log.warning("indexing.postponed", reason=error.message)

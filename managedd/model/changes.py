@@ -17,7 +17,9 @@ _SILENT: Final = frozenset({"is_paused", "default_queue_id", "type", "work_pool_
 _LARGE: Final = frozenset(
     {"base_job_template", "job_variables", "labels", "parameter_openapi_schema", "parameters", "pull_steps", "storage_configuration"}
 )  # fmt: skip
-"""Columns of which an event names the change and not the values: they are long, and may hold what not everybody should read."""
+"""Columns of which an event names the change and not the values: they are long, and may hold what not everybody should read. `before` and
+`after` have 0 and 1 for them when they have changed."""
+_YES_OR_NO: Final = frozenset({"enforce_parameter_schema", "is_paused", "paused"})
 _MOMENTS: Final = ("pulled_at", "created_at", "started_at", "installed_at", "exited_at")
 
 
@@ -64,11 +66,15 @@ def happened(change: Change) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"prefect.{change.kind}.deleted", {}
     elif changed := _changed(change):
         updates = {
-            name: {"from": (change.before or {})[name], "to": change.seen[name]}
+            name: {"from": _shown(name, (change.before or {})[name]), "to": _shown(name, change.seen[name])}
             for name in changed
             if name not in _LARGE
         }
         yield f"prefect.{change.kind}.updated", {"updated_fields": changed, "updates": updates}
+
+
+def _shown(name: str, value: Any) -> Any:
+    return bool(value) if name in _YES_OR_NO else value
 
 
 def status_event(kind: str, status: str) -> str:

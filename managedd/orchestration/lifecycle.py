@@ -1,4 +1,5 @@
-"""Events of what was made, changed and deleted, of statuses, and of executions: each in the commit of what it tells.
+"""Events of what was made, changed and deleted, of statuses, and of executions: each in the commit of what it tells,
+or, when there are very many, in the next ones.
 
 The store's triggers note every change, whoever made it; the end of every write transaction comes here (`Database.open(finish=tell)`).
 """
@@ -17,15 +18,21 @@ from managedd.store import changes, events, lineage, workspaces
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from managedd.store.database import Tx
+    from managedd.store.database import Database, Tx
 
 
 def tell(tx: Tx) -> None:
-    """What the transaction has changed so far is told by events."""
+    """What the transaction has changed is told by events; of very much, what came first, and the rest by the transactions after it."""
     for change in changes.take(tx):
         scoped = tx.scoped(change.workspace_id)
         if workspaces.exists(tx, change.workspace_id):
             events.insert(scoped, list(_events(scoped, change)))
+
+
+async def tell_rest(db: Database) -> None:
+    """Everything that was changed is told. Each transaction takes its share by itself."""
+    while await db.look(changes.are_left):
+        await db.write(lambda _: None, durable=False)
 
 
 def lapse(tx: Tx) -> None:

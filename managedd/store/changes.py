@@ -12,6 +12,7 @@ from managedd.store import rows
 from managedd.store.resources import (
     DEPLOYMENT,
     QUEUE_POLLED_SECONDS,
+    SERVERLESS,
     WORK_POOL,
     WORK_QUEUE,
     is_serverless,
@@ -22,16 +23,26 @@ if TYPE_CHECKING:
     from managedd.store.database import Tx
 
 STATUS_TABLES: Final = {"deployment": DEPLOYMENT, "work-pool": WORK_POOL, "work-queue": WORK_QUEUE}
+TAKEN: Final = 50
+"""How many changes one transaction tells: some tens of milliseconds, which others wait for. A flow may go with thousands of deployments."""
 LAPSED: Final = 200
 """How many of a kind one look finds."""
 
 
+_SERVERLESS: Final = " OR ".join(f"pool.type LIKE '%{ending}'" for ending in SERVERLESS)
+_POOL_OF: Final = {
+    "work-queue": "work_pools AS pool WHERE pool.id = thing.work_pool_id",
+    "deployment": "work_queues AS queue JOIN work_pools AS pool ON pool.id = queue.work_pool_id WHERE queue.id = thing.work_queue_id",
+}
+
+
 def take(tx: Tx) -> list[Change]:
-    """What this transaction has changed so far, of whatever workspace, in its order; it is noted no longer."""
-    if not tx.scalar("SELECT EXISTS (SELECT 1 FROM changes)"):
-        return []
-    noted = tx.all("SELECT kind, id, workspace_id, before, after FROM changes ORDER BY position")
-    tx.execute("DELETE FROM changes")
+    """What was changed first, at most `TAKEN`, of whatever workspace; it is noted no longer."""
+    noted = tx.all(
+        "SELECT position, kind, id, workspace_id, before, after FROM changes ORDER BY position LIMIT ?", (TAKEN,)
+    )
+    if noted:
+        tx.execute("DELETE FROM changes WHERE position <= ?", (noted[-1]["position"],))
     return [
         Change(
             kind=row["kind"],
@@ -42,6 +53,11 @@ def take(tx: Tx) -> list[Change]:
         )
         for row in noted
     ]
+
+
+def are_left(tx: Tx) -> bool:
+    """Whether there is something to take: the next write transaction, whatever it is for, takes it."""
+    return bool(tx.scalar("SELECT EXISTS (SELECT 1 FROM changes)"))
 
 
 def _loaded(text: str | None) -> dict[str, Any] | None:
@@ -68,13 +84,13 @@ def lapsed(tx: Tx) -> list[Change]:
     """What was READY and has not been polled, or heard of, for too long: its status is another now."""
     moment = tx.now - QUEUE_POLLED_SECONDS * 1_000_000
     found = []
-    for kind in ("work-queue", "deployment"):
+    for kind, pool in _POOL_OF.items():
         table = STATUS_TABLES[kind].name
         found += [
             Change(kind=kind, id=row["id"], workspace_id=row["workspace_id"])
             for row in tx.all(
-                f"SELECT id, workspace_id FROM {table} WHERE status_told = 'READY' AND last_polled <= ? "
-                f"ORDER BY last_polled LIMIT {LAPSED}",
+                f"SELECT id, workspace_id FROM {table} AS thing WHERE status_told = 'READY' AND last_polled <= ? "
+                f"AND NOT EXISTS (SELECT 1 FROM {pool} AND ({_SERVERLESS})) ORDER BY last_polled LIMIT {LAPSED}",
                 (moment,),
             )
         ]

@@ -84,7 +84,8 @@ async def settle(db: Database) -> None:
     """Every event that was stored before is found by queries."""
     newest = await db.look(head)
     while await db.look(indexed_to) < newest:
-        await db.write(lambda tx: catch_up(tx, CATCH_UP_EVENTS), durable=False)
+        if not await db.write(lambda tx: catch_up(tx, CATCH_UP_EVENTS), durable=False):
+            return  # the newest are gone
 
 
 def catch_up(tx: Tx, limit: int) -> int:
@@ -210,7 +211,8 @@ def before(tx: Tx, since_us: int) -> int:
         "WHERE indexed = 1 AND received >= ? AND occurred >= ? AND workspace_id = ? ORDER BY received, position LIMIT 1",
         (since_us - SLACK_US, since_us, tx.workspace),
     )
-    return head(tx) if first is None else first - 1
+    # Not the head: what came in since the indexes were brought up to date is not found here.
+    return indexed_to(tx) if first is None else first - 1
 
 
 def page_after(tx: Tx, filter_: EventFilter, cursor: int) -> tails.Page:

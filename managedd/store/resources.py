@@ -43,9 +43,13 @@ WORKER_MISSED_HEARTBEATS = 3
 """After so many intervals without a heartbeat a worker is OFFLINE (Prefect's foreman)."""
 
 
+SERVERLESS = (":managed", ":push")
+"""How the types of pools end that have no workers."""
+
+
 def is_serverless(pool_type: str) -> bool:
     """Whether the daemon itself runs this pool's runs, without workers."""
-    return pool_type.endswith((":managed", ":push"))
+    return pool_type.endswith(SERVERLESS)
 
 
 def online_pools(tx: Tx, pool_ids: list[str]) -> set[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from managedd.orchestration import lifecycle
+from managedd.store import changes
 from tests.api.deployed import deploy, flow_of, pool_of, run_it
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ async def told(api: ApiClient, *kinds: str) -> list[dict[str, Any]]:
     status, page = await api.post("/events/filter", {"filter": wanted})
     assert status == 200
     found: list[dict[str, Any]] = page["events"]
+    while page["next_page"] is not None:
+        path = page["next_page"].partition("/api")[2]
+        status, page = await api.get(path)
+        assert status == 200
+        found += page["events"]
     return found
 
 
@@ -165,3 +171,43 @@ async def test_runs_are_not_told_as_deployments(api: ApiClient) -> None:
     await run_it(api, deployment)
     await flow_of(api)
     assert await names(api, "deployment", "flow") == before
+
+
+async def test_very_many_changes_are_told_a_share_at_a_time(api: ApiClient) -> None:
+    await pool_of(api, type_=HYBRID)
+    flow_id = await flow_of(api)
+    count = 2 * changes.TAKEN + 3
+    for number in range(count):
+        await deploy(api, f"d{number}", flow_id=flow_id, work_pool_name="mine", tags=["blue"])
+    assert (await api.post("/work_pools/mine/get_scheduled_flow_runs", {}))[0] == 200
+    assert (await names(api, "deployment")).count("deployment.ready") < count
+    await lifecycle.tell_rest(api.services.db)
+    assert (await names(api, "deployment")).count("deployment.ready") == count
+    assert (await api.delete(f"/flows/{flow_id}"))[0] == 204
+    await lifecycle.tell_rest(api.services.db)
+    gone = [event for event in await told(api, "deployment") if event["event"].endswith(".deleted")]
+    assert len({event["resource"]["prefect.resource.id"] for event in gone}) == len(gone) == count
+    assert {roles(event)["tag"] for event in gone} == {"prefect.tag.blue"}
+
+
+async def test_values_are_told_as_the_api_has_them(api: ApiClient) -> None:
+    await pool_of(api)
+    deployment = await deploy(api, work_pool_name="mine", tags=["a"])
+    change = {"tags": ["a", "b"], "paused": True, "job_variables": {"memory_limit": 300_000_000}}
+    assert (await api.patch(f"/deployments/{deployment['id']}", change))[0] == 204
+    (event,) = [event for event in await told(api, "deployment") if event["event"].endswith(".updated")]
+    assert sorted(event["payload"]["updated_fields"]) == ["job_variables", "paused", "tags"]
+    assert event["payload"]["updates"] == {
+        "tags": {"from": ["a"], "to": ["a", "b"]},
+        "paused": {"from": False, "to": True},
+    }
+
+
+async def test_what_moves_to_a_managed_pool_does_not_lapse(api: ApiClient) -> None:
+    await pool_of(api, type_=HYBRID)
+    await pool_of(api, "ours")
+    deployment = await deploy(api, work_pool_name="mine")
+    assert (await api.post("/work_pools/mine/get_scheduled_flow_runs", {}))[0] == 200
+    assert (await api.patch(f"/deployments/{deployment['id']}", {"work_pool_name": "ours"}))[0] == 204
+    await api.services.db.write(age)
+    assert [change.kind for change in await api.services.db.read(changes.lapsed)] == ["work-queue"]

@@ -433,6 +433,14 @@ def test_retention_takes_the_oldest_first_and_what_they_involved(store: SyncStor
     assert store.read(lambda tx: tx.scalar("SELECT count(*) FROM event_related")) == 6
 
 
+def test_what_came_in_after_the_indexes_were_brought_up_to_date_is_not_passed_over(store: SyncStore) -> None:
+    now_us = store.read(lambda tx: tx.now)
+    query(store, events.head)
+    store.write(lambda tx: events.insert(tx, [replace(event(2), occurred_us=now_us)]))
+    cursor = store.read(lambda tx: events.before(tx, now_us))
+    assert cursor < store.read(events.head)
+
+
 def test_one_event_dated_ahead_does_not_make_tails_begin_at_it(store: SyncStore) -> None:
     ahead = replace(event(0), occurred_us=store.read(lambda tx: tx.now) + 10**15)
     store.write(lambda tx: events.insert(tx, [ahead]))

@@ -38,13 +38,13 @@ async def create_artifact(ctx: Context, artifact: ArtifactCreate) -> Reply:
 @operation("GET", "/artifacts/{id}", tag=TAG, returns=Artifact)
 async def read_artifact(ctx: Context, id: UUID) -> rows.Wire:
     """Get an artifact by id."""
-    return await ctx.look(lambda tx: rows.get(tx, ARTIFACT, id))
+    return await ctx.read(lambda tx: rows.get(tx, ARTIFACT, id))
 
 
 @operation("GET", "/artifacts/{key}/latest", tag=TAG, returns=Artifact)
 async def read_latest_artifact(ctx: Context, key: str) -> rows.Wire:
     """Get the latest artifact of a key."""
-    return await ctx.look(lambda tx: artifact_rows.latest(tx, key))
+    return await ctx.read(lambda tx: artifact_rows.latest(tx, key))
 
 
 @operation("POST", "/artifacts/filter", tag=TAG, returns=list[Artifact])

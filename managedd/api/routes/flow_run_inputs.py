@@ -46,7 +46,7 @@ async def filter_flow_run_input(
 @operation("GET", "/flow_runs/{id}/input/{key}", tag=TAG)
 async def read_flow_run_input(ctx: Context, id: UUID, key: str) -> Reply:
     """The value of the run's input called `key`, as it was given."""
-    found = await ctx.look(lambda tx: rows.record(tx, FLOW_RUN_INPUT, flow_run_id=id, key=key))
+    found = await ctx.read(lambda tx: rows.record(tx, FLOW_RUN_INPUT, flow_run_id=id, key=key))
     if found is None:
         raise not_found(FLOW_RUN_INPUT.label, key)
     return Reply(body=found["value"].encode(), content_type="application/json")

@@ -27,7 +27,7 @@ CSV_LINES: Final = 1_000
 @operation("GET", "/flow_run_states/{id}", tag="Flow Run States", returns=State)
 async def read_flow_run_state(ctx: Context, id: Id) -> Wire:
     """Get a flow run state by id."""
-    return await ctx.look(lambda tx: rows.get(tx, FLOW_RUN_STATE, id))
+    return await ctx.read(lambda tx: rows.get(tx, FLOW_RUN_STATE, id))
 
 
 @operation("GET", "/flow_run_states/", tag="Flow Run States", returns=list[State])
@@ -40,7 +40,7 @@ async def read_flow_run_states(ctx: Context, *, flow_run_id: Id) -> list[Wire]:
 @operation("GET", "/task_run_states/{id}", tag="Task Run States", returns=State)
 async def read_task_run_state(ctx: Context, id: Id) -> Wire:
     """Get a task run state by id."""
-    return await ctx.look(lambda tx: rows.get(tx, TASK_RUN_STATE, id))
+    return await ctx.read(lambda tx: rows.get(tx, TASK_RUN_STATE, id))
 
 
 @operation("GET", "/task_run_states/", tag="Task Run States", returns=list[State])
@@ -53,7 +53,7 @@ async def read_task_run_states(ctx: Context, *, task_run_id: Id) -> list[Wire]:
 @operation("GET", "/flow_runs/{id}/logs/download", tag="Flow Runs")
 async def download_logs(ctx: Context, id: Id) -> web.StreamResponse:
     """A flow run's whole log as a CSV file."""
-    run = await ctx.look(lambda tx: rows.get(tx, FLOW_RUN, id))
+    run = await ctx.read(lambda tx: rows.get(tx, FLOW_RUN, id))
     name = quote(f"{run['name']}-logs.csv", safe="")
     response = web.StreamResponse(
         headers={
