@@ -87,6 +87,7 @@ class Intake:
         *,
         untold: Dropped,
         floods: Floods,
+        monotonic: Callable[[], float],
         hand_in: Callable[[Line], Awaitable[None]],
     ) -> None:
         self._execution = execution
@@ -94,6 +95,7 @@ class Intake:
         self._gate = gate
         self._limits = limits
         self._floods = floods
+        self._monotonic = monotonic
         self._hand_in = hand_in
         self._untold = untold
         self._announced = untold.lines > 0
@@ -109,7 +111,7 @@ class Intake:
         """The line was handed in, or it counts as dropped."""
         text_bytes = size_of(line.text if parsed is None else parsed.message)
         before = self._gate.excess
-        if self._gate.admit(line.cursor.timestamp_ns, text_bytes):
+        if self._gate.admit(line.cursor.timestamp_ns, text_bytes, self._monotonic()):
             if self._untold.lines:
                 await self._tell(self._previous or line, before)
             record = await self._record(line, parsed)

@@ -169,6 +169,7 @@ class LogWriter:
             self._limits,
             untold=untold,
             floods=self._floods,
+            monotonic=self._clock.monotonic,
             hand_in=lambda line: self._hand_in(execution, line),
         )
 

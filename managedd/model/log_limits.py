@@ -1,4 +1,4 @@
-"""How much of what a run prints is kept: a rate with bursts, and a size. Pure: time is what the lines themselves carry."""
+"""How much of what a run prints is kept: a rate with bursts, and a size. Pure: times are what the lines carry and what the caller says."""
 
 from __future__ import annotations
 
@@ -60,27 +60,29 @@ class LogGate:
     """Which lines of one run are kept.
 
     The rate is that of printing, by the lines' own times, not that of reading: what has waited while the daemon was away is not held
-    against the run. Once a rate is passed, lines are dropped until a second's worth may come again: gaps are few and long enough to be told.
+    against the run. A host whose clock was set back prints lines of the past, of which the time stands still until it has caught up: so
+    a line is also kept when the rate at which lines are read has room for it. Once a rate is passed, lines are dropped until a second's
+    worth may come again: gaps are few and long enough to be told.
     """
 
     def __init__(self, limits: LogLimits, stored_bytes: int = 0) -> None:
         self._limits = limits
-        self._lines = _Bucket(limits.lines_per_second, limits.burst_seconds)
-        self._bytes = _Bucket(limits.bytes_per_second, limits.burst_seconds)
+        self._printing = _Rates(limits)
+        self._reading = _Rates(limits)
         self.stored_bytes = stored_bytes
         """What counts against the size."""
         self.excess: Excess | None = None
         """Why lines are being dropped; None: they are not."""
 
-    def admit(self, at_ns: int, text_bytes: int) -> bool:
-        """Whether a line of that time and size is kept; then it counts."""
-        self._lines.refill(at_ns)
-        self._bytes.refill(at_ns)
+    def admit(self, at_ns: int, text_bytes: int, read_at: float) -> bool:
+        """Whether a line of that time and size is kept, which was read at `read_at`, monotonic seconds; then it counts."""
+        self._printing.refill(at_ns)
+        self._reading.refill(int(read_at * 1e9))
         self.excess = self._judge(text_bytes)
         if self.excess is not None:
             return False
-        self._lines.take(1)
-        self._bytes.take(text_bytes)
+        self._printing.take(text_bytes)
+        self._reading.take(text_bytes)
         self.count(text_bytes)
         return True
 
@@ -96,11 +98,29 @@ class LogGate:
         if most is not None and self.stored_bytes + text_bytes + LINE_OVERHEAD_BYTES > most:
             return Excess.SIZE
         goes_on = self.excess in {Excess.LINES, Excess.BYTES}
+        excess = self._printing.excess(goes_on)
+        return None if excess is None or self._reading.excess(goes_on) is None else excess
+
+
+class _Rates:
+    """Both rates by one clock."""
+
+    def __init__(self, limits: LogLimits) -> None:
+        self._lines = _Bucket(limits.lines_per_second, limits.burst_seconds)
+        self._bytes = _Bucket(limits.bytes_per_second, limits.burst_seconds)
+
+    def refill(self, at_ns: int) -> None:
+        self._lines.refill(at_ns)
+        self._bytes.refill(at_ns)
+
+    def excess(self, goes_on: bool) -> Excess | None:
         if not self._lines.has_room(goes_on):
             return Excess.LINES
-        if not self._bytes.has_room(goes_on):
-            return Excess.BYTES
-        return None
+        return None if self._bytes.has_room(goes_on) else Excess.BYTES
+
+    def take(self, text_bytes: int) -> None:
+        self._lines.take(1)
+        self._bytes.take(text_bytes)
 
 
 class _Bucket:
@@ -125,7 +145,12 @@ class _Bucket:
         return self._left >= self._again if was_empty else self._left >= 1
 
     def take(self, amount: int) -> None:
-        self._left -= amount
+        left = self._left - amount
+        if self._left <= 0:
+            # The other clock has let it through. That counts here as well, or both together would let through twice as much; but not
+            # without end: a clock that has seen little of what came has its say again in a burst's time.
+            left = min(self._left, max(left, -self._most))
+        self._left = left
 
 
 # --- what is said of it ----------------------------------------------------------------------------------------------

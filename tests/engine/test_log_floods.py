@@ -15,6 +15,7 @@ from managedd.model.log_limits import LINE_OVERHEAD_BYTES, LogLimits
 from managedd.model.logs import LogCursor, RawLine, Stream
 from managedd.store import log_sizes, logs
 from tests.engine.test_log_writer import Desk, deaf
+from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,11 +52,11 @@ async def given(
 
 
 class LimitedDesk(Desk):
-    """A writer with limits."""
+    """A writer with limits, for which no time passes but that of the lines."""
 
     def __init__(self, world: World, limits: LogLimits) -> None:
         super().__init__(world)
-        self.writer = LogWriter(world.db, self.store, world.clock, limits)  # type: ignore[arg-type]
+        self.writer = LogWriter(world.db, self.store, ManualClock(), limits)  # type: ignore[arg-type]
 
 
 async def lines_of(world: World, execution: Execution) -> list[tuple[str, str]]:

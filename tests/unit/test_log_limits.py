@@ -22,8 +22,8 @@ SECOND_NS = 1_000_000_000
 
 
 def kept(gate: LogGate, count: int, per_second: float, text_bytes: int = 10, begin_ns: int = 0) -> list[int]:
-    """Which of `count` lines, printed at an even rate, are kept."""
-    return [n for n in range(count) if gate.admit(begin_ns + int(n * SECOND_NS / per_second), text_bytes)]
+    """Which of `count` lines, printed at an even rate and read in an instant, are kept."""
+    return [n for n in range(count) if gate.admit(begin_ns + int(n * SECOND_NS / per_second), text_bytes, 0.0)]
 
 
 def test_without_limits_everything_is_kept() -> None:
@@ -73,16 +73,46 @@ def test_what_waited_while_nobody_read_counts_by_when_it_was_printed() -> None:
 
 def test_times_that_step_back_give_nothing() -> None:
     gate = LogGate(LogLimits(lines_per_second=1, burst_seconds=1))
-    assert gate.admit(100 * SECOND_NS, 1)
-    assert not gate.admit(50 * SECOND_NS, 1)
-    assert gate.admit(101 * SECOND_NS, 1)
+    assert gate.admit(100 * SECOND_NS, 1, 0.0)
+    assert not gate.admit(50 * SECOND_NS, 1, 0.0)
+    assert gate.admit(101 * SECOND_NS, 1, 0.0)
+
+
+@pytest.mark.parametrize("burst_seconds", [1.0, 60.0])
+def test_a_run_on_a_host_whose_clock_was_set_back_is_judged_by_when_it_is_read(burst_seconds: float) -> None:
+    """The time of its lines stands still for as long as the clock was set back."""
+    limits = LogLimits(lines_per_second=100, bytes_per_second=10_000, burst_seconds=burst_seconds)
+    gate, at = LogGate(limits), 0.0
+    for n in range(20_000):
+        at = 1_000 + n / 90
+        assert gate.admit(3_600 * SECOND_NS, 10, at), n
+    flood = sum(gate.admit(3_600 * SECOND_NS, 10, at + n / 1_000) for n in range(100_000))
+    burst = 100 * burst_seconds
+    assert 99 * 100 <= flood <= burst + 101 * 100
+
+
+@pytest.mark.parametrize("late", [0.0, 0.05, 2.0])
+def test_both_clocks_together_let_through_no_more_than_one(late: float) -> None:
+    """Lines are read in pieces, each some time after it was printed."""
+    gate = LogGate(LogLimits(lines_per_second=100, burst_seconds=5))
+    times = [n / 1_000 for n in range(100_000)]
+    flood = sum(gate.admit(int(at * SECOND_NS), 10, at if late == 0 else at // late * late + late) for at in times)
+    assert 99 * 100 <= flood <= 500 + 101 * 100 + 500
+
+
+def test_a_clock_that_was_far_behind_has_its_say_again_in_a_bursts_time() -> None:
+    """An hour's lines were read in an instant; then the host's clock is set back."""
+    gate = LogGate(LogLimits(lines_per_second=100, burst_seconds=10))
+    assert len(kept(gate, 80 * 3_600, 80)) == 80 * 3_600
+    found = [gate.admit(3_600 * SECOND_NS, 10, n / 80) for n in range(80 * 60)]
+    assert all(found[80 * 30 :])
 
 
 def test_one_line_may_be_larger_than_a_burst() -> None:
     gate = LogGate(LogLimits(bytes_per_second=1_000, burst_seconds=1))
-    assert gate.admit(SECOND_NS, 5_000)
-    assert not gate.admit(2 * SECOND_NS, 1)
-    assert gate.admit(7 * SECOND_NS, 1)
+    assert gate.admit(SECOND_NS, 5_000, 0.0)
+    assert not gate.admit(2 * SECOND_NS, 1, 0.0)
+    assert gate.admit(7 * SECOND_NS, 1, 0.0)
 
 
 @pytest.mark.parametrize("text_bytes", [0, 50])
@@ -90,7 +120,7 @@ def test_the_size_counts_lines_too_and_ends_for_good(text_bytes: int) -> None:
     gate = LogGate(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + text_bytes) + 1))
     assert kept(gate, 100, 1, text_bytes) == list(range(10))
     assert gate.excess is Excess.SIZE
-    assert not gate.admit(10**15, 0)
+    assert not gate.admit(10**15, 0, 0.0)
 
 
 def test_the_size_goes_on_from_what_is_stored() -> None:
