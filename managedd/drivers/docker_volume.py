@@ -100,10 +100,16 @@ class Volume:
         token = uuid.uuid4().hex[:8]
         name = volume_name(self._instance_id, self._digest, token)
         body = volume_body(self._instance_id, self._digest, token)
-        await self._engine.docker._query_json("volumes/create", method="POST", data=body)
-        folder = _folder()
-        async with self._filler(image, name, folder) as container:
-            await self._engine.upload(f"containers/{container}/archive", {"path": "/"}, self._packed(folder))
+        try:
+            await self._engine.docker._query_json("volumes/create", method="POST", data=body)
+            folder = _folder()
+            async with self._filler(image, name, folder) as container:
+                await self._engine.upload(f"containers/{container}/archive", {"path": "/"}, self._packed(folder))
+        except BaseException:
+            # Every try that follows would look into it.
+            with anyio.CancelScope(shield=True):
+                await self._undo(name)
+            raise
         _log.info("engine.volume_made", volume=name)
         return name
 
@@ -135,6 +141,14 @@ class Volume:
             for name in await volumes_of(self._engine, self._instance_id):
                 if name != kept:
                     await self._remove(name)
+        except FAULTS as error:
+            _log.warning("engine.volumes_left", error=words(error))
+
+    async def _undo(self, name: str) -> None:
+        """Nothing is left of a volume that could not be filled, also where the engine has done what it said that it could not."""
+        try:
+            await self._remove_fillers()
+            await self._remove(name)
         except FAULTS as error:
             _log.warning("engine.volumes_left", error=words(error))
 

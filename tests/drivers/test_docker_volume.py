@@ -12,7 +12,7 @@ from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_leavings import remove_leavings
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ManagedError
-from tests.drivers.stub_engine import INSTANCE, StubEngine, answer, running, spec
+from tests.drivers.stub_engine import INSTANCE, StubEngine, answer, refuse, running, spec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,6 +78,27 @@ async def test_a_volume_that_was_never_filled_is_not_taken(engine: StubEngine, d
     assert name is not None
     assert engine.containers[name]["Mounts"][0]["Name"] != first["Name"]
     await again.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "volumes/create"), ("POST", "containers/create"), ("PUT", "containers/.*/archive")]
+)
+async def test_a_volume_that_could_not_be_filled_is_not_left(
+    engine: StubEngine, driver: DockerDriver, method: str, path: str
+) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        # Of what the engine was asked for it has done its part.
+        await engine.usual(request, request.path.lstrip("/").split("/", 1)[1])
+        return await refuse(500, "no space left on device")(request)
+
+    engine.on(method, path, cut)
+    for _ in range(3):
+        with pytest.raises(ManagedError, match="no space left"):
+            await driver.create(spec())
+        assert (engine.volumes, engine.containers) == ({}, {})
+    engine.script.clear()
+    await running(driver)
+    assert volumes(engine) == [INSTANCE]
 
 
 async def test_a_volume_that_was_pruned_is_replaced_before_a_run_starts(
