@@ -153,6 +153,7 @@ class Window:
         """What the run's row says; lines that were stored before it may still have to be read."""
         if isinstance(found, ManagedError):
             self._failure = found
+            self.look_at = now + IDLE_SECONDS
         else:
             self._ending = found
             self.look_at = now + (IDLE_SECONDS if found.done else found.wait_seconds)

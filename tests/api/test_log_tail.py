@@ -13,7 +13,7 @@ from aiohttp import ClientError, WSServerHandshakeError
 from managedd import ids
 from managedd.api import log_tail, log_windows, sockets
 from managedd.clock import iso
-from managedd.errors import unavailable
+from managedd.errors import ManagedError, unavailable
 from managedd.model.executions import Phase
 from managedd.model.states import StateType
 from managedd.store import executions, log_pages, rows
@@ -142,6 +142,23 @@ async def test_a_run_that_is_deleted_ends_its_followers(api: ApiClient) -> None:
         await move(api, await a_run(api), StateType.COMPLETED)
         kind, code, _ = await tail.next()
         assert (kind, code) == ("CLOSE", 1008)
+
+
+async def test_a_run_that_is_gone_is_not_looked_for_again_and_again_while_somebody_is_slow_to_leave(
+    api: ApiClient,
+) -> None:
+    run, windows = await a_run(api), api.services.windows
+    with windows.following(ids.DEFAULT_WORKSPACE_ID, run) as window:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while not window.is_open:
+                await window.news()
+        await api.services.db.write(lambda tx: rows.delete(tx, FLOW_RUN, run), workspace=ids.DEFAULT_WORKSPACE_ID)
+        before = api.services.clock.monotonic()
+        await move(api, await a_run(api), StateType.COMPLETED)
+        with pytest.raises(ManagedError, match="not found"), anyio.fail_after(PATIENCE_SECONDS):
+            while window.after(window.floor) is None:
+                await window.news()
+        assert window.look_at >= before + log_windows.IDLE_SECONDS
 
 
 async def test_whoever_is_cut_off_before_the_first_line_resumes_where_it_began(api: ApiClient) -> None:
