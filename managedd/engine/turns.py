@@ -103,6 +103,8 @@ class Turns:
         """Of what must wait for compute hours, those that were not told so yet."""
         self._kept: list[QueueHead] = []
         """Queues of which nobody may go, for another reason."""
+        self._open: list[QueueHead] = []
+        """Queues whose runs may go."""
         self.ready_us: int | None = None
         """When the first shortage ends by itself."""
         self._look(set_aside)
@@ -121,6 +123,7 @@ class Turns:
             elif shortage is not None:
                 self._kept.append(head)
             else:
+                self._open.append(head)
                 found = queue.candidates(tx, head.work_queue_id, BATCH + also, not_named=AWAITING_HOST)
                 found += queue.parked(
                     tx,
@@ -157,7 +160,13 @@ class Turns:
                 yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
             if shortage is not None:
                 continue
-            step = self._step(head, candidate, closed=closed)
+            is_full = queue.is_full(self._tx, candidate.id)
+            if is_full and has_right_of_way:
+                # A claim before it filled its deployment. Whom the host is kept for now, the next look finds.
+                break
+            if is_full and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
+                continue
+            step = self._step(head, candidate, closed=closed, is_full=is_full)
             if isinstance(step, Claim):
                 taken.update((head.workspace_id, head.work_pool_id))
             elif not isinstance(step, Tell):
@@ -170,15 +179,16 @@ class Turns:
         if put_back:
             yield from self._put_back()
 
-    def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool) -> Step | None:
-        """What becomes of one who has all but room on the host; None: it waits on."""
+    def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool, is_full: bool) -> Step | None:
+        """What becomes of one who has all but room on the host, or a slot of its deployment; None: it waits on."""
         limiter, needs = self._limiter, candidate.needs
         if needs is None or (not closed and limiter.fits(needs)):
             # Who is about to go is asked anew: what is on record is where to look, and not what is reserved.
             needs = self._needs_of(candidate)
         if not limiter.could_fit(needs):
             return Tell(head=head, candidate=candidate, state=_too_large(limiter.host_message(needs)))
-        if not closed and limiter.fits(needs):
+        # Without a slot, the rules refuse the claim: they say what such a run waits for, or cancel it.
+        if is_full or (not closed and limiter.fits(needs)):
             return Claim(head=head, candidate=candidate, needs=needs)
         if candidate.state_name != AWAITING_HOST:
             return replace(_waits(head, candidate, AWAITING_HOST, limiter.host_message(needs)), needs=needs)
@@ -187,11 +197,12 @@ class Turns:
 
     def _put_back(self) -> Iterator[PutBack]:
         """Those who were told to wait for what is there again, while something plain keeps them: that writes no state of its own."""
-        for head in self._kept:
+        for head, is_kept in [*((head, True) for head in self._kept), *((head, False) for head in self._open)]:
             found = queue.no_longer_waiting(
                 self._tx,
                 head.work_queue_id,
                 BATCH,
+                is_kept=is_kept,
                 has_hours=self._limiter.has_hours(head),
                 free=self._limiter.free(),
                 since_before_us=self._ago_us(SETTLED_SECONDS),

@@ -144,8 +144,9 @@ def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str = AWAIT
 # What waits for the host in queue q, known by its needs. Whoever was told so had no live execution, and gets one by being claimed alone.
 _PARKED = f"""
 r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = '{AWAITING_HOST}' AND r.next_scheduled_start_time <= :now
-AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full WHERE slots <= 0))
 """
+# Whoever could not go with room on the host either is not looked for, and keeps it from nobody.
+_HAS_SLOT = "(r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full))"
 _PARKED_RUNS = "flow_runs AS r INDEXED BY flow_runs_parked"
 _TOLD_RUNS = "flow_runs AS r INDEXED BY flow_runs_told"
 # The list is the index's own condition: SQLite does not see that one name is in it.
@@ -156,20 +157,20 @@ _FITS = "r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus"
 
 
 def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int) -> list[Candidate]:
-    """Of the queue's runs that wait for the host: those that fit into what is free, those whose needs are not on record, at most `limit`
+    """Of the queue's runs that wait for the host while their deployments have slots: those that fit into what is free, those whose needs are not on record, at most `limit`
     of each, and the first that fits not and has waited since before then. In the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
         unknown AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
-                    WHERE {_PARKED} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
+                    WHERE {_PARKED} AND {_HAS_SLOT} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
         fitting AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
-                    WHERE {_PARKED} AND {_FITS} ORDER BY due_at LIMIT :limit),
+                    WHERE {_PARKED} AND {_HAS_SLOT} AND {_FITS} ORDER BY due_at LIMIT :limit),
         -- Looked for only where there is one.
         somebody AS (SELECT 1 FROM q CROSS JOIN {_TOLD_RUNS}
                      WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
         waited AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
-                   WHERE {_DUE} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
+                   WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
                      AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
                r.needs_memory_bytes, r.needs_cpus
@@ -190,16 +191,18 @@ def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_
 
 
 def no_longer_waiting(
-    tx: Tx, work_queue_id: str, limit: int, *, has_hours: bool, free: Needs, since_before_us: int
+    tx: Tx, work_queue_id: str, limit: int, *, is_kept: bool, has_hours: bool, free: Needs, since_before_us: int
 ) -> list[Candidate]:
-    """The queue's runs that were told before then to wait for hours, or for the host, and do not wait for that any more."""
+    """The queue's runs that were told before then to wait for hours, or for the host, and do not wait for that any more: where the
+    queue is not kept itself, those whose deployments are full."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
         hours AS (SELECT r.id FROM q CROSS JOIN {_TOLD_RUNS}
-                  WHERE {_TOLD} AND r.state_name = '{AWAITING_HOURS}' AND r.state_timestamp <= :before AND :has_hours LIMIT :limit),
+                  WHERE {_TOLD} AND r.state_name = '{AWAITING_HOURS}' AND r.state_timestamp <= :before AND :is_kept AND :has_hours LIMIT :limit),
         host AS (SELECT r.id FROM q CROSS JOIN {_PARKED_RUNS}
-                 WHERE {_PARKED} AND {_FITS} AND r.state_timestamp <= :before LIMIT :limit)
+                 WHERE {_PARKED} AND {_FITS} AND r.state_timestamp <= :before
+                   AND (:is_kept OR r.deployment_id IN (SELECT id FROM full)) LIMIT :limit)
         SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp
         FROM (SELECT id FROM hours UNION ALL SELECT id FROM host) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
         ORDER BY r.next_scheduled_start_time, r.id LIMIT :limit
@@ -211,10 +214,22 @@ def no_longer_waiting(
             "memory": free.memory_bytes,
             "cpus": free.cpus,
             "before": since_before_us,
+            "is_kept": is_kept,
             "has_hours": has_hours,
         },
     )
     return [_candidate(row) for row in found]
+
+
+def is_full(tx: Tx, run_id: str) -> bool:
+    """Whether other runs hold all slots of the run's deployment."""
+    full: int | None = tx.scalar(
+        "SELECT d.concurrency_limit <= "
+        f"(SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL}) "
+        "FROM flow_runs AS r JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = :run",
+        {"run": run_id},
+    )
+    return bool(full)
 
 
 def note_needs(tx: Tx, run_id: str, needs: Needs | None) -> None:

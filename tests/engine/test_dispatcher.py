@@ -549,7 +549,10 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
         queue.next_due,
         lambda tx: queue.candidates(tx, still.queue_id, 10),
         lambda tx: queue.parked(tx, still.queue_id, 10, free=NEEDS, since_before_us=0),
-        lambda tx: queue.no_longer_waiting(tx, still.queue_id, 10, has_hours=True, free=NEEDS, since_before_us=0),
+        lambda tx: queue.no_longer_waiting(
+            tx, still.queue_id, 10, is_kept=True, has_hours=True, free=NEEDS, since_before_us=0
+        ),
+        lambda tx: queue.is_full(tx, "a run"),
         lambda tx: queue.cancelling_without_execution(tx, 10),
     ):
         steps = await _plan(still, look)

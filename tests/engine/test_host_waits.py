@@ -1,0 +1,107 @@
+"""Who waits for the host besides others: whom a full deployment keeps, whose size varies, and fractions of processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from managedd.engine.turns import RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
+from managedd.model.limits import AWAITING_HOST, HostLimits, Needs
+from managedd.model.states import StateType
+from tests.engine.test_dispatcher import Desk, end
+from tests.engine.test_limits_hold import GIB, advance
+from tests.engine.test_waiting import Sizes
+
+if TYPE_CHECKING:
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+AWAITING_SLOT = "AwaitingConcurrencySlot"
+SIX, FOUR, ONE = (Needs(memory_bytes=size * GIB, cpus=1) for size in (6, 4, 1))
+
+
+# --- whom a full deployment keeps ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["ENQUEUE", "CANCEL_NEW"])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_whose_deployment_is_full_is_told_that_though_the_host_is_short_as_well(
+    still: World, strategy: str, at_once: bool
+) -> None:
+    deployed = await still.deployment(concurrency_limit=1, concurrency_options={"collision_strategy": strategy})
+    desk = Desk(still, needs=Sizes(SIX), host=HostLimits(memory_bytes=8 * GIB))
+    first = await still.run(deployment_id=deployed, due_in_seconds=-1)
+    if not at_once:
+        await desk.all()
+    second = await still.run(deployment_id=deployed)
+    assert await desk.all() == [first]
+    state = await still.state(second)
+    if strategy == "CANCEL_NEW":
+        assert state.type is StateType.CANCELLED
+        return
+    assert state.name == AWAITING_SLOT
+    await desk.all()
+    assert await still.history(second) == ["Scheduled", AWAITING_SLOT], "it is told once"
+    await end(still, first)
+    assert await desk.all() == [first, second]
+
+
+async def test_whose_deployment_is_full_keeps_the_host_from_nobody(still: World) -> None:
+    """Both runs of the deployment waited long; the one that goes leaves room that the other could not use."""
+    sizes = Sizes(ONE)
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB))
+    deployed = await still.deployment(concurrency_limit=1)
+    before = await still.run(due_in_seconds=-10)
+    sizes.of[before] = Needs(memory_bytes=7 * GIB, cpus=1)
+    assert await desk.all() == [before]
+    first, second = [await still.run(deployment_id=deployed, due_in_seconds=number - 9) for number in range(2)]
+    sizes.of |= dict.fromkeys((first, second), SIX)
+    assert await desk.all() == [before]
+    assert {(await still.state(run_id)).name for run_id in (first, second)} == {AWAITING_HOST}
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    await end(still, before)
+    small = [await still.run(due_in_seconds=number - 3) for number in range(3)]
+    assert await desk.all() == [before, first, *small[:2]]
+    assert (await still.state(small[2])).name == AWAITING_HOST
+    await end(still, first)
+    assert second in await desk.all(), "with a slot it has not lost its turn"
+
+
+async def test_the_right_of_way_of_the_next_is_kept_when_a_deployment_becomes_full(still: World) -> None:
+    """Of those that waited long, the first fills its deployment, and the second is of it: nobody passes the third."""
+    sizes = Sizes(SIX)
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB))
+    deployed = await still.deployment(concurrency_limit=1)
+    before = [await still.run(due_in_seconds=number - 20) for number in range(2)]
+    sizes.of |= {before[0]: Needs(memory_bytes=3 * GIB, cpus=1), before[1]: Needs(memory_bytes=5 * GIB, cpus=1)}
+    assert await desk.all() == before
+    first, second = [await still.run(deployment_id=deployed, due_in_seconds=number - 9) for number in range(2)]
+    _third, small = [await still.run(due_in_seconds=number - 5) for number in range(2)]
+    sizes.of |= {first: FOUR, small: ONE}
+    assert await desk.all() == before
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    await end(still, before[1])
+    assert await desk.all() == [*before, first]
+    assert (await still.state(small)).name == AWAITING_HOST, "what is left is kept for the third"
+    await end(still, first)
+    await end(still, before[0])
+    assert (await desk.all())[3:] == [second], "its slot came back, and with it its turn"
+
+
+async def test_whom_only_its_deployment_keeps_any_more_is_told_that(still: World) -> None:
+    sizes = Sizes(ONE)
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB))
+    deployed = await still.deployment(concurrency_limit=1)
+    before = await still.run(due_in_seconds=-10)
+    sizes.of[before] = Needs(memory_bytes=8 * GIB, cpus=1)
+    assert await desk.all() == [before]
+    first, second = [await still.run(deployment_id=deployed, due_in_seconds=number - 9) for number in range(2)]
+    await desk.all()
+    await end(still, before)
+    assert await desk.all() == [before, first]
+    assert (await still.state(second)).name == AWAITING_HOST, "it was told less than a minute ago"
+    advance(still, SETTLED_SECONDS + 1)
+    await desk.all()
+    assert (await still.state(second)).name == AWAITING_SLOT
