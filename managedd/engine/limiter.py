@@ -92,9 +92,8 @@ class Limiter:
     def could_fit(self, needs: Needs) -> bool:
         """Whether the host has so much at all."""
         host = self._limits.host
-        return (host.memory_bytes is None or needs.memory_bytes <= host.memory_bytes) and (
-            host.cpus is None or needs.cpus <= host.cpus
-        )
+        memory, cpus = TokenBucket(capacity=host.memory_bytes), TokenBucket(capacity=host.cpus)
+        return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
 
     def take(self, head: QueueHead, needs: Needs) -> None:
         """One run of that queue was given what it needs."""

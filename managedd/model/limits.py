@@ -12,6 +12,8 @@ MINUTES_AN_HOUR: Final = 60
 AWAITING_HOURS: Final = "AwaitingComputeHours"
 AWAITING_HOST: Final = "AwaitingHostCapacity"
 """Names of SCHEDULED: what a run waits for, with the reason in the state's message."""
+SLACK: Final = 1e-9
+"""What a sum of fractions (of processors, of starts) may be off by: it keeps nobody out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class TokenBucket:
 
     def has(self, tokens: float, now_us: int) -> bool:
         """Whether so many tokens are there then. A bucket that is smaller than that never has them."""
-        return self.free(now_us) >= tokens
+        return self.free(now_us) >= tokens - SLACK
 
     def take(self, tokens: float, now_us: int) -> TokenBucket:
         """The bucket after they were taken, whether they were there or not: what has happened has happened."""
@@ -127,7 +129,7 @@ def effective_slots(slots: int | None, host: HostLimits, each: Needs) -> tuple[i
         "memory": None
         if host.memory_bytes is None or not each.memory_bytes
         else host.memory_bytes // each.memory_bytes,
-        "processors": None if host.cpus is None or not each.cpus else int(host.cpus / each.cpus),
+        "processors": None if host.cpus is None or not each.cpus else int(host.cpus / each.cpus + SLACK),
     }
     known = {what: room for what, room in rooms.items() if room is not None}
     least = min(known, key=lambda what: known[what], default=None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from managedd.errors import forbidden, invalid
 from managedd.model import images
+from managedd.model.limits import SLACK
 from managedd.orchestration import pool_types
 from managedd.store import plans, rows
 from managedd.store.resources import WORK_POOL
@@ -38,7 +39,7 @@ def check_host(job: ManagedJob, host: HostLimits) -> None:
         raise invalid(
             f"job_variables.memory_limit: {job.memory_bytes} bytes are more than all runs together may reserve of this host, {host.memory_bytes}"
         )
-    if host.cpus is not None and (job.cpus or 0) > host.cpus:
+    if host.cpus is not None and (job.cpus or 0) > host.cpus + SLACK:
         raise invalid(
             f"job_variables.cpu_limit: {job.cpus:g} are more processors than all runs together may reserve of this host, {host.cpus:g}"
         )

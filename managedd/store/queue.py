@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, Needs
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, SLACK, Needs
 from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ _TOLD_RUNS = "flow_runs AS r INDEXED BY flow_runs_told"
 _TOLD = (
     f"r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name IN ('{AWAITING_HOURS}', '{AWAITING_HOST}')"
 )
-_FITS = "r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus"
+_FITS = f"r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus + {SLACK!r}"
 
 
 def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int) -> list[Candidate]:

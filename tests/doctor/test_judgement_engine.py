@@ -163,10 +163,17 @@ def test_which_way_a_clock_is_off() -> None:
     assert "2.0 s ahead" in engine.clock("c", 2.0, "it").seen
 
 
-def slots(promised: int | None, memory_bytes: int, *, reserve_bytes: int | None = None, cpus: float = 64.0) -> Finding:
+def slots(
+    promised: int | None,
+    memory_bytes: int,
+    *,
+    reserve_bytes: int | None = None,
+    cpus: float = 64.0,
+    cpu_limit: float = 1.0,
+) -> Finding:
     reserve = HostLimits(memory_bytes=memory_bytes - GIB if reserve_bytes is None else reserve_bytes, cpus=cpus)
     return engine.slots(
-        promised, "pro", reserve, memory_limit_bytes=2 * GIB, cpu_limit=1.0, host_memory_bytes=memory_bytes
+        promised, "pro", reserve, memory_limit_bytes=2 * GIB, cpu_limit=cpu_limit, host_memory_bytes=memory_bytes
     )
 
 
@@ -193,6 +200,7 @@ def test_processors_may_be_what_is_short() -> None:
     found = slots(10, 64 * GIB, cpus=4.0)
     assert found.seen.startswith("4 of 10 (plan pro): processors")
     assert "host.cpu_overcommit" in str(found.mend)
+    assert slots(10, 64 * GIB, cpus=0.3, cpu_limit=0.1).facts["fit_processors"] == 3
 
 
 def test_a_run_that_never_fits_is_a_problem() -> None:

@@ -9,6 +9,8 @@ import pytest
 from managedd.engine.turns import RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
 from managedd.model.limits import AWAITING_HOST, HostLimits, Needs
 from managedd.model.states import StateType
+from managedd.orchestration.managed_job import ManagedJob
+from managedd.orchestration.plan_rules import check_host
 from tests.engine.test_dispatcher import Desk, end
 from tests.engine.test_limits_hold import GIB, advance
 from tests.engine.test_waiting import Sizes
@@ -105,3 +107,25 @@ async def test_whom_only_its_deployment_keeps_any_more_is_told_that(still: World
     advance(still, SETTLED_SECONDS + 1)
     await desk.all()
     assert (await still.state(second)).name == AWAITING_SLOT
+
+
+# --- fractions of processors ---------------------------------------------------------------------------------------------------
+
+
+async def test_runs_that_need_fractions_of_a_processor_fill_the_host(still: World) -> None:
+    """Forty times 0.2 are eight, also where a sum of them says a little more."""
+    fifth = Needs(memory_bytes=0, cpus=0.2)
+    desk = Desk(still, needs=Sizes(fifth), host=HostLimits(cpus=8.0))
+    runs = [await still.run(due_in_seconds=number - 100) for number in range(42)]
+    assert await desk.all() == runs[:40]
+    for number in range(2):
+        await end(still, runs[number])
+        assert await desk.all() == runs[: 41 + number], "one that waits, and is found by what it needs"
+
+
+async def test_a_run_as_large_as_the_host_goes(still: World) -> None:
+    """Three processors of which seven tenths may be reserved, and a run that asks for 2.1."""
+    desk = Desk(still, needs=Sizes(Needs(memory_bytes=0, cpus=2.1)), host=HostLimits(cpus=3 * 0.7))
+    run_id = await still.run()
+    assert await desk.all() == [run_id]
+    check_host(ManagedJob(image="i", cpus=2.1), HostLimits(cpus=3 * 0.7))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from managedd.model.limits import SECOND_US, TokenBucket
+from managedd.model.limits import SECOND_US, HostLimits, Needs, TokenBucket, effective_slots
 
 
 def start_rate(burst: int, per_minute: float, starts_us: list[int], now_us: int) -> TokenBucket:
@@ -28,6 +28,15 @@ def test_slots_come_back_only_through_the_rows() -> None:
     assert full.ready_us(1, 0) is None
     lowered = TokenBucket(capacity=1, taken=3)
     assert lowered.free(0) == -2
+
+
+def test_fractions_add_up_to_the_whole() -> None:
+    bucket = TokenBucket(capacity=8, taken=sum([0.2] * 39))
+    assert 8 - bucket.taken < 0.2, "in floating point"
+    assert bucket.has(0.2, 0)
+    assert not bucket.take(0.2, 0).has(0.001, 0)
+    third = HostLimits(cpus=0.3)
+    assert effective_slots(10, third, Needs(memory_bytes=0, cpus=0.1)) == (3, "processors")
 
 
 def test_minutes_come_back_all_at_once() -> None:

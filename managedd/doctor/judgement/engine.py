@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from managedd.doctor.finding import Finding, note, ok, problem, warning
 from managedd.doctor.words import age, processors, size
 from managedd.drivers.docker_probe import Fault
+from managedd.model.limits import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -305,7 +306,7 @@ def slots(
     name = "effective slots"
     fits = {
         "memory": None if reserve.memory_bytes is None else reserve.memory_bytes // memory_limit_bytes,
-        "processors": None if reserve.cpus is None else int(reserve.cpus / cpu_limit),
+        "processors": None if reserve.cpus is None else int(reserve.cpus / cpu_limit + SLACK),
     }
     known = {what: count for what, count in fits.items() if count is not None}
     short = min(known, key=lambda what: known[what])
