@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import structlog
 from aiodocker.exceptions import DockerError
 
-from managedd.drivers.docker_engine import doing, is_status
+from managedd.drivers.docker_engine import doing, is_status, words
 from managedd.drivers.docker_spec import LABEL_INSTANCE, network_body, network_name
 from managedd.errors import ErrorCode, ManagedError
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from managedd.drivers.docker_engine import Engine
 
 _log = structlog.get_logger(__name__)
+_NO_RANGE: Final = "non-overlapping IPv4 address pool"
+_MEND: Final = (
+    "the container engine has no range of addresses left for one more network; `docker network prune` removes those that nobody uses, and "
+    "default-address-pools in the engine's daemon.json gives it more"
+)
 
 
 class Network:
@@ -55,6 +60,10 @@ class Network:
                         await networks.create(network_body(self._instance_id))
                         was_made = True
                     except DockerError as error:
+                        if _NO_RANGE in words(error):
+                            raise ManagedError(
+                                ErrorCode.DRIVER, f"The network {name} could not be made: {_MEND}"
+                            ) from error
                         if not is_status(error, 409):
                             raise
                 raise ManagedError(ErrorCode.DRIVER, f"The network {name} could not be made: another one has its name")

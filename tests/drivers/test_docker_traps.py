@@ -137,6 +137,13 @@ async def test_a_network_that_went_away_is_made_again(engine: StubEngine, driver
     assert await driver.recover(handle) is Liveness.RUNNING
 
 
+async def test_an_engine_without_a_range_for_one_more_network(engine: StubEngine) -> None:
+    full = "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+    engine.on("POST", "networks/create", refuse(500, full))
+    with pytest.raises(ManagedError, match="docker network prune"):
+        await DockerDriver(INSTANCE, url=f"unix://{engine.path}").open()
+
+
 async def test_an_engine_that_misses_the_network_at_once(engine: StubEngine, driver: DockerDriver) -> None:
     """As Podman does."""
     await driver.create(spec())
