@@ -118,27 +118,37 @@ class LogWriter:
         self._stir()
         await flush.wait()
 
-    async def forget(self, execution: Execution) -> None:
-        """Nothing is kept of how far the execution's output was read; what is missed here, the janitor finds."""
+    async def complete(self, execution: Execution) -> None:
+        """The execution's log is whole: everything handed in is committed, and what was dropped without being told is told.
+
+        Raises ManagedError(UNAVAILABLE) when the writer has stopped, or the store is busy.
+        """
         await self.flush()
-        gate = self._gates.pop(execution.id, None)
+        if (await self._log_db.read(lambda tx: log_sizes.untold(tx, execution.id))).lines <= 0:
+            return
+        gate = self._gates.get(execution.id)
         excess = None if gate is None else gate.excess
 
-        def end(tx: Tx) -> None:
+        def tell(tx: Tx) -> None:
             untold = log_sizes.untold(tx, execution.id)
-            if untold.lines > 0:
-                record = LogRecord(
-                    name=OUR_NAME,
-                    level=TOLD_LEVEL,
-                    message=told(untold, excess, self._limits),
-                    timestamp_us=tx.now,
-                    flow_run_id=execution.flow_run_id,
-                )
-                logs.append(tx.scoped(execution.workspace_id), [record])
-            logs.drop_cursor(tx, execution.id)
+            record = LogRecord(
+                name=OUR_NAME,
+                level=TOLD_LEVEL,
+                message=told(untold, excess, self._limits),
+                timestamp_us=tx.now,
+                flow_run_id=execution.flow_run_id,
+            )
+            logs.append(tx.scoped(execution.workspace_id), [record])
+            # In the same step: whoever comes here again after a crash does not tell it twice.
+            log_sizes.drop(tx, execution.id, -untold)
 
+        await self._log_db.write(tell)
+
+    async def forget(self, execution: Execution) -> None:
+        """Nothing is kept of how far the execution's output was read; what is missed here, the janitor finds."""
+        self._gates.pop(execution.id, None)
         try:
-            await self._log_db.write(end)
+            await self._log_db.write(lambda tx: logs.drop_cursor(tx, execution.id))
         except ManagedError as error:
             log.warning("cursor.left", execution_id=execution.id, reason=error.message)
 

@@ -236,6 +236,8 @@ class ExecutionRunner:
             await self._empty(handle)
         failpoints.reach("remove.done")
         await self._end_below()
+        # Who follows the run's log is told that it has ended as soon as it is FINALIZED.
+        await self._means.log_writer.complete(self._execution)
         if self._execution.phase is Phase.EXITED:
             await self._advance(Phase.FINALIZED, {"finalized_at": self._means.clock.now_us()})
         # Not before: a crash in between would read the whole output once more.

@@ -129,7 +129,7 @@ async def test_a_log_that_is_too_large_says_so_at_once_and_keeps_its_end(world: 
             return any(text == "line 5499" for _, text in await lines_of(world, execution))
 
         await world.until(ended, 10)
-        await desk.writer.forget(execution)
+        await desk.writer.complete(execution)
         desk.scope.cancel()
     found = await lines_of(world, execution)
     there = account(found, 5_500)
@@ -173,8 +173,14 @@ async def test_the_cursor_moves_on_while_lines_are_dropped(world: World) -> None
         assert 5_500 - MARK_LINES - 1 <= cursor.timestamp_ns - SECOND_NS <= 5_500
         untold = await world.logs.read(lambda tx: log_sizes.untold(tx, execution.id))
         assert untold.lines == cursor.timestamp_ns - SECOND_NS
+        for _ in range(2):
+            # The second time as after a crash.
+            await desk.writer.complete(execution)
+        found = await lines_of(world, execution)
         await desk.writer.forget(execution)
+        assert await lines_of(world, execution) == found
         desk.scope.cancel()
+    assert sum(TOLD.match(text) is not None for _, text in found) == 1
     name, text = (await lines_of(world, execution))[-1]
     assert name == "managedd"
     assert TOLD.match(text)[1] == f"{untold.lines:,}"  # type: ignore[index]
