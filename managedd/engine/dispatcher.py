@@ -78,6 +78,8 @@ class Dispatcher:
         self._done: list[Step] = []
         """What the last transaction did."""
         self._put_back_at = clock.monotonic()
+        self._page = 0
+        """Of those whose needs vary, whom to ask this time."""
 
     async def run(self) -> None:
         """Claims until cancelled. A failing store is waited for, never died of."""
@@ -94,6 +96,7 @@ class Dispatcher:
 
     async def tick(self) -> bool:
         """What is due and has slots is claimed and started; True: there may be more."""
+        self._page += 1
         try:
             something, self._ready_us = await self._db.read(self._look)
             if not something:
@@ -113,7 +116,8 @@ class Dispatcher:
             self._start(execution)
         if any(isinstance(step, PutBack) for step in self._done):
             self._put_back_at = self._clock.monotonic() + PUT_BACK_SECONDS
-        return len(self._done) >= BATCH
+        # Of those whose needs were forgotten, a look sees a few.
+        return len(self._done) >= BATCH or any(isinstance(step, Note) for step in self._done)
 
     async def _until_next(self) -> float:
         """How long there is nothing to do by itself. The poll is for what nobody can foresee: a clock that is set."""
@@ -156,7 +160,7 @@ class Dispatcher:
     def _turns(self, tx: Tx, limiter: Limiter) -> Turns:
         now = self._clock.monotonic()
         self._set_aside = {run_id: until for run_id, until in self._set_aside.items() if until > now}
-        return Turns(tx, limiter, self._needs, set_aside=self._set_aside)
+        return Turns(tx, limiter, self._needs, set_aside=self._set_aside, page=self._page)
 
     def _may_put_back(self) -> bool:
         return self._clock.monotonic() >= self._put_back_at
@@ -169,7 +173,7 @@ class Dispatcher:
             if not isinstance(step, Note):
                 propose(tx, step.candidate.id, step.state)
             if isinstance(step, Tell | Note) and step.needs is not None:
-                queue.note_needs(tx, step.candidate.id, None if step.needs.varies else step.needs)
+                queue.note_needs(tx, step.candidate.id, step.needs)
             return None
         except Exception as error:
             if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:

@@ -1,7 +1,8 @@
 """Whose turn it is: from the queues as they stand in one transaction to what is to be done with each run that is due. It writes nothing.
 
 Whoever waits for the host is told so once, and what it needs stands in its row from then on: of thousands that wait, a look finds those that
-fit by an index, wherever they stand in the line, and renders no job anew. What a run is claimed with is rendered at that moment.
+fit by an index, wherever they stand in the line, and renders no job anew. What a run is claimed with is rendered at that moment. Of those whose
+needs vary, because nobody says when a variable or a block changes, each look renders some more, one after the other.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 BATCH: Final = 64
 """So many runs of a queue are looked at in one transaction, and of all of them so many dealt with."""
 PARKED: Final = 16
-"""The same of those that wait for the host and fit."""
+"""The same of those that wait for the host and fit, or are asked anew."""
 SECOND_US: Final = 1_000_000
 RIGHT_OF_WAY_SECONDS: Final = 300.0
 """How long smaller runs may pass one that the host has no room for."""
@@ -92,7 +93,13 @@ class Turns:
     """The queues that have due runs, as they stand in the transaction."""
 
     def __init__(
-        self, tx: Tx, limiter: Limiter, needs: Callable[[Tx, str], Needs], *, set_aside: Collection[str] = ()
+        self,
+        tx: Tx,
+        limiter: Limiter,
+        needs: Callable[[Tx, str], Needs],
+        *,
+        set_aside: Collection[str] = (),
+        page: int = 0,
     ) -> None:
         self._tx = tx
         self._limiter = limiter
@@ -107,9 +114,9 @@ class Turns:
         """Queues whose runs may go."""
         self.ready_us: int | None = None
         """When the first shortage ends by itself."""
-        self._look(set_aside)
+        self._look(set_aside, page)
 
-    def _look(self, set_aside: Collection[str]) -> None:
+    def _look(self, set_aside: Collection[str], page: int) -> None:
         tx, limiter, also = self._tx, self._limiter, len(set_aside)
         by_pool: dict[str, list[tuple[QueueHead, Candidate]]] = {}
         ready: list[int | None] = []
@@ -131,6 +138,7 @@ class Turns:
                     PARKED + also,
                     free=limiter.free(),
                     since_before_us=self._ago_us(RIGHT_OF_WAY_SECONDS),
+                    page=page,
                 )
                 by_pool.setdefault(head.work_pool_id, []).extend(
                     (head, candidate) for candidate in found if candidate.id not in set_aside
@@ -152,7 +160,8 @@ class Turns:
         closed = False
         for head, candidate in _in_turn(self._lines, taken):
             has_right_of_way = self._has_right_of_way(candidate)
-            if candidate.needs is not None and not limiter.fits(candidate.needs) and not has_right_of_way:
+            needs = candidate.needs
+            if needs is not None and not needs.varies and not limiter.fits(needs) and not has_right_of_way:
                 # Those before it took the room. It knows what it waits for.
                 continue
             shortage = limiter.shortage(head)
@@ -182,7 +191,7 @@ class Turns:
     def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool, is_full: bool) -> Step | None:
         """What becomes of one who has all but room on the host, or a slot of its deployment; None: it waits on."""
         limiter, needs = self._limiter, candidate.needs
-        if needs is None or (not closed and limiter.fits(needs)):
+        if needs is None or needs.varies or (not closed and limiter.fits(needs)):
             # Who is about to go is asked anew: what is on record is where to look, and not what is reserved.
             needs = self._needs_of(candidate)
         if not limiter.could_fit(needs):
@@ -192,8 +201,7 @@ class Turns:
             return Claim(head=head, candidate=candidate, needs=needs)
         if candidate.state_name != AWAITING_HOST:
             return replace(_waits(head, candidate, AWAITING_HOST, limiter.host_message(needs)), needs=needs)
-        # What varies stays off the record, and is asked for each time.
-        return None if needs == candidate.needs or needs.varies else Note(head=head, candidate=candidate, needs=needs)
+        return None if needs == candidate.needs else Note(head=head, candidate=candidate, needs=needs)
 
     def _put_back(self) -> Iterator[PutBack]:
         """Those who were told to wait for what is there again, while something plain keeps them: that writes no state of its own."""

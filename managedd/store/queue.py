@@ -148,6 +148,7 @@ r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = '{AWAIT
 # Whoever could not go with room on the host either is not looked for, and keeps it from nobody.
 _HAS_SLOT = "(r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full))"
 _PARKED_RUNS = "flow_runs AS r INDEXED BY flow_runs_parked"
+_VARYING_RUNS = "flow_runs AS r INDEXED BY flow_runs_varying"
 _TOLD_RUNS = "flow_runs AS r INDEXED BY flow_runs_told"
 # The list is the index's own condition: SQLite does not see that one name is in it.
 _TOLD = (
@@ -156,9 +157,12 @@ _TOLD = (
 _FITS = f"r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus + {SLACK!r}"
 
 
-def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int) -> list[Candidate]:
-    """Of the queue's runs that wait for the host while their deployments have slots: those that fit into what is free, those whose needs are not on record, at most `limit`
-    of each, and the first that fits not and has waited since before then. In the order in which they were due."""
+def parked(
+    tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int, page: int = 0
+) -> list[Candidate]:
+    """Of the queue's runs that wait for the host while their deployments have slots, at most `limit` each: those that fit into what is
+    free, those whose needs are not on record, and a page (the last is followed by the first) of those whose needs vary. And the first
+    that fits not and has waited since before then. In the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
@@ -166,6 +170,10 @@ def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_
                     WHERE {_PARKED} AND {_HAS_SLOT} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
         fitting AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
                     WHERE {_PARKED} AND {_HAS_SLOT} AND {_FITS} ORDER BY due_at LIMIT :limit),
+        varying AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_VARYING_RUNS}
+                    WHERE {_PARKED} AND r.needs_vary = 1 AND {_HAS_SLOT} ORDER BY due_at LIMIT :limit OFFSET :limit * (:page % max(1,
+                        (SELECT count(*) + :limit - 1 FROM q CROSS JOIN {_VARYING_RUNS}
+                         WHERE {_PARKED} AND r.needs_vary = 1 AND {_HAS_SLOT}) / :limit))),
         -- Looked for only where there is one.
         somebody AS (SELECT 1 FROM q CROSS JOIN {_TOLD_RUNS}
                      WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
@@ -173,8 +181,8 @@ def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_
                    WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
                      AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
-               r.needs_memory_bytes, r.needs_cpus
-        FROM (SELECT * FROM unknown UNION ALL SELECT * FROM fitting UNION ALL SELECT * FROM waited) AS c
+               r.needs_memory_bytes, r.needs_cpus, r.needs_vary
+        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM varying UNION SELECT * FROM waited) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
         ORDER BY c.due_at, c.id
         """,
@@ -185,9 +193,14 @@ def parked(tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_
             "memory": free.memory_bytes,
             "cpus": free.cpus,
             "before": since_before_us,
+            "page": page,
         },
     )
-    return [_candidate(row, None if row[6] is None else Needs(memory_bytes=row[6], cpus=row[7])) for row in found]
+    return [_candidate(row, None if row[6] is None else _needs(row[6], row[7], row[8])) for row in found]
+
+
+def _needs(memory_bytes: int, cpus: float, varies: int) -> Needs:
+    return Needs(memory_bytes=memory_bytes, cpus=cpus, varies=bool(varies))
 
 
 def no_longer_waiting(
@@ -232,11 +245,11 @@ def is_full(tx: Tx, run_id: str) -> bool:
     return bool(full)
 
 
-def note_needs(tx: Tx, run_id: str, needs: Needs | None) -> None:
-    """What the run, which waits for the host, needs of it is on record; None: it is not."""
+def note_needs(tx: Tx, run_id: str, needs: Needs) -> None:
+    """What the run, which waits for the host, needs of it is on record."""
     tx.execute(
-        "UPDATE flow_runs SET needs_memory_bytes = ?, needs_cpus = ? WHERE id = ?",
-        (None, None, run_id) if needs is None else (needs.memory_bytes, needs.cpus, run_id),
+        "UPDATE flow_runs SET needs_memory_bytes = ?, needs_cpus = ?, needs_vary = ? WHERE id = ?",
+        (needs.memory_bytes, needs.cpus, needs.varies, run_id),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from managedd.engine.turns import RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
+from managedd.engine.turns import PARKED, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
 from managedd.model.limits import AWAITING_HOST, HostLimits, Needs
 from managedd.model.states import StateType
 from managedd.orchestration.managed_job import ManagedJob
@@ -107,6 +108,74 @@ async def test_whom_only_its_deployment_keeps_any_more_is_told_that(still: World
     advance(still, SETTLED_SECONDS + 1)
     await desk.all()
     assert (await still.state(second)).name == AWAITING_SLOT
+
+
+# --- whose size varies ---------------------------------------------------------------------------------------------------------
+
+VARYING_SIX, VARYING_ONE = replace(SIX, varies=True), replace(ONE, varies=True)
+
+
+async def crowd(still: World, sizes: Sizes, count: int) -> tuple[Desk, list[str], list[str]]:
+    """The desk of a host of 8 GiB, the two runs of 5 and 3 GiB that fill it, and so many that were told to wait, of default size."""
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB))
+    before = [await still.run(due_in_seconds=number - 1000) for number in range(2)]
+    sizes.of |= {before[0]: Needs(memory_bytes=5 * GIB, cpus=1), before[1]: Needs(memory_bytes=3 * GIB, cpus=1)}
+    assert await desk.all() == before
+    runs = [await still.run(due_in_seconds=number - 900) for number in range(count)]
+    assert await desk.all() == before
+    assert {(await still.state(run_id)).name for run_id in runs} == {AWAITING_HOST}
+    return desk, before, runs
+
+
+async def test_one_that_fits_is_found_among_however_many_whose_size_varies(still: World) -> None:
+    sizes = Sizes(VARYING_SIX)
+    desk, before, _large = await crowd(still, sizes, 3 * PARKED)
+    small = await still.run()
+    sizes.of[small] = VARYING_ONE
+    assert await desk.all() == before
+    await end(still, before[1])
+    await desk.dispatcher.tick()
+    assert desk.claimed == [*before, small], "in the first look"
+
+
+async def test_each_whose_size_varies_is_asked_in_turn_whether_it_fits_now(still: World) -> None:
+    """A variable has changed, which nobody tells: looks come to it, and none of them asks all."""
+    sizes = Sizes(VARYING_SIX)
+    desk, before, runs = await crowd(still, sizes, 3 * PARKED)
+    await end(still, before[1])
+    lap = len(runs) // PARKED
+    for place in (0, PARKED + 1, len(runs) - 1):
+        sizes.of[runs[place]] = VARYING_ONE
+        asked = sizes.asked
+        for _ in range(lap):
+            await desk.dispatcher.tick()
+        # Each page is asked for by the look, and those of it who go by the claim as well.
+        assert sizes.asked - asked <= (lap + 1) * PARKED
+        assert desk.claimed[-1] == runs[place]
+        await end(still, runs[place])
+        sizes.of[runs[place]] = VARYING_SIX
+
+
+async def test_who_was_claimed_by_a_size_that_is_another_one_now_gets_what_it_asks_for(still: World) -> None:
+    sizes = Sizes(VARYING_SIX)
+    desk, before, runs = await crowd(still, sizes, 2)
+    sizes.of[runs[1]] = VARYING_ONE
+    await desk.all()
+    sizes.of[runs[1]] = replace(ONE, memory_bytes=2 * GIB, varies=True)
+    await end(still, before[1])
+    assert await desk.all() == [*before, runs[1]]
+    assert (await still.execution(runs[1])).memory_limit_bytes == 2 * GIB
+
+
+async def test_settings_that_are_read_anew_leave_nobody_unseen(still: World) -> None:
+    """What everybody needs is asked for again, a few in each look, and one look follows the other."""
+    sizes = Sizes(SIX)
+    desk, before, runs = await crowd(still, sizes, 3 * PARKED)
+    await end(still, before[1])
+    sizes.of[runs[-1]] = ONE
+    assert await desk.all() == before
+    await still.on_plan()
+    assert await desk.all() == [*before, runs[-1]]
 
 
 # --- fractions of processors ---------------------------------------------------------------------------------------------------
