@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import anyio
-import anyio.lowlevel
 
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, size_of, told
 from managedd.model.logs import LogRecord
@@ -17,6 +13,7 @@ from managedd.store import lineage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from managedd.engine.log_work import Turns
     from managedd.model.executions import Execution
     from managedd.model.log_limits import LogGate, LogLimits
     from managedd.model.logs import LogCursor, ParsedRecord, RawLine
@@ -29,15 +26,8 @@ OUR_NAME: Final = "managedd"
 """The logger name of what the daemon itself says in a run's log."""
 KNOWN_RUNS: Final = 4_096
 """How many other runs of one execution are remembered as its descendants."""
-TURN_LINES: Final = 100
-"""So many lines are taken in before others have their turn."""
-BUSY_SECONDS: Final = 0.1
-"""Whoever has printed them in less than that rests as well."""
 MARK_LINES: Final = 1_000
 """After so many dropped lines the cursor moves on."""
-KEPT_REST, DROPPED_REST = 1.0, 2.0
-"""For so many times as long as it has worked whoever prints much rests, by whether its lines are kept."""
-LONGEST_WORK_SECONDS: Final = 0.1
 LAST_LINES: Final = 100
 LAST_BYTES: Final = 64 * 1024
 """Of what is dropped, so much is kept in memory: at the end of the output it is what a reader wants most."""
@@ -63,18 +53,6 @@ class Line:
         return sum(len(record.message) for record in self.records)
 
 
-class Floods:
-    """Those who print much rest one after the other: however many they are, only one of them works between two turns of the loop."""
-
-    def __init__(self) -> None:
-        self._lock = anyio.Lock()
-
-    async def rest(self, seconds: float) -> None:
-        """Others had their time."""
-        async with self._lock:
-            await anyio.sleep(seconds)
-
-
 class Intake:
     """Takes in one execution's lines."""
 
@@ -86,7 +64,7 @@ class Intake:
         limits: LogLimits,
         *,
         untold: Dropped,
-        floods: Floods,
+        turns: Turns,
         monotonic: Callable[[], float],
         hand_in: Callable[[Line], Awaitable[None]],
     ) -> None:
@@ -94,7 +72,7 @@ class Intake:
         self._descendants = descendants
         self._gate = gate
         self._limits = limits
-        self._floods = floods
+        self._turns = turns
         self._monotonic = monotonic
         self._hand_in = hand_in
         self._untold = untold
@@ -104,8 +82,6 @@ class Intake:
         self._previous: RawLine | None = None
         self._last: deque[tuple[RawLine, ParsedRecord | None, int]] = deque()
         self._last_bytes = 0
-        self._since_turn = 0
-        self._turn_began = self._worked_from = 0.0
 
     async def take(self, line: RawLine, parsed: ParsedRecord | None) -> None:
         """The line was handed in, or it counts as dropped."""
@@ -119,9 +95,7 @@ class Intake:
         else:
             await self._drop(line, parsed, text_bytes, before)
         self._previous = line
-        self._since_turn += 1
-        if self._since_turn >= TURN_LINES:
-            await self._take_turns()
+        await self._turns.took_one(is_kept=self._gate.excess is None)
 
     async def end(self) -> None:
         """The output has ended: what was dropped is told, and then come its last lines, which were kept."""
@@ -174,15 +148,6 @@ class Intake:
         """The store knows how far the output was read, and what of it was dropped."""
         dropped, self._unmarked = self._unmarked, NOTHING
         await self._hand_in(self._line(records, cursor, 0, dropped))
-
-    async def _take_turns(self) -> None:
-        if anyio.current_time() - self._turn_began < BUSY_SECONDS:
-            worked = min(time.thread_time() - self._worked_from, LONGEST_WORK_SECONDS)
-            await self._floods.rest(worked * (KEPT_REST if self._gate.excess is None else DROPPED_REST))
-        else:
-            await anyio.lowlevel.checkpoint()
-        self._since_turn = 0
-        self._turn_began, self._worked_from = anyio.current_time(), time.thread_time()
 
     def _line(
         self, records: tuple[LogRecord, ...], cursor: LogCursor | None, size_bytes: int, dropped: Dropped = NOTHING

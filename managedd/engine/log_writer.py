@@ -6,14 +6,16 @@ engine's log file is the buffer behind it. Each execution has a queue of its own
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
 
 from managedd import failpoints
-from managedd.engine.log_intake import OUR_NAME, RAW_LEVEL, TOLD_LEVEL, Descendants, Floods, Intake, Line
+from managedd.engine.log_intake import OUR_NAME, RAW_LEVEL, TOLD_LEVEL, Descendants, Intake, Line
 from managedd.engine.log_lanes import Lanes
+from managedd.engine.log_work import Floods, Turns, Work
 from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.log_limits import NO_LIMITS, NOTHING, LogGate, told
 from managedd.model.logs import LogCursor, LogRecord, parse_record
@@ -158,29 +160,32 @@ class LogWriter:
 
     async def follow(self, execution: Execution, lines: AsyncIterator[RawLine], hear: Hear) -> None:
         """Every line of `lines` was handed in as a record of the run it belongs to, or counted as dropped; `hear` was told of it before."""
-        intake = await self._intake(execution)
-        async for line in lines:
-            parsed = parse_record(line.text)
-            await hear(parsed)
-            await intake.take(line, parsed)
-        await intake.end()
+        work = Work()
+        intake = await self._intake(execution, Turns(self._floods, work))
+        await work.of(_take_in(intake, lines, hear))
 
-    async def _intake(self, execution: Execution) -> Intake:
+    async def _intake(self, execution: Execution, turns: Turns) -> Intake:
         untold, stored_bytes = await self._log_db.read(
             lambda tx: (log_sizes.untold(tx, execution.id), log_sizes.size(tx, execution.flow_run_id))
         )
         # Its rate goes on where it was when the engine's stream was cut; its size is what is stored.
         gate = self._gates.setdefault(execution.id, LogGate(self._limits))
         gate.stored_bytes = stored_bytes
+
+        async def hand_in(line: Line) -> None:
+            began = time.monotonic()
+            await self._hand_in(execution, line)
+            turns.held_back(time.monotonic() - began)
+
         return Intake(
             execution,
             Descendants(self._db, execution),
             gate,
             self._limits,
             untold=untold,
-            floods=self._floods,
+            turns=turns,
             monotonic=self._clock.monotonic,
-            hand_in=lambda line: self._hand_in(execution, line),
+            hand_in=hand_in,
         )
 
     async def _hand_in(self, execution: Execution, line: Line, *, urgent: bool = False) -> None:
@@ -239,6 +244,14 @@ class LogWriter:
                 log.warning("logs.postponed", lines=len(lines), reason=error.message)
                 await anyio.sleep(error.retry_after_seconds or 1.0)
         return True
+
+
+async def _take_in(intake: Intake, lines: AsyncIterator[RawLine], hear: Hear) -> None:
+    async for line in lines:
+        parsed = parse_record(line.text)
+        await hear(parsed)
+        await intake.take(line, parsed)
+    await intake.end()
 
 
 def _stopped() -> ManagedError:

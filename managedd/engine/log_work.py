@@ -1,0 +1,115 @@
+"""How much of the event loop's time one reader of output takes itself, and when it rests so that others have theirs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+TURN_LINES: Final = 100
+"""So many lines are taken in before others have their turn."""
+BUSY_TURNS: Final = 20
+"""Whoever has had more turns than that, less one for each `FORGET_SECONDS`, is a flood: what a run prints at once now and then is none."""
+FORGET_SECONDS: Final = 1.0
+REST: Final = 2.0
+"""For so many times as long as it has worked a flood rests: what the log writer then does with its lines takes as long again."""
+LONGEST_WORK_SECONDS: Final = 0.1
+
+
+class Floods:
+    """Those who print much rest one after the other: however many they are, only one of them works between two turns of the loop."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+
+    async def rest(self, worked_seconds: float) -> None:
+        """Others had their time."""
+        async with self._lock:
+            await anyio.sleep(min(worked_seconds, LONGEST_WORK_SECONDS) * REST)
+
+
+class Work:
+    """What awaiting something takes of the loop's time by itself, without what others do while it waits."""
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
+        self._seconds = 0.0
+        self._began = clock()
+
+    def seconds(self) -> float:
+        """So far; for whoever is being awaited."""
+        return self._seconds + self._clock() - self._began
+
+    async def of(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits it."""
+        await _Steps(self, work)
+
+    def begin(self) -> None:
+        """It goes on."""
+        self._began = self._clock()
+
+    def pause(self) -> None:
+        """It waits for something."""
+        self._seconds += self._clock() - self._began
+
+
+class _Steps:
+    """A coroutine, one step of the loop after the other."""
+
+    def __init__(self, work: Work, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        step: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731 - the first of several
+        while True:
+            self._work.begin()
+            try:
+                awaited = step()
+            except StopIteration:
+                return
+            finally:
+                self._work.pause()
+            try:
+                sent = yield awaited
+            except GeneratorExit:
+                self._coroutine.close()
+                raise
+            except BaseException as error:
+                step = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
+            else:
+                step = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
+
+
+class Turns:
+    """One reader's turns."""
+
+    def __init__(self, floods: Floods, work: Work) -> None:
+        self._floods = floods
+        self._work = work
+        self._lines = 0
+        self._busy = 0.0
+        self._began = self._worked_from = self._held_seconds = 0.0
+
+    def held_back(self, seconds: float) -> None:
+        """So long a line has waited for room: whoever is held back prints no less for it."""
+        self._held_seconds += seconds
+
+    async def took_one(self, *, is_kept: bool) -> None:
+        """One more line was taken in, and others had their turn if it is theirs."""
+        self._lines += 1
+        if self._lines < TURN_LINES:
+            return
+        took = anyio.current_time() - self._began - self._held_seconds
+        self._busy = min(max(0.0, self._busy + 1 - took / FORGET_SECONDS), BUSY_TURNS)
+        if not is_kept or self._busy > BUSY_TURNS - 1:
+            await self._floods.rest(self._work.seconds() - self._worked_from)
+        else:
+            await anyio.lowlevel.checkpoint()
+        self._lines, self._held_seconds = 0, 0.0
+        self._began, self._worked_from = anyio.current_time(), self._work.seconds()
