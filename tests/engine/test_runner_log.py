@@ -1,0 +1,98 @@
+"""A run's log is whole when its execution has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from managedd.drivers.fake import FakeRun
+from managedd.engine import means as means_module
+from managedd.errors import unavailable
+from managedd.model.executions import EndCause, Phase
+from managedd.model.log_limits import Dropped
+from managedd.store import log_sizes
+from tests.engine.test_log_writer import Store
+
+if TYPE_CHECKING:
+    from tests.engine.world import World
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for an engine waits for parts of a second."""
+    monkeypatch.setattr(means_module, "PAUSE_SECONDS", (0.01, 0.05))
+
+
+class Noting(Store):
+    """A log store that notes the phase of the only execution at each commit."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._world = world
+        self.phases: list[Phase] = []
+
+    async def write(self, body: Any) -> Any:
+        result = await super().write(body)
+        found = await self._world.read(lambda tx: tx.scalar("SELECT phase FROM executions"))
+        self.phases.append(Phase(found))
+        return result
+
+
+@pytest.mark.parametrize("untold", [0, 5])
+async def test_a_run_has_its_whole_log_before_it_is_said_to_have_ended(world: World, untold: int) -> None:
+    """Who follows the log leaves when the execution is FINALIZED."""
+    world.engine._plan = FakeRun(image_error="manifest unknown")
+    store = Noting(world)
+    async with world.daemon(logs=store) as daemon:
+        execution = await world.claimed()
+        if untold:
+            dropped = Dropped(untold, 50)
+            await world.logs.write(lambda tx: log_sizes.drop(tx, execution.id, dropped))
+        store.gate = anyio.Event()
+        daemon.fleet.start(execution)
+
+        async def waits_for_the_log() -> bool:
+            return bool(daemon.writer._flushes)
+
+        await world.until(waits_for_the_log)
+        phase = (await world.execution(execution.flow_run_id)).phase
+        store.gate.set()
+        assert phase is Phase.EXITED
+        await world.until_phase(execution.flow_run_id, Phase.FINALIZED)
+        said = await world.log_lines(execution.flow_run_id, "managedd")
+
+        async def forgotten() -> bool:
+            return await world.logs.read(lambda tx: tx.scalar("SELECT count(*) FROM log_cursors")) == 0
+
+        await world.until(forgotten)
+    assert any("manifest unknown" in line for line in said)
+    assert sum("5 lines (50 bytes) dropped here" in line for line in said) == bool(untold)
+    assert await world.log_lines(execution.flow_run_id, "managedd") == said
+    *before, last = store.phases
+    assert Phase.FINALIZED not in before and last is Phase.FINALIZED
+
+
+async def test_a_log_store_that_is_busy_at_the_very_end_is_waited_for(world: World) -> None:
+    class Busy(Store):
+        refused = 0
+
+        async def write(self, body: Any) -> Any:
+            if body.__name__ == "tell" and self.refused < 3:
+                self.refused += 1
+                raise unavailable("the disk is full", 0.01)
+            return await super().write(body)
+
+    world.engine._plan = FakeRun(image_error="manifest unknown")
+    store = Busy(world)
+    async with world.daemon(logs=store) as daemon:
+        execution = await world.claimed()
+        await world.logs.write(lambda tx: log_sizes.drop(tx, execution.id, Dropped(5, 50)))
+        daemon.fleet.start(execution)
+        ended = await world.until_phase(execution.flow_run_id, Phase.FINALIZED)
+    assert (ended.end_cause, store.refused) == (EndCause.IMAGE, 3)
+    lines = await world.log_lines(execution.flow_run_id, "managedd")
+    assert sum("5 lines (50 bytes) dropped here" in line for line in lines) == 1
