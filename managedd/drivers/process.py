@@ -113,7 +113,7 @@ class ProcessDriver:
         except OSError as error:
             raise ManagedError(ErrorCode.DRIVER, f"{settings.runs_dir} can't be made: {error.strerror}") from error
         self._environments = made
-        self._groups = process_cgroup.find() if settings.control_groups else process_cgroup.Groups()
+        self._groups = process_cgroup.find(self._instance_id) if settings.control_groups else process_cgroup.Groups()
         held = self._groups.parents
         return DriverInfo(
             name=NAME,

@@ -1,7 +1,8 @@
 """The control groups that runs on this host may have: found once, where the kernel and whoever started the daemon allow it.
 
 Version 2: the daemon has to stand in a subgroup of a group that was delegated to it (`Delegate=yes` and `DelegateSubgroup=daemon` in the
-unit), since only a group without processes of its own can limit those below. Version 1: below the daemon's own groups, where writable.
+unit), since only a group without processes of its own can limit those below. Version 1: below the daemon's own groups, where writable,
+in a folder of this daemon alone: another one that is done removes its own when that is empty.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SUBGROUP: Final = "daemon"
 CONTROLLERS: Final = ("memory", "pids", "cpu")
-FOLDER: Final = "managedd-runs"
+FOLDER: Final = "managedd-{instance_id}"
 CPU_PERIOD_US: Final = 100_000
 
 
@@ -55,7 +56,7 @@ class Groups:
         return {controller: files for controller, files in found.items() if controller in self.parents}
 
 
-def find(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Groups:
+def find(instance_id: str, root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Groups:
     """Where this daemon may make groups for its runs. Each was tried out."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
@@ -65,7 +66,9 @@ def find(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgrou
     if (root / "cgroup.controllers").exists():
         parents = _version_2(root, paths.get("", "/"))
         return Groups(version=2 if parents else 0, parents=parents)
-    parents = {name: parent for name in CONTROLLERS if (parent := _version_1(root / name, paths.get(name))) is not None}
+    folder = FOLDER.format(instance_id=instance_id)
+    tried = {name: _version_1(root / name, paths.get(name), folder) for name in CONTROLLERS}
+    parents = {name: parent for name, parent in tried.items() if parent is not None}
     return Groups(version=1 if parents else 0, parents=parents)
 
 
@@ -85,12 +88,12 @@ def _version_2(root: Path, path: str) -> dict[str, str]:
     return {controller: str(above) for controller in CONTROLLERS if controller in given}
 
 
-def _version_1(mount: Path, path: str | None) -> str | None:
+def _version_1(mount: Path, path: str | None, folder: str) -> str | None:
     if path is None or not mount.is_dir():
         return None
     above = mount / path.strip("/")
     # In a container the path is the host's, and the mount shows the container's own group.
-    place = (above if above.is_dir() else mount) / FOLDER
+    place = (above if above.is_dir() else mount) / folder
     try:
         place.mkdir(exist_ok=True)
         _try_out(place)

@@ -133,9 +133,9 @@ class ProcessWorld:
         self._settings = {"env_dir": STATE / "environments", **settings}
         self.env_dir: Path = self._settings["env_dir"]
 
-    async def driver(self, **settings: Any) -> ProcessDriver:
+    async def driver(self, *, instance_id: str | None = None, **settings: Any) -> ProcessDriver:
         driver = ProcessDriver(
-            self.instance_id, ProcessSettings(runs_dir=self.runs_dir, **{**self._settings, **settings})
+            instance_id or self.instance_id, ProcessSettings(runs_dir=self.runs_dir, **{**self._settings, **settings})
         )
         await driver.open()
         return driver

@@ -60,12 +60,19 @@ async def until(condition: Any, seconds: float = 20) -> None:
             await anyio.sleep(0.02)
 
 
+def held_here() -> frozenset[str]:
+    """The controllers with which this host's runs can be held."""
+    groups = process_cgroup.find("trial")
+    groups.leave()
+    return frozenset(groups.parents)
+
+
 # --- limits ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [False, True], ids=["watched", "group"])
 async def test_memory_of_a_child_that_left_counts(process_world: ProcessWorld, groups: bool) -> None:
-    if groups and "memory" not in process_cgroup.find().parents:
+    if groups and "memory" not in held_here():
         pytest.skip("this host gives us no control groups")
     driver = await process_world.driver(control_groups=groups)
     code = (
@@ -101,7 +108,7 @@ async def test_a_group_that_nobody_may_enter_holds_nothing(
 ) -> None:
     """It could be made, and took its limits; that the process was refused shows only then. Memory is watched, and the rest is told."""
     groups = process_cgroup.Groups(version=2, parents=dict.fromkeys(process_cgroup.CONTROLLERS, str(tmp_path)))
-    monkeypatch.setattr(process_cgroup, "find", lambda: groups)
+    monkeypatch.setattr(process_cgroup, "find", lambda _: groups)
     driver = await process_world.driver()
     hungry = "kept = [bytearray(1 << 24) for _ in range(128)]\nimport time\ntime.sleep(60)"
     spec = process_world.spec(Life(code=hungry, memory_bytes=128 * MEGABYTE), cpus=1.0, pids=100)
@@ -213,7 +220,7 @@ async def test_who_left_everything_but_its_group_is_found_in_it(
     process_world: ProcessWorld, driver: ProcessDriver
 ) -> None:
     """Its supervisor is killed, its environment cleared, and it stands elsewhere."""
-    if not process_cgroup.find().parents:
+    if not held_here():
         pytest.skip("this host gives us no control groups")
     hidden = "os.chdir('/'), os.execve('/bin/sleep', ['sleep', '61'], {})"
     code = f"{LEAVES}\nleave(lambda: (print(os.getpid(), flush=True), {hidden}))\ntime.sleep(60)"
@@ -228,6 +235,15 @@ async def test_who_left_everything_but_its_group_is_found_in_it(
         assert (await driver.wait(handle)).exit_code == 137
     found = run_tree.stat_of(pid)
     assert found is None or found.state in "ZX"
+
+
+async def test_a_daemon_that_is_done_takes_no_other_daemons_groups_along(process_world: ProcessWorld) -> None:
+    """Both stand in the same group of the host, as two daemons that one shell has started."""
+    driver = await process_world.driver()
+    await (await process_world.driver(instance_id="other")).close()
+    handle = await begin(driver, process_world.spec(Life(code="print(1)", memory_bytes=128 * MEGABYTE)))
+    with anyio.fail_after(20):
+        assert (await driver.wait(handle)).exit_code == 0
 
 
 async def test_the_supervisors_own_failure_is_told(process_world: ProcessWorld, driver: ProcessDriver) -> None:

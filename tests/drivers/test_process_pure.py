@@ -184,10 +184,10 @@ def test_version_2_needs_a_group_that_was_delegated(tmp_path: Path) -> None:
     own = tmp_path / "own"
     # Not in a subgroup: the group that has the daemon in it can't limit those below.
     own.write_text("0::/system.slice/managedd.service\n")
-    assert process_cgroup.find(root, own) == process_cgroup.Groups()
+    assert process_cgroup.find("i", root, own) == process_cgroup.Groups()
     # In one, and nobody lets us turn controllers on.
     own.write_text("0::/system.slice/managedd.service/daemon\n")
-    assert process_cgroup.find(root, own) == process_cgroup.Groups()
+    assert process_cgroup.find("i", root, own) == process_cgroup.Groups()
 
 
 def test_what_is_written_into_a_group(tmp_path: Path) -> None:
@@ -208,6 +208,6 @@ def test_what_is_written_into_a_group(tmp_path: Path) -> None:
 
 
 def test_without_control_groups_there_are_none(tmp_path: Path) -> None:
-    assert process_cgroup.find(tmp_path / "nothing", tmp_path / "nobody") == process_cgroup.Groups()
+    assert process_cgroup.find("i", tmp_path / "nothing", tmp_path / "nobody") == process_cgroup.Groups()
     (tmp_path / "own").write_text("0::/\n")
-    assert process_cgroup.find(tmp_path / "nothing", tmp_path / "own") == process_cgroup.Groups()
+    assert process_cgroup.find("i", tmp_path / "nothing", tmp_path / "own") == process_cgroup.Groups()

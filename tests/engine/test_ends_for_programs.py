@@ -52,11 +52,15 @@ async def quota(world: World, daemon: Daemon) -> None:
     await watch(world, daemon).tick()
 
 
+GROWS: dict[str, dict[str, int]] = {"disk": {"disk_bytes": 65 * MIB}, "pids": {"pids": 15}}
+"""What the run takes once its flow runs."""
+
+
 @pytest.mark.parametrize(
     ("cause", "run", "told"),
     [
-        ("disk", replace(FOREVER, disk_bytes=65 * MIB), {"limit": 64 * MIB, "reached": 65 * MIB, "unit": "bytes"}),
-        ("pids", replace(FOREVER, pids=15), {"limit": 16, "reached": 15, "unit": "processes"}),
+        ("disk", FOREVER, {"limit": 64 * MIB, "reached": 65 * MIB, "unit": "bytes"}),
+        ("pids", FOREVER, {"limit": 16, "reached": 15, "unit": "processes"}),
         ("time", FOREVER, {"limit": 1, "unit": "seconds"}),
         ("memory", FakeRun(exit_code=137, oom=True, peak_memory_bytes=99, run_for_seconds=0.3),
          {"limit": 100, "reached": 99, "unit": "bytes", "exit_code": 137}),
@@ -77,6 +81,8 @@ async def test_the_event_of_the_crash_and_the_execution_say_what_it_was(
         await world.until_phase(execution.flow_run_id, Phase.RUNNING)
         if cause != "packages":
             await world.propose(execution.flow_run_id, RUNNING)
+        container = world.engine.containers[execution.id]
+        container.run = replace(container.run, **GROWS.get(cause, {}))
         if cause == "quota":
             await quota(world, daemon)
         ended = await finished(world, execution)
