@@ -66,24 +66,24 @@ class _Steps:
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, None]:
-        step: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731 - the first of several
+        sent: Any = None
+        raised: BaseException | None = None
         while True:
             self._work.begin()
             try:
-                awaited = step()
+                awaited = self._coroutine.send(sent) if raised is None else self._coroutine.throw(raised)
             except StopIteration:
                 return
             finally:
                 self._work.pause()
+            sent = raised = None
             try:
                 sent = yield awaited
             except GeneratorExit:
                 self._coroutine.close()
                 raise
             except BaseException as error:
-                step = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
-            else:
-                step = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
+                raised = error
 
 
 class Turns:
