@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 RECORD_MARK: Final = "\x1e"
 """Begins a line that is a record: `run_log.py` inside the run writes it, `parse_record` reads it."""
@@ -57,9 +57,8 @@ class RawLine:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRecord:
-    """One line of a run's log, ready to be stored (Prefect's `Log`)."""
+class LogRecord(NamedTuple):
+    """One line of a run's log, ready to be stored (Prefect's `Log`). A tuple: one is made for every line."""
 
     name: str
     level: int

@@ -53,8 +53,10 @@ def _any(column: Column, value: Any) -> Clause | None:
         return f"EXISTS (SELECT 1 FROM json_each({column.expr}) WHERE value IN {_IN})", [_list_param(value)]
     if len(value) == 1:
         # An equality lets an index give the order too; IN would sort every row that it finds.
-        return f"{column.expr} = ?", [to_param(value[0])]
-    return f"{column.expr} IN {_IN}", [_list_param(value)]
+        one = f"(SELECT key FROM {column.keys} WHERE id = ?)" if column.keys else "?"
+        return f"{column.expr} = {one}", [to_param(value[0])]
+    several = f"(SELECT key FROM {column.keys} WHERE id IN {_IN})" if column.keys else _IN
+    return f"{column.expr} IN {several}", [_list_param(value)]
 
 
 def _not_any(column: Column, value: Any) -> Clause | None:
@@ -204,7 +206,7 @@ def where(
     if given:
         raise KeyError(f"{table.name} can't be filtered by {', '.join(given)}")
     # The plus keeps SQLite from the indexes that begin with the workspace.
-    scope = f"{'+' if led else ''}{table.name}.workspace_id = ?", [workspace]
+    scope = f"{'+' if led else ''}{table.scope}", [workspace]
     joined = _join([scope, *(clause for clause in clauses if clause is not None)], "AND")
     assert joined is not None
     return joined

@@ -14,8 +14,9 @@ import orjson
 
 from managedd.clock import iso
 from managedd.model.logs import level_name
-from managedd.store import tails
+from managedd.store import log_keys, tails
 from managedd.store.logs import LISTED, wire
+from managedd.store.resources import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +37,8 @@ NEWS_BYTES: Final = 1024 * 1024
 NEWS_LINES: Final = 2_000
 SCAN_KEYS: Final = 20_000
 """How many keys one read looks at."""
-_LISTED: Final = f"logs.id AS key, logs.workspace_id, {LISTED}"
+_LISTED: Final = f"logs.id AS key, {LISTED}"
+_OF_RUN: Final = f"flow_run = {log_keys.OF_RUN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +90,10 @@ def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
     if lines is not None and lines <= 0:
         return head(tx)
     if lines is None:
-        return _before(tx, "SELECT min(id) FROM logs WHERE flow_run_id = ?", (flow_run_id,))
+        return _before(tx, f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN}", (flow_run_id,))
     return _before(
         tx,
-        "SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? ORDER BY timestamp DESC, id DESC LIMIT ?)",
+        f"SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} ORDER BY timestamp DESC, id DESC LIMIT ?)",
         (flow_run_id, lines),
     )
 
@@ -100,7 +102,7 @@ def before_time(tx: Tx, flow_run_id: str, since_us: int) -> int:
     """The key behind which all of the run's lines lie that are dated `since_us` or later."""
     return _before(
         tx,
-        "SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? AND timestamp >= ?",
+        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND timestamp >= ?",
         (flow_run_id, since_us),
     )
 
@@ -119,7 +121,7 @@ def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = Non
     render = _RENDER[form]
     # NOT INDEXED leaves only the walk along the key: any other plan would sort a whole history to find what is new.
     found = tx.execute(
-        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? AND workspace_id = ? AND flow_run_id = ? "
+        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? AND {LOG.scope} AND {_OF_RUN} "
         f"ORDER BY id LIMIT {PAGE_LINES}",
         (cursor, end, tx.workspace, flow_run_id),
     )
@@ -130,7 +132,7 @@ def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = Non
             return Page(batches=packer.batches(), cursor=row["key"], more=True)
     if not packer.lines and end < newest:
         # Others' lines only: along the run's own index it is not far to its next one.
-        sql = "SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE flow_run_id = ? AND id > ? AND id <= ?"
+        sql = f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND id > ? AND id <= ?"
         following: int | None = tx.scalar(sql, (flow_run_id, end, newest))
         end = newest if following is None else following - 1
     return Page(batches=packer.batches(), cursor=end, more=end < newest)
@@ -143,17 +145,20 @@ def news_after(tx: Tx, runs: Iterable[Key], cursor: int) -> News:
         return News(batches={}, cursor=cursor, more=False)
     end = min(newest, cursor + SCAN_KEYS)
     wanted = set(runs)
+    workspaces = log_keys.known(tx, "log_workspaces", {workspace for workspace, _ in wanted})
+    flow_runs = log_keys.known(tx, "log_runs", {run for _, run in wanted})
+    by_key = {(workspaces.get(workspace), flow_runs.get(run)): (workspace, run) for workspace, run in wanted}
     found = tx.execute(
-        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? "
-        f"AND flow_run_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT {NEWS_LINES}",
-        (cursor, end, orjson.dumps([run for _, run in wanted]).decode()),
+        f"SELECT {_LISTED}, logs.workspace, logs.flow_run FROM logs NOT INDEXED WHERE id > ? AND id <= ? "
+        f"AND flow_run IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT {NEWS_LINES}",
+        (cursor, end, orjson.dumps(list(flow_runs.values())).decode()),
     )
     packers: defaultdict[Key, _Packer] = defaultdict(_Packer)
     lines = size_bytes = 0
     for row in found:
-        key = (row["workspace_id"], row["flow_run_id"])
+        key = by_key.get((row["workspace"], row["flow_run"]))
         lines += 1
-        if key in wanted:
+        if key is not None:
             rendered = _json_line(row)
             packers[key].add(row["key"], rendered)
             size_bytes += len(rendered)

@@ -12,22 +12,16 @@ if TYPE_CHECKING:
 
 def size(tx: Tx, flow_run_id: str) -> int:
     """What counts against the size that a run's log may have, bytes."""
-    found: int | None = tx.scalar("SELECT bytes FROM log_sizes WHERE flow_run_id = ?", (flow_run_id,))
+    found: int | None = tx.scalar("SELECT bytes FROM log_runs WHERE id = ?", (flow_run_id,))
     return found or 0
 
 
 def grow(tx: Tx, flow_run_id: str, more_bytes: int) -> None:
     """The run's log is larger by so much."""
     tx.execute(
-        "INSERT INTO log_sizes (flow_run_id, bytes) VALUES (?, ?) "
-        "ON CONFLICT (flow_run_id) DO UPDATE SET bytes = bytes + excluded.bytes",
+        "INSERT INTO log_runs (id, bytes) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET bytes = bytes + excluded.bytes",
         (flow_run_id, more_bytes),
     )
-
-
-def forget(tx: Tx, flow_run_id: str) -> None:
-    """The run's log is gone."""
-    tx.execute("DELETE FROM log_sizes WHERE flow_run_id = ?", (flow_run_id,))
 
 
 def untold(tx: Tx, execution_id: str) -> Dropped:

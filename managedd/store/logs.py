@@ -11,12 +11,12 @@ from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, size_of
 from managedd.model.logs import LogCursor, LogRecord
-from managedd.store import log_sizes, rows, tails
+from managedd.store import log_keys, log_sizes, rows, tails
 from managedd.store.filtering import compile_filter
 from managedd.store.resources import LOG, LOG_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
@@ -30,15 +30,18 @@ SLACK_US = 60_000_000
 """How far a line's time may be ahead of our clock."""
 
 
-def append(tx: Tx, records: Iterable[LogRecord]) -> None:
+def append(tx: Tx, records: Sequence[LogRecord]) -> None:
     """The lines are stored, in their order; null characters, which no reader wants, are left out."""
+    workspace = log_keys.made(tx, "log_workspaces", (tx.workspace,))[tx.workspace]
+    runs = log_keys.made(tx, "log_runs", (record.flow_run_id for record in records))
+    tasks = log_keys.made(tx, "log_task_runs", (record.task_run_id for record in records))
     tx.executemany(
-        "INSERT INTO logs (workspace_id, flow_run_id, task_run_id, name, level, timestamp, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO logs (workspace, flow_run, task_run, name, level, timestamp, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                tx.workspace,
-                record.flow_run_id,
-                record.task_run_id,
+                workspace,
+                runs[record.flow_run_id],
+                tasks[record.task_run_id],
                 record.name.replace("\0", ""),
                 record.level,
                 record.timestamp_us,
@@ -85,8 +88,8 @@ def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, of
 def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) -> list[Row]:
     """The run's lines in the order of their times behind `after` (timestamp, id), which begins with (-1, 0)."""
     return tx.all(
-        "SELECT timestamp, id, level, flow_run_id, task_run_id, message FROM logs "
-        "WHERE workspace_id = ? AND flow_run_id = ? AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+        f"SELECT timestamp, id, level, {log_keys.RUN_ID}, {log_keys.TASK_RUN_ID}, message FROM logs INDEXED BY logs_flow_run "
+        f"WHERE {LOG.scope} AND flow_run = {log_keys.OF_RUN} AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
         (tx.workspace, flow_run_id, *after, limit),
     )
 
@@ -94,7 +97,8 @@ def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) ->
 # --- tails -------------------------------------------------------------------------------------------------------------
 
 LISTED: Final = (
-    f"{LOG_ID} AS wire_id, logs.name, logs.level, logs.message, logs.timestamp, logs.flow_run_id, logs.task_run_id"
+    f"{LOG_ID} AS wire_id, logs.name, logs.level, logs.message, logs.timestamp, "
+    f"{log_keys.RUN_ID} AS flow_run_id, {log_keys.TASK_RUN_ID} AS task_run_id"
 )
 
 
@@ -115,13 +119,14 @@ def before(tx: Tx, filter_: LogFilter) -> int:
     runs = None if filter_.flow_run_id is None else filter_.flow_run_id.any_
     if runs is None:
         first = tx.scalar(
-            "SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE workspace_id = ? AND timestamp BETWEEN ? AND ?",
+            f"SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE {LOG.scope} AND timestamp BETWEEN ? AND ?",
             (tx.workspace, max(since_us, tx.now - MAX_BACKFILL_US), until_us),
         )
     else:
         first = tx.scalar(
             "SELECT min(id) FROM logs INDEXED BY logs_flow_run "
-            "WHERE flow_run_id IN (SELECT value FROM json_each(?)) AND timestamp BETWEEN ? AND ?",
+            "WHERE flow_run IN (SELECT key FROM log_runs WHERE id IN (SELECT value FROM json_each(?))) "
+            "AND timestamp BETWEEN ? AND ?",
             (orjson.dumps(runs).decode(), since_us, until_us),
         )
     return head(tx) if first is None else first - 1
@@ -129,7 +134,7 @@ def before(tx: Tx, filter_: LogFilter) -> int:
 
 def page_after(tx: Tx, filter_: LogFilter, cursor: int) -> tails.Page:
     """What `filter_` admits of the lines after `cursor`, as frames of `/logs/out`."""
-    return tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame)
+    return tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame, scope=LOG.scope)
 
 
 def wire(row: Row) -> Wire:
@@ -180,18 +185,21 @@ def drop_cursor(tx: Tx, execution_id: str) -> None:
 
 def delete_of_run(tx: Tx, flow_run_id: str, limit: int) -> int:
     """At most `limit` of the run's lines are gone; returns how many, fewer than `limit` when none is left."""
-    gone = tx.execute(
-        "DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE flow_run_id = ? LIMIT ?)", (flow_run_id, limit)
-    ).rowcount
+    of_run = f"SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run = {log_keys.OF_RUN} LIMIT ?"
+    gone = _delete(tx, of_run, (flow_run_id, limit))
     if gone < limit:
-        log_sizes.forget(tx, flow_run_id)
+        tx.execute("DELETE FROM log_runs WHERE id = ?", (flow_run_id,))
     return gone
 
 
 def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` lines that belong to no flow run and are older than the moment are gone; returns how many."""
-    return tx.execute(
-        "DELETE FROM logs WHERE id IN (SELECT id FROM logs INDEXED BY logs_flow_run "
-        "WHERE flow_run_id IS NULL AND timestamp < ? LIMIT ?)",
-        (moment_us, limit),
-    ).rowcount
+    unowned = "SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run IS NULL AND timestamp < ? LIMIT ?"
+    return _delete(tx, unowned, (moment_us, limit))
+
+
+def _delete(tx: Tx, chosen: str, params: Sequence[object]) -> int:
+    """The lines are gone, and the keys of task runs that only they have named; returns how many lines."""
+    found = tx.all(f"DELETE FROM logs WHERE id IN ({chosen}) RETURNING task_run", params)
+    log_keys.drop_unused_task_runs(tx, (row[0] for row in found))
+    return len(found)

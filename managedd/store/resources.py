@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from managedd.store import text_search
+from managedd.store import log_keys, text_search
 from managedd.store.filtering import combine, compile_leaf, compile_nested, names_any, to_param
 from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Related, Table, columns, exists, joined
 from managedd.wire.filters.leaves import IdAny
@@ -555,9 +555,16 @@ LOG = Table(
         joined("id", LOG_ID, Kind.ID),
         joined("created", "logs.timestamp", Kind.TIME),
         joined("updated", "logs.timestamp", Kind.TIME),
-        *columns("logs", "name level:int message timestamp:time flow_run_id:id task_run_id:id"),
+        *columns("logs", "name level:int message timestamp:time"),
+        joined("flow_run_id", log_keys.RUN_ID, Kind.ID),
+        joined("task_run_id", log_keys.TASK_RUN_ID, Kind.ID),
     ),
-    filters={"text": _log_text},
+    filters={
+        "text": _log_text,
+        "flow_run_id": Column(name="flow_run_id", kind=Kind.ID, expr="logs.flow_run", keys="log_runs"),
+        "task_run_id": Column(name="task_run_id", kind=Kind.ID, expr="logs.task_run", keys="log_task_runs"),
+    },
+    scope=f"logs.workspace = {log_keys.OF_WORKSPACE}",
     sorts={
         "TIMESTAMP_ASC": "logs.timestamp ASC, logs.id ASC",
         "TIMESTAMP_DESC": "logs.timestamp DESC, logs.id DESC",

@@ -76,7 +76,7 @@ def _wires(tx: Tx, table: Table, found: Iterable[Row]) -> list[Wire]:
 
 
 def _scope(tx: Tx, table: Table, match: Mapping[str, Any]) -> Clause:
-    terms = [f"{table.name}.workspace_id = ?"]
+    terms = [table.scope]
     params: list[Any] = [tx.workspace]
     for name, value in match.items():
         expr = table.column(name).expr

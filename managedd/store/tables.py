@@ -48,6 +48,8 @@ class Column:
     """False: a JSON null is written as `null`, not as SQL's NULL."""
     internal: bool = False
     """True: written and filtered, never sent."""
+    keys: str = ""
+    """The table (key, id) that has the integers by which `expr` names ids, where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class Table:
     """Sort values whose order such an index gives."""
     windows: frozenset[str] = frozenset()
     """Filter fields that the workspace's indexes answer: they beat `own_orders`."""
+    scope: str = ""
+    """What is true of the rows of a workspace, whose id is the parameter."""
     finish: Callable[[Tx, list[dict[str, Any]]], None] | None = None
     """Completes a page of rows in place: what needs a second look, one query a page."""
 
@@ -94,6 +98,7 @@ class Table:
     _by_name: Mapping[str, Column] = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scope", self.scope or f"{self.name}.workspace_id = ?")
         object.__setattr__(self, "_by_name", {column.name: column for column in self.columns})
         object.__setattr__(self, "stored", {column.name: column for column in self.columns if column.stored})
 

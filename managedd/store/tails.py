@@ -39,9 +39,17 @@ def head(tx: Tx, table: str, key: str) -> int:
 
 
 def page_after(
-    tx: Tx, table: str, key: str, listed: str, admitted: Clause | None, cursor: int, render: Callable[[Row], bytes]
+    tx: Tx,
+    table: str,
+    key: str,
+    listed: str,
+    admitted: Clause | None,
+    cursor: int,
+    render: Callable[[Row], bytes],
+    *,
+    scope: str = "workspace_id = ?",
 ) -> Page:
-    """The rows after `cursor` that `admitted` admits, in the order of their keys."""
+    """The rows after `cursor` that `admitted` admits, in the order of their keys; `scope` is what is true of a workspace's."""
     newest = head(tx, table, key)
     if cursor >= newest:
         return Page(frames=[], cursor=cursor, more=False)
@@ -50,7 +58,7 @@ def page_after(
     # NOT INDEXED leaves only the walk along the key: any other plan would sort a whole history to find what is new.
     found = tx.execute(
         f"SELECT {key}, {listed} FROM {table} NOT INDEXED "
-        f"WHERE {key} > ? AND {key} <= ? AND {table}.workspace_id = ? AND ({sql}) ORDER BY {key} LIMIT {PAGE_ROWS}",
+        f"WHERE {key} > ? AND {key} <= ? AND {scope} AND ({sql}) ORDER BY {key} LIMIT {PAGE_ROWS}",
         (cursor, end, tx.workspace, *params),
     )
     frames: list[bytes] = []

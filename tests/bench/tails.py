@@ -188,11 +188,11 @@ class Bench:
     def _kept(self, run: str) -> dict[str, Any]:
         """Of one flood: how many lines it printed by its own account, and how many are stored."""
         rows = self._daemon.query(
-            "SELECT name, message FROM logs WHERE flow_run_id = ? AND (name = 'managedd' OR message LIKE 'printed %')", run, database="logs"
+            "SELECT name, message FROM log_lines WHERE flow_run_id = ? AND (name = 'managedd' OR message LIKE 'printed %')", run, database="logs"
         )  # fmt: skip
-        stored = self._daemon.query("SELECT count(*) AS n FROM logs WHERE flow_run_id = ?", run, database="logs")[0][
-            "n"
-        ]
+        stored = self._daemon.query("SELECT count(*) AS n FROM log_lines WHERE flow_run_id = ?", run, database="logs")[
+            0
+        ]["n"]
         printed = [int(row["message"].split()[1]) for row in rows if row["name"] != "managedd"]
         dropped = [row["message"] for row in rows if " dropped here" in row["message"]]
         return {

@@ -188,7 +188,7 @@ def test_secrets_are_nowhere_to_be_seen(place: Place, ran: dict[str, Any]) -> No
     places = {
         "the containers": "\n".join(ran["inspected"].values()),
         "the daemon's log": daemon.log_path.read_text(),
-        "the log lines": json.dumps(daemon.query("SELECT * FROM logs", database="logs")),
+        "the log lines": json.dumps(daemon.query("SELECT * FROM log_lines", database="logs")),
         "the images": daemon.docker("image", "inspect", *daemon.docker("images", "-q").split()),
     }
     for table in ("flow_runs", "flow_run_states", "task_runs", "task_run_states", "events", "event_related", "deployments", "executions",

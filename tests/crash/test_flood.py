@@ -43,7 +43,9 @@ def test_kept_lines_and_told_gaps_are_all_that_was_printed(
             killed_while_open += place.api.run(run)["state"]["type"] in OPEN
             daemon.restart(kill=True)
         place.wait_all([run], seconds=180)
-        rows = daemon.query("SELECT name, message FROM logs WHERE flow_run_id = ? ORDER BY id", run, database="logs")
+        rows = daemon.query(
+            "SELECT name, message FROM log_lines WHERE flow_run_id = ? ORDER BY id", run, database="logs"
+        )
     finally:
         daemon.close()
     assert killed_while_open > 0
@@ -61,5 +63,5 @@ def test_kept_lines_and_told_gaps_are_all_that_was_printed(
 
 def stored(daemon: LiveDaemon, run: str) -> int:
     """How many lines of the run there are."""
-    found = daemon.query("SELECT count(*) AS n FROM logs WHERE flow_run_id = ?", run, database="logs")
+    found = daemon.query("SELECT count(*) AS n FROM log_lines WHERE flow_run_id = ?", run, database="logs")
     return int(found[0]["n"])

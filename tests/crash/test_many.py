@@ -201,7 +201,7 @@ def check_ends(stage: Stage) -> None:
     counted = {row["flow_run_id"]: row["n"] for row in starts}
     assert {run_id: counted.get(run_id) for run_id in by_end["COMPLETED"]} == dict.fromkeys(by_end["COMPLETED"], 1)
     lines = stage.daemon.query(
-        "SELECT flow_run_id, count(*) AS n FROM logs WHERE name = 'stdout' GROUP BY 1", database="logs"
+        "SELECT flow_run_id, count(*) AS n FROM log_lines WHERE name = 'stdout' GROUP BY 1", database="logs"
     )
     printed = {row["flow_run_id"]: row["n"] for row in lines}
     assert {run_id: printed.get(run_id) for run_id in by_end["COMPLETED"]} == dict.fromkeys(by_end["COMPLETED"], LINES)

@@ -51,7 +51,7 @@ def test_every_line_is_there_once_and_in_order(
             place.wait_all(runs, seconds=SECONDS)
             record_property("figures", f"{RUNS * LINES} lines in {time.monotonic() - began:.0f} s, {cutter.cut} cut")
             told = {run: daemon.query(
-                "SELECT message FROM logs WHERE flow_run_id = ? AND name = 'stdout' ORDER BY id", run, database="logs"
+                "SELECT message FROM log_lines WHERE flow_run_id = ? AND name = 'stdout' ORDER BY id", run, database="logs"
             ) for run in runs}  # fmt: skip
             ends = {place.api.run(run)["state"]["type"] for run in runs}
         finally:

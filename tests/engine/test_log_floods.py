@@ -61,7 +61,7 @@ class LimitedDesk(Desk):
 
 async def lines_of(world: World, execution: Execution) -> list[tuple[str, str]]:
     """The run's log as it is stored: logger names and texts."""
-    sql = "SELECT name, message FROM logs WHERE flow_run_id = ? ORDER BY id"
+    sql = "SELECT name, message FROM log_lines WHERE flow_run_id = ? ORDER BY id"
     return await world.logs.read(lambda tx: [(row[0], row[1]) for row in tx.all(sql, (execution.flow_run_id,))])
 
 

@@ -116,7 +116,7 @@ async def test_lines_and_cursor_are_one_commit(world: World) -> None:
     seen = set()
 
     def look(tx: Any) -> tuple[int, int]:
-        count = tx.scalar("SELECT count(*) FROM logs WHERE flow_run_id = ?", (execution.flow_run_id,))
+        count = tx.scalar("SELECT count(*) FROM log_lines WHERE flow_run_id = ?", (execution.flow_run_id,))
         return count, logs.cursor(tx, execution.id).timestamp_ns
 
     async with anyio.create_task_group() as tasks:
@@ -279,6 +279,8 @@ async def test_records_of_the_run_and_its_descendants_only(world: World) -> None
     assert await world.log_lines(stranger) == []
     assert await world.log_lines(execution.flow_run_id, "stderr") == given[4:]
     found = await world.logs.read(
-        lambda tx: [tuple(row) for row in tx.all("SELECT level, timestamp, task_run_id FROM logs ORDER BY id LIMIT 2")]
+        lambda tx: [
+            tuple(row) for row in tx.all("SELECT level, timestamp, task_run_id FROM log_lines ORDER BY id LIMIT 2")
+        ]
     )
     assert found == [(30, 5, None), (30, 5, task_run)]

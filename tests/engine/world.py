@@ -168,7 +168,7 @@ class World:
         """The run's log; of one logger, if named."""
 
         def body(tx: Tx) -> list[str]:
-            found = tx.all("SELECT name, message FROM logs WHERE flow_run_id = ? ORDER BY id", (run_id,))
+            found = tx.all("SELECT name, message FROM log_lines WHERE flow_run_id = ? ORDER BY id", (run_id,))
             return [row[1] for row in found if name in {None, row[0]}]
 
         return await self.logs.read(body)

@@ -131,6 +131,34 @@ def test_workspaces_keep_their_own_lines(store: SyncStore) -> None:
     assert followed(store, {}, 0) == ["line 1"]
 
 
+def test_a_line_that_names_a_run_of_another_workspace_stays_its_writers_own(store: SyncStore) -> None:
+    append(store, line(1, task_run_id=TASK))
+    append(store, line(2, task_run_id=TASK), workspace=OTHER_WORKSPACE)
+    for mine in (
+        {},
+        {"flow_run_id": {"any_": [RUN]}},
+        {"flow_run_id": {"any_": [RUN, RUN_2]}},
+        {"task_run_id": {"any_": [TASK]}},
+    ):
+        assert found(store, mine) == followed(store, mine, 0) == ["line 1"]
+    assert [row["id"] for row in store.read(lambda tx: logs.lines_after(tx, RUN, (-1, 0), 9))] == [1]
+    assert [row["id"] for row in store.read(lambda tx: logs.lines_after(tx, RUN, (-1, 0), 9), OTHER_WORKSPACE)] == [2]
+
+
+def test_filters_by_ids_that_no_line_names_admit_what_they_say(store: SyncStore) -> None:
+    append(store, line(1, task_run_id=TASK), line(2, flow_run_id=RUN_2), line(3, flow_run_id=None))
+    unknown = ids.new_id()
+    assert found(store, {"flow_run_id": {"any_": [unknown]}}) == []
+    assert found(store, {"flow_run_id": {"any_": []}}) == []
+    assert found(store, {"flow_run_id": {"any_": [unknown, RUN_2, RUN]}}) == ["line 1", "line 2"]
+    assert found(store, {"task_run_id": {"any_": [unknown]}}) == []
+    assert found(store, {"task_run_id": {"any_": [unknown, TASK]}}) == ["line 1"]
+    assert found(store, {"task_run_id": {"is_null_": False}}) == ["line 1"]
+    either = {"operator": "or_", "flow_run_id": {"any_": [unknown]}, "task_run_id": {"any_": [TASK]}}
+    assert found(store, either) == ["line 1"]
+    assert store.read(lambda tx: logs.find(tx, None, LogSort.TIMESTAMP_ASC, 9, 2))[0]["flow_run_id"] is None
+
+
 def test_a_tail_begins_where_its_filter_says(store: SyncStore) -> None:
     base_us = store.read(lambda tx: tx.now) - 1_000_000
     texts = ((1, RUN), (2, RUN_2), (3, RUN))
@@ -188,6 +216,44 @@ def test_deletion_goes_in_small_steps(store: SyncStore) -> None:
     assert found(store) == ["line 6", "line 8"]
 
 
+def keys(store: SyncStore, named: str) -> set[str]:
+    return store.read(lambda tx: {row[0] for row in tx.all(f"SELECT id FROM {named}")})
+
+
+def test_keys_go_with_the_last_line_that_has_them(store: SyncStore) -> None:
+    shared, unowned = ids.new_id(), ids.new_id()
+    append(
+        store,
+        *(line(n, task_run_id=TASK) for n in range(3)),
+        line(3, task_run_id=shared),
+        line(4, flow_run_id=RUN_2, task_run_id=shared),
+        line(5, flow_run_id=None, task_run_id=unowned),
+        line(6, flow_run_id=None, task_run_id=unowned),
+    )
+    assert store.write(lambda tx: logs.delete_of_run(tx, RUN, 2)) == 2
+    assert keys(store, "log_task_runs") == {TASK, shared, unowned}
+    assert store.write(lambda tx: logs.delete_of_run(tx, RUN, 3)) == 2
+    assert keys(store, "log_runs") == {RUN_2}
+    assert keys(store, "log_task_runs") == {shared, unowned}
+    assert store.write(lambda tx: logs.delete_unowned_before(tx, BASE_US + 6, 9)) == 1
+    assert keys(store, "log_task_runs") == {shared, unowned}
+    assert store.write(lambda tx: logs.delete_unowned_before(tx, BASE_US + 7, 9)) == 1
+    assert store.write(lambda tx: logs.delete_of_run(tx, RUN_2, 9)) == 1
+    assert keys(store, "log_runs") == keys(store, "log_task_runs") == set()
+    # Keys that are used again lead to no line of before.
+    append(store, line(7, flow_run_id=RUN_2, task_run_id=TASK))
+    assert found(store, {"task_run_id": {"any_": [shared]}}) == found(store, {"flow_run_id": {"any_": [RUN]}}) == []
+
+
+def test_the_lines_can_be_looked_at_with_their_ids(store: SyncStore) -> None:
+    append(store, line(1, task_run_id=TASK), line(2, flow_run_id=None))
+    sql = "SELECT workspace_id, flow_run_id, task_run_id, message FROM log_lines ORDER BY id"
+    assert [tuple(row) for row in store.read(lambda tx: tx.all(sql))] == [
+        (ids.DEFAULT_WORKSPACE_ID, RUN, TASK, "line 1"),
+        (ids.DEFAULT_WORKSPACE_ID, None, None, "line 2"),
+    ]
+
+
 def test_runs_that_have_lines_can_be_walked(store: SyncStore) -> None:
     append(store, line(1), line(2), line(3, flow_run_id=RUN_2), line(4, flow_run_id=None))
     assert store.read(lambda tx: retention.logged_runs_after(tx, "")) == sorted([RUN, RUN_2])
@@ -204,7 +270,7 @@ def test_a_page_of_one_run_is_read_from_its_index(store: SyncStore) -> None:
         logs.find(spied, LogFilter.model_validate({"flow_run_id": {"any_": [RUN]}}), LogSort.TIMESTAMP_ASC, 200, 0)  # type: ignore[arg-type]
 
     store.read(page)
-    assert "logs_flow_run (flow_run_id=?)" in plans[0]
+    assert "logs_flow_run (flow_run=?)" in plans[0]
     assert "TEMP B-TREE" not in plans[0]
 
 

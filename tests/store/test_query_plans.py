@@ -10,8 +10,9 @@ import pytest
 
 from managedd import ids
 from managedd.clock import iso
+from managedd.model.logs import LogRecord
 from managedd.model.states import TERMINAL, StateType
-from managedd.store import events, executions, flow_runs, logs, overdue, queue, retention, rows, schedules
+from managedd.store import events, executions, flow_runs, log_pages, logs, overdue, queue, retention, rows, schedules
 from managedd.store.resources import (
     ARTIFACT,
     DEPLOYMENT,
@@ -45,7 +46,7 @@ NOW = 1_780_000_000_000_000
 WINDOW = {"after_": iso(NOW - 10**12), "before_": iso(NOW)}
 LARGE = frozenset(
     {"flow_runs", "flow_run_states", "task_runs", "task_run_states", "executions", "events", "event_related", "logs"}
-    | {"r", "s", "t", "o", "e"}
+    | {"log_runs", "log_task_runs", "r", "s", "t", "o", "e"}
 )
 """Tables that grow with every run, and what the engine's queries call them."""
 
@@ -263,12 +264,12 @@ def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncSt
 @pytest.mark.parametrize(
     ("given", "index"),
     [
-        ({"flow_run_id": {"any_": [SOME]}}, "logs_flow_run (flow_run_id=?)"),
-        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_flow_run (flow_run_id=?)"),
-        ({"flow_run_id": {"any_": [SOME]}, "timestamp": WINDOW}, "logs_flow_run (flow_run_id=? AND timestamp>?"),
-        ({"task_run_id": {"any_": [SOME]}}, "logs_task_run (task_run_id=?)"),
-        ({}, "logs_workspace (workspace_id=?)"),
-        ({"timestamp": WINDOW}, "logs_workspace (workspace_id=? AND timestamp>?"),
+        ({"flow_run_id": {"any_": [SOME]}}, "logs_flow_run (flow_run=?)"),
+        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_flow_run (flow_run=?)"),
+        ({"flow_run_id": {"any_": [SOME]}, "timestamp": WINDOW}, "logs_flow_run (flow_run=? AND timestamp>?"),
+        ({"task_run_id": {"any_": [SOME]}}, "logs_task_run (task_run=?)"),
+        ({}, "logs_workspace (workspace=?)"),
+        ({"timestamp": WINDOW}, "logs_workspace (workspace=? AND timestamp>?"),
     ],
 )
 @pytest.mark.parametrize("sort", LogSort)
@@ -278,6 +279,46 @@ def test_a_page_of_log_lines_is_read_in_its_order(
     found = plan(lines, lambda tx: logs.find(tx, LogFilter.model_validate(given), sort, 200, 0))
     assert index in found
     assert "TEMP B-TREE" not in found
+    assert_no_scan(found)
+
+
+def a_line(tx: Tx) -> None:
+    record = LogRecord(name="n", level=20, message="m", timestamp_us=NOW, flow_run_id=SOME, task_run_id=OTHER)
+    logs.append(tx, [record, record._replace(flow_run_id=None)])
+
+
+BY_RUN, BY_KEY = "logs_flow_run (flow_run=?", "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+OF_RUNS = LogFilter.model_validate({"flow_run_id": {"any_": [SOME, OTHER]}, "timestamp": {"after_": iso(NOW)}})
+OF_LOGS: dict[str, tuple[Ask, str]] = {
+    "lines of runs": (lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0), BY_RUN),
+    "lines after": (lambda tx: logs.lines_after(tx, SOME, (-1, 0), 200), BY_RUN),
+    "a tail's begin": (lambda tx: logs.before(tx, OF_RUNS), "COVERING INDEX logs_flow_run (flow_run=? AND timestamp>?"),
+    "a workspace's tail's begin": (
+        lambda tx: logs.before(tx, LogFilter.model_validate({"timestamp": {"after_": iso(NOW)}})),
+        "COVERING INDEX logs_workspace (workspace=? AND timestamp>?",
+    ),
+    "a tail's page": (lambda tx: logs.page_after(tx, OF_RUNS, 0), BY_KEY),
+    "the first line": (lambda tx: log_pages.before_last(tx, SOME, None), f"COVERING INDEX {BY_RUN}"),
+    "the last lines": (lambda tx: log_pages.before_last(tx, SOME, 20), f"COVERING INDEX {BY_RUN}"),
+    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW), f"COVERING INDEX {BY_RUN} AND timestamp>?"),
+    "a run's page": (lambda tx: log_pages.page_after(tx, SOME, 0), BY_KEY),
+    "news": (lambda tx: log_pages.news_after(tx, [(ids.DEFAULT_WORKSPACE_ID, SOME)], 0), BY_KEY),
+    "deletion of a run's": (lambda tx: logs.delete_of_run(tx, SOME, 500), f"COVERING INDEX {BY_RUN}"),
+    "deletion of unowned ones": (
+        lambda tx: logs.delete_unowned_before(tx, NOW + 1, 500),
+        f"COVERING INDEX {BY_RUN} AND timestamp<?",
+    ),
+    "walk of the runs": (lambda tx: retention.logged_runs_after(tx, ""), "sqlite_autoindex_log_runs_1 (id>?"),
+}
+
+
+@pytest.mark.parametrize("name", OF_LOGS)
+def test_no_question_to_a_log_scans_it(lines: SyncStore, name: str) -> None:
+    ask, index = OF_LOGS[name]
+    lines.write(a_line)
+    found = plan(lines, ask)
+    assert index in found
+    assert_no_scan(found)
 
 
 def test_state_types_in_indexes_are_those_of_the_model() -> None:

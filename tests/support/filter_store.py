@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from managedd import ids
 from managedd.clock import to_us
+from managedd.model.logs import LogRecord
+from managedd.store import logs as log_store
 from managedd.store import resources, rows
 from tests.support.filter_world import FILTERS
 from tests.support.sync_store import SyncStore, with_workspaces
@@ -52,12 +54,13 @@ class FilteredStore:
                     rows.insert(tx, table, row)
 
         def logs(tx: Tx) -> None:
-            for row in world["logs"]:
-                tx.execute(
-                    "INSERT INTO logs (workspace_id, timestamp, name, level, message, flow_run_id, task_run_id) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (workspace, to_us(row["timestamp"]), *(row[name] for name in _LOG_COLUMNS)),
-                )
+            log_store.append(
+                tx,
+                [
+                    LogRecord(timestamp_us=to_us(row["timestamp"]), **{name: row[name] for name in _LOG_COLUMNS})
+                    for row in world["logs"]
+                ],
+            )
 
         self._state.write(state, workspace)
         self._logs.write(logs, workspace)
@@ -70,7 +73,8 @@ class FilteredStore:
                 tx.execute(f"DELETE FROM {name}")
 
         self._state.write(state)
-        self._logs.write(lambda tx: (tx.execute("DELETE FROM logs"), tx.execute("DELETE FROM sqlite_sequence")))
+        for name in ("logs", "log_workspaces", "log_runs", "log_task_runs", "sqlite_sequence"):
+            self._logs.write(lambda tx, name=name: tx.execute(f"DELETE FROM {name}").rowcount)  # type: ignore[misc]
 
     def ask(self, query: dict[str, Any]) -> tuple[list[str], int]:
         """The ids of the page that the query asks for, and how many rows its filters admit."""

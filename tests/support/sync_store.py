@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from managedd import ids
 from managedd.clock import SystemClock
@@ -27,6 +27,13 @@ class SyncStore:
         self._sqlite.row_factory = sqlite3.Row
         self._sqlite.execute("PRAGMA foreign_keys = ON")
         migrate.apply(self._sqlite, migrate.load(migrations), self._clock.now_us())
+
+    @classmethod
+    def over(cls, sqlite: sqlite3.Connection) -> Self:
+        """The same over a database that is there; its owner closes it."""
+        made = cls.__new__(cls)
+        made.topics, made._clock, made._sqlite = [], SystemClock(), sqlite
+        return made
 
     def write(self, fn: Callable[[Tx], T], workspace: str = ids.DEFAULT_WORKSPACE_ID) -> T:
         """What `fn` returned, committed."""
