@@ -100,8 +100,10 @@ binary:
 	@set -e; began=$$SECONDS; \
 	[ -x $(BINARY_VENV)/bin/pip ] || { echo "[binary] making $(BINARY_VENV) …"; $(PYTHON) -m venv --clear $(BINARY_VENV); }; \
 	echo "[binary] installing managedd and PyInstaller …"; \
-	$(BINARY_VENV)/bin/python -m pip install -qq --disable-pip-version-check $(if $(LOCK),--constraint $(LOCK)) . 'pyinstaller>=6.22,<7'; \
-	$(BINARY_VENV)/bin/python -m pip uninstall -qq --yes managedd; \
+	pip="$(BINARY_VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check"; wanted="$(if $(LOCK),--constraint $(LOCK)) . pyinstaller>=6.22,<7"; \
+	{ [ -x $(BIN)/uv ] && UV_CACHE_DIR=$(DEMO)/uv $(BIN)/uv pip install --quiet --python $(BINARY_VENV)/bin/python $$wanted; } \
+	    || $$pip install $$wanted; \
+	$$pip uninstall --yes managedd; \
 	echo "[binary] freezing …"; \
 	PYTHONPATH=. $(BINARY_VENV)/bin/pyinstaller --noconfirm --log-level ERROR --distpath dist --workpath .cache/binary-work .ci/managedd.spec; \
 	echo "[binary] dist/managedd: $$(du -h dist/managedd | cut -f1), done in $$((SECONDS - began)) s"
