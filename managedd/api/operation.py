@@ -37,6 +37,18 @@ class SentAs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BodyOf:
+    """`Annotated[T, BodyOf(...)]`: the whole body is of another type than what the handler is given. For bodies that come very often."""
+
+    type: Any
+    """What the document says, and what the validator takes."""
+    plain: Callable[[bytes], Any]
+    """What the handler is given, read without the validator; None for every body of which it is not certain what the validator says."""
+    convert: Callable[[Any], Any]
+    """What the handler is given, from what the validator took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One path or query parameter."""
 
@@ -69,6 +81,7 @@ class Operation:
     body_members: tuple[str, ...] | None = None
     """Names of an embedded body's members; None: `body_name` takes the whole."""
     body_name: str = ""
+    body_of: BodyOf | None = None
     body_required: bool = False
     public: bool = False
     """Answered without a credential."""
@@ -123,12 +136,17 @@ class Operation:
                 errors.append({"type": "missing", "loc": ["body"], "msg": "Field required"})
                 return
             body = b"{}" if self.body_members is not None else b"null"
+        if self.body_of is not None and (plain := self.body_of.plain(body)) is not None:
+            arguments[self.body_name] = plain
+            return
         try:
             value = self.body.validate_json(body)
         except ValidationError as error:
             errors.extend(_errors(error, ["body"]))
             return
-        if self.body_members is None:
+        if self.body_of is not None:
+            arguments[self.body_name] = self.body_of.convert(value)
+        elif self.body_members is None:
             arguments[self.body_name] = value
         else:
             arguments.update({name: getattr(value, name) for name in self.body_members})
@@ -194,7 +212,7 @@ def _markers(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _is_ours(mark: Any) -> bool:
-    return isinstance(mark, SentAs) or mark in (QUERY, EMBED)
+    return isinstance(mark, SentAs | BodyOf) or mark in (QUERY, EMBED)
 
 
 def _build(handler: Handler) -> Operation:
@@ -204,6 +222,7 @@ def _build(handler: Handler) -> Operation:
     parameters: list[Parameter] = []
     members: dict[str, tuple[Any, Any]] = {}
     embed = False
+    body_of: BodyOf | None = None
     for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
         annotation, marks = _markers(hints[name])
         required = parameter.default is inspect.Parameter.empty
@@ -222,8 +241,14 @@ def _build(handler: Handler) -> Operation:
             )
         else:
             embed = embed or EMBED in marks
+            body_of = next((mark for mark in marks if isinstance(mark, BodyOf)), body_of)
+            annotation = annotation if body_of is None else body_of.type
             members[name] = (annotation, ... if required else parameter.default)
     body = _body(handler.__name__, declared, members, embed=embed)
+    if body_of is not None:
+        if body.get("body_members") is not None:
+            raise ValueError(f"{declared['path']}: only a whole body can be of another type")
+        body["body_of"] = body_of
     return Operation(handler=handler, parameters=tuple(parameters), **body, **declared)
 
 

@@ -38,16 +38,8 @@ def append(tx: Tx, records: Sequence[LogRecord]) -> None:
     tx.executemany(
         "INSERT INTO logs (workspace, flow_run, task_run, name, level, timestamp, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (
-                workspace,
-                runs[record.flow_run_id],
-                tasks[record.task_run_id],
-                record.name.replace("\0", ""),
-                record.level,
-                record.timestamp_us,
-                record.message.replace("\0", ""),
-            )
-            for record in records
+            (workspace, runs[run], tasks[task], name.replace("\0", ""), level, timestamp_us, message.replace("\0", ""))
+            for name, level, message, timestamp_us, run, task in records
         ],
     )
     tx.publish(Topic.LOGS)

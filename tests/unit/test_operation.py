@@ -10,7 +10,7 @@ import pytest
 from multidict import MultiDict
 from pydantic import BaseModel, Field
 
-from managedd.api.operation import EMBED, QUERY, InvalidRequest, Operation, SentAs, operation, operations
+from managedd.api.operation import EMBED, QUERY, BodyOf, InvalidRequest, Operation, SentAs, operation, operations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ class Thing(BaseModel):
 
 
 Size = Annotated[int, Field(ge=0, le=200)]
+Counts = Annotated[int, BodyOf(type=list[int], plain=lambda body: len(body) if body.isdigit() else None, convert=sum)]
 
 
 @operation("GET", "/things/{id}/parts/{part}", tag="Things")
@@ -68,6 +69,11 @@ async def move_thing(
 @operation("POST", "/things/only", tag="Things")
 async def only_member(ctx: Any, *, name: Annotated[str, EMBED]) -> None:
     """One member that is embedded all the same."""
+
+
+@operation("POST", "/counts/", tag="Things")
+async def read_counts(ctx: Any, *, counts: Counts) -> None:
+    """A body that the handler is given as a number."""
 
 
 FOUND = {found.handler.__name__: found for found in operations(sys.modules[__name__])}
@@ -190,6 +196,23 @@ class TestEmbeddedBody:
     def test_a_single_member_can_be_embedded(self) -> None:
         assert bind("only_member", body=b'{"name": "n"}') == {"name": "n"}
         assert errors("only_member", body=b'"n"') == [("model_type", ("body",))]
+
+    def test_a_body_may_be_read_without_the_validator_where_it_is_plain(self) -> None:
+        assert bind("read_counts", body=b"111") == {"counts": 3}
+        assert bind("read_counts", body=b"[5, 6]") == {"counts": 11}
+        assert errors("read_counts", body=b'["x"]') == [("int_parsing", ("body", 0))]
+        assert errors("read_counts") == [("missing", ("body",))]
+        assert FOUND["read_counts"].body_type == list[int]
+
+    def test_a_part_of_a_body_is_of_its_own_type(self) -> None:
+        @operation("POST", "/parts/", tag="Things")
+        async def parts(ctx: Any, *, counts: Counts, other: int = 1) -> None:
+            """Two members."""
+
+        module = type(sys)("parts")
+        module.parts = parts  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="only a whole body"):
+            operations(module)
 
     def test_its_model_is_called_as_fastapi_calls_it(self) -> None:
         assert FOUND["read_things"].body_type.__name__ == "Body_read_things_things_filter_post"

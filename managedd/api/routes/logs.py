@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from managedd.api.context import Context
-from managedd.api.operation import operation
-from managedd.clock import to_us
+from managedd.api.operation import BodyOf, operation
 from managedd.errors import forbidden
 from managedd.model.logs import LogRecord
 from managedd.store import lineage
@@ -12,34 +13,25 @@ from managedd.store import logs as stored
 from managedd.store.rows import Wire
 from managedd.wire.base import Limit, Offset
 from managedd.wire.filters.logs import LogFilter
-from managedd.wire.logs import Log, LogCreate
+from managedd.wire.logs import Log, LogCreate, plain_records, records_of
 from managedd.wire.sorting import LogSort
+
+Records = Annotated[list[LogRecord], BodyOf(type=list[LogCreate], plain=plain_records, convert=records_of)]
 
 
 @operation("POST", "/logs/", tag="Logs", status=201)
-async def create_logs(ctx: Context, *, logs: list[LogCreate]) -> None:
+async def create_logs(ctx: Context, *, logs: Records) -> None:
     """Keep log records."""
     if ctx.actor.flow_run_id is not None:
         await _check_owner(ctx, ctx.actor.flow_run_id, {log.flow_run_id for log in logs} - {None})
-    records = [
-        LogRecord(
-            name=log.name,
-            level=log.level,
-            message=log.message,
-            timestamp_us=to_us(log.timestamp),
-            flow_run_id=log.flow_run_id,
-            task_run_id=log.task_run_id,
-        )
-        for log in logs
-    ]
-    if not records:
+    if not logs:
         return
     owner, execution, limit = ctx.actor.flow_run_id, ctx.actor.execution_id, ctx.services.settings.runs.log_max_bytes
     if owner is None or execution is None:
-        await ctx.write_logs(lambda tx: stored.append(tx, records))
+        await ctx.write_logs(lambda tx: stored.append(tx, logs))
     else:
         await ctx.write_logs(
-            lambda tx: stored.append_within(tx, records, flow_run_id=owner, execution_id=execution, max_bytes=limit)
+            lambda tx: stored.append_within(tx, logs, flow_run_id=owner, execution_id=execution, max_bytes=limit)
         )
 
 
