@@ -94,7 +94,7 @@ def errors(*arguments: Any, **named: Any) -> list[tuple[str, tuple[Any, ...]]]:
 
 def test_they_are_found_in_the_order_of_the_source() -> None:
     assert list(FOUND) == [
-        "read_part", "create_thing", "create_maybe", "read_things", "move_thing", "only_member",
+        "read_part", "create_thing", "create_maybe", "read_things", "move_thing", "only_member", "read_counts",
     ]  # fmt: skip
 
 
