@@ -230,5 +230,7 @@ class RetentionSection(Section):
 
     events_days: float = Field(7.0, gt=0)
     runs_days: float | None = Field(90.0, gt=0)
+    logs_days: float | None = Field(None, gt=0)
+    """After the run's end, while the run itself stays."""
     usage_days: float = Field(400.0, gt=0)
     """How long it is known which run used what; the sums of months stay."""

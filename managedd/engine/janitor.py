@@ -8,6 +8,7 @@ import anyio
 
 from managedd.clock import from_us
 from managedd.errors import ManagedError
+from managedd.model.log_limits import removed
 from managedd.observe import get_log
 from managedd.store import events, logs, retention, usage
 
@@ -27,7 +28,7 @@ DAY_US = 86_400_000_000
 
 
 class Janitor:
-    """Deletes by age: events, ended runs with their logs, leases nobody renewed."""
+    """Deletes by age: events, ended runs with their logs, or their logs alone, leases nobody renewed."""
 
     def __init__(self, db: Database, log_db: Database, clock: Clock, settings: RetentionSection) -> None:
         self._db = db
@@ -51,6 +52,7 @@ class Janitor:
         await self._runs()
         await self._usage()
         await self._orphaned_logs()
+        await self._old_logs()
         await self._unowned_logs()
         await self._cursors()
         await self._db.checkpoint()
@@ -88,11 +90,32 @@ class Janitor:
                 await self._logs_of(run_id)
             after = found[-1]
 
+    async def _old_logs(self) -> None:
+        """Lines of runs that stay longer than their logs do; a line in each log says so."""
+        days = self._settings.logs_days
+        if days is None:
+            return
+        moment, told = self._clock.now_us() - int(days * DAY_US), removed(days)
+        after = ""
+        while found := await self._log_db.read(lambda tx, after=after: retention.logged_runs_after(tx, after)):  # type: ignore[misc]
+            after = found[-1]
+            logged = await self._log_db.read(lambda tx, found=found: retention.runs_with_lines(tx, found))  # type: ignore[misc]
+            for workspace, run_id in await self._db.read(
+                lambda tx, logged=logged: retention.long_ended(tx, logged, moment)  # type: ignore[misc]
+            ):
+                await self._repeat(
+                    self._log_db,
+                    lambda tx, workspace=workspace, run_id=run_id: logs.remove_of_run(  # type: ignore[misc]
+                        tx.scoped(workspace), run_id, retention.STEP, told
+                    ),
+                )
+
     async def _unowned_logs(self) -> None:
         """Lines that clients wrote outside any run have no run to go with."""
-        if self._settings.runs_days is None:
+        ages = [days for days in (self._settings.runs_days, self._settings.logs_days) if days is not None]
+        if not ages:
             return
-        moment = self._clock.now_us() - int(self._settings.runs_days * DAY_US)
+        moment = self._clock.now_us() - int(min(ages) * DAY_US)
         await self._repeat(self._log_db, lambda tx: logs.delete_unowned_before(tx, moment, retention.STEP))
 
     async def _cursors(self) -> None:

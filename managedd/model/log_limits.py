@@ -173,5 +173,11 @@ def full(max_bytes: int) -> str:
     return f"This run's log has reached {_mebibytes(max_bytes)} (runs.log_max_bytes): of what follows, only the very end is kept."
 
 
+def removed(days: float) -> str:
+    """The line that stands where a run's log was, while the run stays."""
+    age = "1 day" if days == 1 else f"{days:g} days"
+    return f"This run's log was removed {age} after the run had ended (retention.logs_days)."
+
+
 def _mebibytes(count: float) -> str:
     return f"{count / 1024**2:,.1f} MiB" if count >= 104_858 else f"{count:,.0f} bytes"

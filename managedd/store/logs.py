@@ -184,6 +184,18 @@ def delete_of_run(tx: Tx, flow_run_id: str, limit: int) -> int:
     return gone
 
 
+def remove_of_run(tx: Tx, flow_run_id: str, limit: int, told: str) -> int:
+    """At most `limit` of the run's lines are gone while the run stays; once all are, one line says `told`. Returns how many."""
+    told_by: int | None = tx.scalar("SELECT removed FROM log_runs WHERE id = ?", (flow_run_id,))
+    of_run = f"SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run = {log_keys.OF_RUN} AND id IS NOT ? LIMIT ?"
+    gone = _delete(tx, of_run, (flow_run_id, told_by, limit))
+    if gone < limit and (gone or told_by is None):
+        tx.execute("DELETE FROM logs WHERE id = ?", (told_by,))
+        append(tx, [LogRecord("managedd", 20, told, tx.now, flow_run_id)])
+        tx.execute("UPDATE log_runs SET bytes = 0, removed = ? WHERE id = ?", (head(tx), flow_run_id))
+    return gone
+
+
 def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` lines that belong to no flow run and are older than the moment are gone; returns how many."""
     unowned = "SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run IS NULL AND timestamp < ? LIMIT ?"

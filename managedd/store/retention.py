@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -11,15 +11,19 @@ if TYPE_CHECKING:
 
 STEP = 500
 """Rows per transaction."""
+_IS_OVER: Final = (
+    "r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
+    "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
+)
+"""Whether flow run `r` has ended and has nothing left in an engine."""
 
 
 def ended_runs_before(tx: Tx, moment_us: int) -> list[str]:
     """Runs that ended before the moment and have nothing left in an engine; at most a step."""
     rows = tx.all(
         "SELECT r.id FROM workspaces AS w CROSS JOIN flow_runs AS r INDEXED BY flow_runs_ended "
-        "WHERE r.workspace_id = w.id AND r.workspace_id IS NOT NULL AND r.end_time < ? AND r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
-        "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST')) "
-        "LIMIT ?",
+        "WHERE r.workspace_id = w.id AND r.workspace_id IS NOT NULL AND r.end_time < ? "
+        f"AND {_IS_OVER} LIMIT ?",
         (moment_us, STEP),
     )
     return [row[0] for row in rows]
@@ -48,6 +52,26 @@ def delete_expired_leases(tx: Tx) -> int:
 def logged_runs_after(tx: Tx, after: str) -> list[str]:
     """The next runs, by id, of whose log anything is known, of whatever workspace; at most a step. For the log store."""
     return [row[0] for row in tx.all("SELECT id FROM log_runs WHERE id > ? ORDER BY id LIMIT ?", (after, STEP))]
+
+
+def runs_with_lines(tx: Tx, run_ids: list[str]) -> list[str]:
+    """Those of the runs that have lines, besides one that tells of their removal. For the log store."""
+    rows = tx.all(
+        "SELECT r.id FROM json_each(?) AS given CROSS JOIN log_runs AS r ON r.id = given.value "
+        "WHERE EXISTS (SELECT 1 FROM logs INDEXED BY logs_flow_run WHERE flow_run = r.key AND logs.id IS NOT r.removed)",
+        (orjson.dumps(run_ids).decode(),),
+    )
+    return [row[0] for row in rows]
+
+
+def long_ended(tx: Tx, run_ids: list[str], moment_us: int) -> list[tuple[str, str]]:
+    """Workspace and id of those of the runs that ended before the moment and have nothing left in an engine."""
+    rows = tx.all(
+        "SELECT r.workspace_id, r.id FROM json_each(?) AS given CROSS JOIN flow_runs AS r ON r.id = given.value "
+        f"WHERE r.end_time < ? AND {_IS_OVER}",
+        (orjson.dumps(run_ids).decode(), moment_us),
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def gone_of(tx: Tx, run_ids: list[str]) -> list[str]:

@@ -131,6 +131,52 @@ async def test_what_a_crash_left_between_the_two_files_goes(still: World) -> Non
     assert left == [live.id]
 
 
+async def test_a_log_goes_before_its_run_and_says_so(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    old, live = await ended(still), await still.claimed()
+    await say(still, live.flow_run_id)
+    await say(still, None)
+    still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]
+    new = await ended(still)
+    clean = janitor(still, runs_days=None, logs_days=1.5)
+    await clean.once()
+    told = "This run's log was removed 1.5 days after the run had ended (retention.logs_days)."
+    assert await still.log_lines(old) == [told]
+    assert len(await still.log_lines(new)) == len(await still.log_lines(live.flow_run_id)) == 3
+    assert await count(still, "logs WHERE flow_run IS NULL", of="logs") == 0
+    assert await count(still, "flow_runs") == 3
+    newest = await still.logs.read(logs.head)
+    await clean.once()
+    # Nothing was left to do: the line that tells it is not written again.
+    assert await still.logs.read(logs.head) == newest
+    # What comes late goes as well, and the line stands for both.
+    await say(still, old, 5)
+    assert len(await still.log_lines(old)) == 6
+    await clean.once()
+    assert await still.log_lines(old) == [told]
+    await still.write(lambda tx: flow_runs.delete(tx, old))
+    await clean.once()
+    assert await still.log_lines(old) == []
+    assert await count(still, "log_runs", of="logs") == 2
+
+
+async def test_a_log_stays_as_long_as_its_run_where_nothing_else_is_said(still: World) -> None:
+    run = await ended(still)
+    still.clock.advance(80 * 86_400)  # type: ignore[attr-defined]
+    await janitor(still).once()
+    assert len(await still.log_lines(run)) == 3
+
+
+async def test_a_line_about_a_removed_log_is_its_workspaces_own(still: World) -> None:
+    run = await ended(still)
+    still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]
+    await janitor(still, logs_days=1).once()
+    owners = await still.logs.read(
+        lambda tx: [tuple(row) for row in tx.all("SELECT workspace_id, flow_run_id FROM log_lines")]
+    )
+    assert owners == [(still.workspace, run)]
+
+
 async def test_runs_that_have_lines_are_looked_at_by_the_step(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: a question to each file for a step of them, and their lines are not read."""
     monkeypatch.setattr(retention, "STEP", 2)

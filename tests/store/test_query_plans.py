@@ -221,6 +221,7 @@ ENGINE: dict[str, Ask] = {
     "first due": overdue.first_due,
     "paused": lambda tx: overdue.paused_too_long(tx, limit=100),
     "pause end": overdue.first_pause_end,
+    "runs with old logs": lambda tx: retention.long_ended(tx, [SOME, OTHER], NOW),
     "orphans": lambda tx: overdue.orphaned_subflows(tx, since_us=NOW, limit=100),
     "orphaned tasks": lambda tx: overdue.orphaned_task_runs(tx, since_us=NOW, limit=100),
     "stuck": lambda tx: overdue.stuck_cancelling(tx, since_before_us=NOW, limit=100),
@@ -304,6 +305,8 @@ OF_LOGS: dict[str, tuple[Ask, str]] = {
     "a run's page": (lambda tx: log_pages.page_after(tx, SOME, 0), BY_KEY),
     "news": (lambda tx: log_pages.news_after(tx, [(ids.DEFAULT_WORKSPACE_ID, SOME)], 0), BY_KEY),
     "deletion of a run's": (lambda tx: logs.delete_of_run(tx, SOME, 500), f"COVERING INDEX {BY_RUN}"),
+    "removal of a run's": (lambda tx: logs.remove_of_run(tx, SOME, 1, "removed"), f"COVERING INDEX {BY_RUN}"),
+    "runs with lines": (lambda tx: retention.runs_with_lines(tx, [SOME, OTHER]), f"COVERING INDEX {BY_RUN}"),
     "deletion of unowned ones": (
         lambda tx: logs.delete_unowned_before(tx, NOW + 1, 500),
         f"COVERING INDEX {BY_RUN} AND timestamp<?",

@@ -4,7 +4,7 @@ CREATE TABLE log_workspaces (
     key INTEGER PRIMARY KEY,
     id  TEXT NOT NULL UNIQUE
 ) STRICT;
--- `bytes` is what counts against the size that the run's log may have; `removed` when lines went before their run, microseconds.
+-- `bytes` is what counts against the size that the run's log may have; `removed` the line that tells of those that went before their run.
 CREATE TABLE log_runs (
     key     INTEGER PRIMARY KEY,
     id      TEXT NOT NULL UNIQUE,
