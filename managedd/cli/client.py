@@ -82,6 +82,12 @@ class Daemon:
         finally:
             await opened.close()
 
+    def text_of(self, message: aiohttp.WSMessage) -> str:
+        """The text that came over a websocket. Raises Unreachable for anything else: so ends one whose daemon answers no heartbeat."""
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return str(message.data)
+        raise self.unreachable(message.data if isinstance(message.data, BaseException) else ConnectionError("no text"))
+
     def unreachable(self, error: BaseException) -> Unreachable:
         """The failure, with what to do about it."""
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

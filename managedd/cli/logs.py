@@ -132,7 +132,7 @@ class _Log:
             try:
                 async with self._daemon.socket(f"{self._path}/tail", **params) as socket:
                     async for message in socket:
-                        for text in message.data.split("\n"):
+                        for text in self._daemon.text_of(message).split("\n"):
                             one = json_module.loads(text)
                             params = {"after": str(one["cursor"])}
                             if await self._take(one, is_first=not met):

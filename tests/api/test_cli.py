@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from aiohttp import web
 from anyio.streams.text import TextReceiveStream
 
 from managedd import ids
@@ -268,6 +269,43 @@ async def test_following_survives_a_restart_and_ends_with_the_run(services: Serv
     await door.close()
     assert [line.rpartition(" ")[2] for line in shown.splitlines()] == ["1", "2", "3", "4"]
     assert "the run has ended as Completed: All good" in complaint
+
+
+async def test_following_survives_a_connection_that_ends_with_an_error(services: Services) -> None:
+    """As with a daemon that answers no heartbeat, or a frame that no websocket has."""
+    asked: list[dict[str, str]] = []
+    run = {"id": ids.new_id(), "account_id": ids.DEFAULT_ACCOUNT_ID, "workspace_id": ids.DEFAULT_WORKSPACE_ID}
+
+    async def runs(_: web.Request) -> web.Response:
+        return web.json_response([run])
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        asked.append(dict(request.query))
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        if len(asked) == 1:
+            await socket.send_json({"type": "start", "cursor": 7})
+            assert request.transport is not None
+            request.transport.write(b"\xff\x00")
+        else:
+            await socket.send_json({"type": "state", "cursor": 8, "state": {"name": "Completed", "message": None}})
+        await socket.receive()
+        return socket
+
+    app = web.Application()
+    base = f"/api/accounts/{run['account_id']}/workspaces/{run['workspace_id']}"
+    app.router.add_get("/api/managed/flow_runs", runs)
+    app.router.add_get(f"{base}/managed/flow_runs/{run['id']}/logs/tail", tail)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    socket_of(services).parent.mkdir(parents=True, exist_ok=True)
+    await web.UnixSite(runner, str(socket_of(services))).start()
+    done = await managedd(services, "logs", run["id"], "-f")
+    await runner.cleanup()
+    assert done.returncode == 0, done
+    assert asked == [{}, {"after": "7"}]
+    assert b"trying again" in done.stderr
+    assert b"the run has ended as Completed" in done.stderr
 
 
 @pytest.mark.usefixtures("door")
