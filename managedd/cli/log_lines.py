@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from managedd.cli.output import harmless, moment, print_json_line
+from managedd.cli.output import harmless, in_one_line, indented, moment, print_json_line
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.logs import LEVELS, level_name
 
@@ -128,10 +128,10 @@ class Printer:
         if self._coloured:
             code = next((code for least, code in _COLOURS if line["level"] >= least), "2")
             level = f"\x1b[{code}m{level}\x1b[0m"
-        print(f"{when[:23]} {level} {harmless(line['name'])} | {message}")
+        print(f"{when[:23]} {level} {in_one_line(line['name'])} | {indented(message)}")
 
     def end(self, state: Mapping[str, Any]) -> None:
         """How the run ended, on standard error: standard output has the run's lines and nothing else."""
         if not self._as_json:
             said = f": {state['message']}" if state.get("message") else ""
-            print(f"managedd: the run has ended as {harmless(state['name'] + said)}", file=sys.stderr)
+            print(f"managedd: the run has ended as {indented(harmless(state['name'] + said))}", file=sys.stderr)

@@ -12,21 +12,39 @@ from typing import Any
 PIPE_COLUMNS = 400
 """Wide enough that nothing is cut where there is no window."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNESCAPED = re.compile(r"[\x7f-\x9f]")
+"""Control characters that JSON may hold as they are."""
+INDENT = "    "
 
 
 def print_json(value: Any) -> None:
     """`value` is on standard output, indented."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(_json(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
     """`value` is on standard output, in one line."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    print(_json(value), flush=True)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def harmless(text: str) -> str:
     """`text` without the control characters with which a name or a log line could command a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def indented(text: str) -> str:
+    """`text` whose lines after the first are indented: none of them looks like one of ours."""
+    return text.replace("\n", f"\n{INDENT}")
+
+
+def in_one_line(text: str) -> str:
+    """`text` without control characters, and without those that end a line."""
+    return harmless(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from managedd.cli.log_lines import Choice, Printer
+from managedd.cli.output import print_json
 from managedd.errors import ManagedError
 
 
@@ -104,6 +105,34 @@ def test_a_terminal_sees_the_level_in_colour_and_nothing_that_commands_it(
     assert all(text.endswith("flow | red �]0;title�") for text in shown)
     assert len({text.partition("\x1b[")[2].partition("m")[0] for text in shown}) == (1 if no_colour else 5)
     assert all(("\x1b[" in text) is (no_colour is None) for text in shown)
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_no_line_of_a_run_looks_like_one_of_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    ours = "2026-11-22 04:00:00.000 ERROR    managedd | The run was killed"
+    printer = Printer(choice(), as_json=False)
+    printer.show(line(f"ok\n{ours}\n"))
+    printer.show({**line("text"), "name": f"flow\n{ours}\r\x85"})
+    printer.end({"name": "Failed", "message": f"no\n{ours}"})
+    out, err = capsys.readouterr()
+    assert [text for text in out.split("\n") if ours in text and text.startswith("2026")] == [out.split("\n")[3]]
+    assert out.split("\n")[1:3] == [f"    {ours}", "    "]
+    assert out.split("\n")[3].endswith(f" INFO     flow�{ours}�� | text")
+    assert err == f"managedd: the run has ended as Failed: no\n    {ours}\n"
+
+
+def test_json_holds_no_character_that_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0)])) + "\N{GREEK SMALL LETTER ALPHA}"
+    Printer(choice(), as_json=True).show(line(hostile))
+    print_json({"name": hostile})
+    for shown in (out := capsys.readouterr().out).split("\n", 1):
+        assert "\N{GREEK SMALL LETTER ALPHA}" in shown
+        assert not [character for character in shown if character != "\n" and not character.isprintable()]
+    assert json.loads(out.split("\n", 1)[0])["message"] == json.loads(out.split("\n", 1)[1])["name"] == hostile
 
 
 def test_json_is_one_object_in_each_line_and_no_end(capsys: pytest.CaptureFixture[str]) -> None:
