@@ -6,6 +6,7 @@ What engines do, and what follows from it:
 - Every entry begins with a timestamp. Those of one long line may all carry that of its first; only the first is of use.
 - Two streams are stamped side by side and stored one after the other, so timestamps may step back a little, and far back with the
   host's clock. A cursor is therefore the highest timestamp so far and how many entries came since: it grows with the order in the file.
+- A record that is printed while a line is open, as a progress bar's always is, stands behind it in the same entry.
 - `since` is inclusive. A reading that begins a little before a cursor counts the same way and knows what it has passed.
 - A follower over a log rotation may be told entries again, or nothing more while there is more. One that is slower than the rotation is
   not told a whole file of them: a `Recheck` after the end finds what is still there.
@@ -41,6 +42,7 @@ STRIDE_ENTRIES: Final = 64
 _ESCAPED: Final = bytes(range(32)) + b'"\\<>&'
 """What takes up to six bytes in an engine's file. The head of each entry has enough of it for what the file has beside the text."""
 _MARK: Final = RECORD_MARK.encode()
+_RECORD: Final = _MARK + b"{"
 _STREAMS: Final = {0: Stream.STDOUT, 1: Stream.STDOUT, 2: Stream.STDERR}
 _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d) ")
 
@@ -137,15 +139,16 @@ class LogReader:
         if timestamp_ns is None:
             timestamp_ns = self._highest
         key = hash((timestamp_ns, stream, payload))
+        is_open = self._open.get(stream) is not None
         if self._told_again(stream, timestamp_ns, payload, key):
             return
         is_new = False
-        for part in _parts(payload, start):
-            is_new |= self._part(stream, timestamp_ns, part, lines)
+        for part, breaks_off in _parts(payload, start, is_open=is_open):
+            is_new |= self._part(stream, timestamp_ns, part, lines, breaks_off=breaks_off)
         if is_new:
             self._told.add(timestamp_ns, key)
 
-    def _part(self, stream: Stream, timestamp_ns: int, part: bytes, lines: list[RawLine]) -> bool:
+    def _part(self, stream: Stream, timestamp_ns: int, part: bytes, lines: list[RawLine], *, breaks_off: bool) -> bool:
         """Whether it was not passed over as told by an earlier reading."""
         if timestamp_ns > self._highest:
             self._highest, self._count = timestamp_ns, 1
@@ -158,10 +161,13 @@ class LogReader:
         self._reached = here
         partial = self._partial[stream]
         partial.add(timestamp_ns, part)
-        if partial.is_open and partial.has_room(self._line_bytes) and here != self._after:
+        if breaks_off:
+            text = partial.break_off()
+        elif partial.is_open and partial.has_room(self._line_bytes) and here != self._after:
             return True
-        text = partial.take(whole=not partial.is_open)
-        if not passed:
+        else:
+            text = partial.take(whole=not partial.is_open)
+        if not passed and (text or not breaks_off):
             lines.append(RawLine(stream=stream, cursor=here, text=text))
         return True
 
@@ -228,9 +234,12 @@ class Recheck:
                 self._close(stream, lines)
                 continue
             partial = self._partial[stream]
-            for part in _parts(payload, start):
+            for part, breaks_off in _parts(payload, start, is_open=partial.is_open):
                 partial.add(timestamp_ns, part)
-                if not (partial.is_open and partial.has_room(self._line_bytes)):
+                if breaks_off:
+                    if text := partial.break_off():
+                        lines.append(self._line(stream, text))
+                elif not (partial.is_open and partial.has_room(self._line_bytes)):
                     lines.append(self._line(stream, partial.take(whole=not partial.is_open)))
         return lines
 
@@ -353,6 +362,12 @@ class _Partial:
         self.bytes.clear()
         return text
 
+    def break_off(self) -> str:
+        """The text of a line that a record ends; empty when there is none, or the record would be written over it."""
+        text = "" if self.bytes.endswith(b"\r") else self.take(whole=True)
+        self.clear()
+        return text
+
     def clear(self) -> None:
         self.bytes.clear()
         self.is_open = False
@@ -377,13 +392,24 @@ def _entries(held: bytearray, data: bytes) -> Iterator[tuple[Stream, bytes]]:
         del held[:at]
 
 
-def _parts(payload: bytes, start: int) -> Iterator[bytes]:
-    """Lines, and parts of such as are longer than an entry of an engine that cuts them."""
+def _parts(payload: bytes, start: int, *, is_open: bool) -> Iterator[tuple[bytes, bool]]:
+    """Lines, and parts of such as are longer than an entry of an engine that cuts them; and of each whether a record breaks it off.
+
+    A record that is printed while a line `is_open` begins a line of its own, whose mark and brace may be cut apart.
+    """
     while start < len(payload):
         newline = payload.find(b"\n", start, start + ENTRY_BYTES)
         end = newline + 1 if newline >= 0 else min(start + ENTRY_BYTES, len(payload))
-        yield payload[start:end]
-        start = end
+        first = start if is_open else start + 1
+        record = payload.find(_RECORD, first, end)
+        if record < 0 and payload.endswith(_MARK, first, end):
+            record = end - 1
+        if record >= 0:
+            yield payload[start:record], True
+            start, is_open = record, False
+        else:
+            yield payload[start:end], False
+            start, is_open = end, newline < 0
 
 
 def _spelled(time_ns: int) -> str:

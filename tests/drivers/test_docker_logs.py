@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from managedd.drivers.docker_logs import ENTRY_BYTES, REMEMBERED_ENTRIES, FrameError, LogReader
-from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
+from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream, parse_record
 
 START = 1_795_330_464
 SECOND = 1_000_000_000
@@ -61,6 +63,12 @@ streams = st.sampled_from(list(Stream))
 texts = st.one_of(
     st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=40),
     st.builds(lambda c, n: c * n, st.sampled_from("xé漢"), st.integers(ENTRY_BYTES // 2, ENTRY_BYTES * 2)),
+    # A record behind what was printed without a newline; the engine may cut it anywhere.
+    st.builds(
+        lambda head, record: head + record,
+        st.one_of(st.just("waiting... "), st.integers(ENTRY_BYTES - 2, ENTRY_BYTES + 1).map(lambda n: "y" * n)),
+        st.sampled_from([RECORD_MARK + '{"a": 1}', RECORD_MARK + '{"a":' + RECORD_MARK + '{"b": 2}']),
+    ),
 )
 steps = st.one_of(st.just(0), st.integers(-500_000, 2_000_000), st.integers(SECOND // 2, 5 * SECOND))
 cuts = st.lists(st.integers(0, 10**7), max_size=12)
@@ -92,13 +100,23 @@ def files(draw: st.DrawFn) -> list[Line]:
     return made
 
 
+def shown(*lines: Line) -> list[tuple[Stream, str]]:
+    """What of them is told: a record begins a line of its own."""
+    return [
+        (stream, part)
+        for stream, text, _ in lines
+        for number, part in enumerate(re.split("(?=\x1e\\{)", text))
+        if part or (number == 0 and part == text)
+    ]
+
+
 @given(files(), cuts)
 @settings(max_examples=150, deadline=None)
 def test_any_cut_gives_every_line_once(file: list[Line], cut: list[int]) -> None:
     data = b"".join(entry.frame() for _, _, entries in file for entry in entries)
     reader = LogReader(LogCursor(), line_bytes=1 << 20)
     lines = feed(reader, data, cut)
-    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+    assert [(line.stream, line.text) for line in lines] == shown(*file)
     assert reader.finish() == []
     cursors = [line.cursor for line in lines]
     assert cursors == sorted(set(cursors))
@@ -127,7 +145,7 @@ def test_a_reading_cut_anywhere_is_taken_up(file: list[Line], breaks: list[int],
         reader.reconnect()
     lines += reader.feed(reading(entries, reader.since, each=each))
     lines += reader.finish()
-    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+    assert [(line.stream, line.text) for line in lines] == shown(*file)
 
 
 @given(files(), st.integers(0, 30), st.integers(0, 30))
@@ -142,7 +160,7 @@ def test_what_a_rotation_repeats_is_told_once(file: list[Line], first: int, last
     begin = ends[first % (last % len(ends) + 1)]
     sent = [*entries[:here], *entries[begin:here], *entries[here:]]
     lines = LogReader(LogCursor(), line_bytes=1 << 20).feed(b"".join(entry.frame() for entry in sent))
-    assert [(line.stream, line.text) for line in lines] == [(stream, text) for stream, text, _ in file]
+    assert [(line.stream, line.text) for line in lines] == shown(*file)
 
 
 @given(files(), st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=2), st.integers(0, 14), cuts)
@@ -162,9 +180,9 @@ def test_what_a_follower_was_not_told_is_found_while_it_is_kept(
     edges = [0, *sorted(point % (len(data) + 1) for point in cut), len(data)]
     late = [line for begin, end in itertools.pairwise(edges) for line in recheck.feed(data[begin:end])]
     late += recheck.finish()
-    assert [(line.stream, line.text) for line in late] == [
-        (stream, text) for number, (stream, text, _) in enumerate(file) if number in missed and number >= oldest
-    ]
+    assert [(line.stream, line.text) for line in late] == shown(
+        *(line for number, line in enumerate(file) if number in missed and number >= oldest)
+    )
     cursors = [line.cursor for line in (*lines, *late)]
     assert cursors == sorted(set(cursors))
 
@@ -257,6 +275,50 @@ def test_a_record_is_not_cut_where_a_plain_line_would_be() -> None:
     assert [
         line.text for line in LogReader(LogCursor()).feed(stream_of(*entries_of(Stream.STDERR, at(1), text.encode())))
     ] == [text]
+
+
+def a_record(message: str) -> bytes:
+    fields = {"name": "a", "level": 40, "message": message, "created_us": 1, "flow_run_id": None, "task_run_id": None}
+    return f"{RECORD_MARK}{json.dumps(fields)}\n".encode()
+
+
+def test_a_record_behind_a_progress_bar_is_one() -> None:
+    data = stream_of(
+        Entry(Stream.STDERR, at(1), b"\r 10%|#  | 1/10\r 50%|#####  | 5/10" + a_record("one")),
+        # What a bar clears before something else is printed.
+        Entry(Stream.STDERR, at(2), b"\r             \r" + a_record("two")),
+        Entry(Stream.STDERR, at(3), b"\x1e{a brace\n"),
+        Entry(Stream.STDOUT, at(4), b"waiting... \x1e not a record\n"),
+    )
+    lines = LogReader(LogCursor()).feed(data)
+    records = [parse_record(line.text) for line in lines]
+    assert [line.text if record is None else record.message for line, record in zip(lines, records, strict=True)] == [
+        " 50%|#####  | 5/10", "one", "two", "\x1e{a brace", "waiting... \x1e not a record",
+    ]  # fmt: skip
+    assert [record is not None for record in records] == [False, True, True, False, False]
+
+
+def test_a_record_behind_an_entry_that_ends_no_line_is_told_once_from_anywhere() -> None:
+    """Some engines store what was printed without a newline as an entry of its own."""
+    parts = [
+        Entry(Stream.STDERR, at(1), b"waiting... "),
+        Entry(Stream.STDOUT, at(2), b"between\n"),
+        Entry(Stream.STDERR, at(3), a_record("one")),
+        Entry(Stream.STDERR, at(3), b"more... "),
+        Entry(Stream.STDERR, at(3), a_record("two")),
+        Entry(Stream.STDERR, at(4), b"after\n"),
+    ]
+    lines = LogReader(LogCursor()).feed(stream_of(*parts))
+    texts = [line.text if (record := parse_record(line.text)) is None else record.message for line in lines]
+    assert texts == ["between", "waiting... ", "one", "more... ", "two", "after"]
+    for number, line in enumerate(lines):
+        again = LogReader(line.cursor)
+        assert again.feed(reading(parts, again.since, each=True)) == lines[number + 1 :]
+    for cut in range(len(parts)):
+        reader = LogReader(LogCursor())
+        told = reader.feed(stream_of(*parts[:cut]))
+        reader.reconnect()
+        assert told + reader.feed(reading(parts, reader.since, each=True)) == lines
 
 
 def test_memory_is_bounded_without_any_newline() -> None:
