@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from managedd.api.event_news import EventNews
 from managedd.api.log_windows import LogWindows
 from managedd.api.sockets import Sockets
 from managedd.errors import forbidden
@@ -70,9 +71,12 @@ class Services:
     """For work that would keep the loop from everybody else."""
     windows: LogWindows = field(init=False)
     """What the followers of runs' logs share; its reader is one of the daemon's loops."""
+    news: EventNews = field(init=False)
+    """What the followers of events share; its reader is one of the daemon's loops."""
 
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
+        self.news = EventNews(self.db, self.bus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

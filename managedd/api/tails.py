@@ -28,12 +28,13 @@ class Tail:
     def __init__(
         self,
         socket: Socket,
-        woken: Subscription,
+        news: Callable[[int], Awaitable[int]],
         read: Callable[[int], Awaitable[Page]],
         cursor: int,
     ) -> None:
+        """`news` returns when something may have been stored behind the cursor that it is given, and the one to read on from."""
         self._socket = socket
-        self._woken = woken
+        self._news = news
         self._read = read
         self.cursor = cursor
 
@@ -50,9 +51,15 @@ class Tail:
         """Sends for as long as the socket is open."""
         while True:
             await self.catch_up()
-            await self.news()
+            await anyio.sleep(PACE_SECONDS)
+            self.cursor = await self._news(self.cursor)
 
-    async def news(self, timeout_seconds: float = IDLE_SECONDS) -> None:
-        """Something may have been stored."""
-        await anyio.sleep(PACE_SECONDS)
-        await self._woken.wait(timeout_seconds)
+
+def every(woken: Subscription) -> Callable[[int], Awaitable[int]]:
+    """News whenever `woken` is."""
+
+    async def news(cursor: int) -> int:
+        await woken.wait(IDLE_SECONDS)
+        return cursor
+
+    return news

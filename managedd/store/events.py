@@ -26,6 +26,7 @@ SLACK_US = 60_000_000
 """How far a sender's clock may be ahead of ours before a back-fill misses its events."""
 CATCH_UP_EVENTS = 200
 """How many events one transaction puts into the indexes: some milliseconds, which others wait for."""
+GLIMPSED = 500
 _LISTED = "events.id, events.occurred, events.received, events.event, events.resource, events.related, events.payload, events.follows"
 _INSERT = (
     "INSERT INTO events (id, workspace_id, occurred, received, event, resource_id, resource, related, payload, follows) "
@@ -218,6 +219,28 @@ def before(tx: Tx, since_us: int) -> int:
 def page_after(tx: Tx, filter_: EventFilter, cursor: int) -> tails.Page:
     """What `filter_` admits of the events after position `cursor`, as frames of `/events/out`."""
     return tails.page_after(tx, "events", "position", _LISTED, compile_event_filter(filter_, tail=True), cursor, _frame)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """What can be told of an event without reading all of it."""
+
+    position: int
+    workspace_id: str
+    name: str
+    resource_id: str
+
+
+def glimpse(tx: Tx, cursor: int) -> list[Glimpse]:
+    """The events of all workspaces after position `cursor`, the first `GLIMPSED`."""
+    return [
+        Glimpse(position=row[0], workspace_id=row[1], name=row[2], resource_id=row[3])
+        for row in tx.execute(
+            "SELECT position, workspace_id, event, resource_id FROM events NOT INDEXED "
+            f"WHERE position > ? ORDER BY position LIMIT {GLIMPSED}",
+            (cursor,),
+        )
+    ]
 
 
 def _frame(row: Row) -> bytes:

@@ -86,6 +86,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(made.windows.run)
+            tasks.start_soon(made.news.run)
             yield made
             tasks.cancel_scope.cancel()
     finally:

@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError
 from managedd.api import log_tail
 from managedd.api.context import Context
 from managedd.api.event_intake import Intake
+from managedd.api.event_news import interest
 from managedd.api.handshake import admit, receive_filter
 from managedd.api.operation import QUERY, operation
 from managedd.api.sockets import PROTOCOL_ERROR, Closed, Socket, serve, while_listening
-from managedd.api.tails import Tail
+from managedd.api.tails import Tail, every
 from managedd.bus import Topic
 from managedd.clock import to_us
 from managedd.store import events as stored
@@ -49,12 +50,15 @@ async def events_out(ctx: Context) -> web.WebSocketResponse:
             filter_ = EventFilter.model_validate(message.get("filter"))
         except ValidationError as error:
             raise _invalid(error) from None
-        with ctx.services.bus.subscribe(Topic.EVENTS) as woken:
+        with ctx.services.news.following(interest(ctx.workspace, filter_)) as follower:
+            await follower.opened()
             cursor = await ctx.read(stored.head)
             if message.get("backfill", True):
                 since_us = max(to_us(filter_.occurred.since), ctx.services.clock.now_us() - MAX_BACKFILL_US)
                 cursor = await ctx.read_events(lambda tx: stored.before(tx, since_us))
-            tail = Tail(socket, woken, lambda after: ctx.read(lambda tx: stored.page_after(tx, filter_, after)), cursor)
+            tail = Tail(
+                socket, follower.wait, lambda after: ctx.read(lambda tx: stored.page_after(tx, filter_, after)), cursor
+            )
             await while_listening(socket, tail.follow)
 
     return await serve(ctx, body)
@@ -74,7 +78,10 @@ async def logs_out(ctx: Context) -> web.WebSocketResponse:
         with ctx.services.bus.subscribe(Topic.LOGS) as woken:
             cursor = await ctx.read_logs(lambda tx: log_store.before(tx, filter_))
             tail = Tail(
-                socket, woken, lambda after: ctx.read_logs(lambda tx: log_store.page_after(tx, filter_, after)), cursor
+                socket,
+                every(woken),
+                lambda after: ctx.read_logs(lambda tx: log_store.page_after(tx, filter_, after)),
+                cursor,
             )
             await while_listening(socket, tail.follow)
 
