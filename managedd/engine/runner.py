@@ -14,7 +14,7 @@ import anyio
 from managedd import failpoints
 from managedd.engine.evidence import Ending, ending, human_bytes
 from managedd.engine.offspring import any_below, end_below
-from managedd.engine.settling import Settled, settle
+from managedd.engine.settling import Settled, close, settle
 from managedd.engine.supervision import ERROR_LEVEL, WARNING_LEVEL, Interruption, Supervision
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Handle, ImageError, Liveness
@@ -193,7 +193,7 @@ class ExecutionRunner:
     # --- the end ---------------------------------------------------------------------------------------------------------
 
     async def _finish(self, ended: Ending | None, status: ExitStatus | None) -> None:
-        """The execution is EXITED (or LOST) with its evidence, and the run has an end state."""
+        """The execution is EXITED with its evidence, and the run has an end state."""
 
         def body(tx: Tx) -> Settled | None:
             settled = settle(
@@ -230,16 +230,15 @@ class ExecutionRunner:
             )
 
     async def _clean_up(self) -> None:
-        """Every line is stored, nothing is left in the engine, the execution is FINALIZED."""
+        """Every line is stored, nothing is left in the engine, the execution is FINALIZED or LOST."""
         handle = await self._what_is_left()
         if handle is not None:
             await self._empty(handle)
         failpoints.reach("remove.done")
         await self._end_below()
-        # Who follows the run's log is told that it has ended as soon as it is FINALIZED.
+        # Who follows the run's log is told that it has ended as soon as its execution has.
         await self._means.log_writer.complete(self._execution)
-        if self._execution.phase is Phase.EXITED:
-            await self._advance(Phase.FINALIZED, {"finalized_at": self._means.clock.now_us()})
+        await self._close()
         # Not before: a crash in between would read the whole output once more.
         await self._means.log_writer.forget(self._execution)
 
@@ -294,13 +293,20 @@ class ExecutionRunner:
 
     async def _advance(self, to: Phase, changes: Mapping[str, Any]) -> None:
         source = self._execution.phase
-        advanced = await self._means.write(
-            lambda tx: executions.advance(tx, self._execution.id, (source,), to, changes)
+        self._advanced(
+            await self._means.write(lambda tx: executions.advance(tx, self._execution.id, (source,), to, changes))
         )
+
+    async def _close(self) -> None:
+        self._advanced(await self._means.write(lambda tx: close(tx, self._execution)))
+
+    def _advanced(self, advanced: Execution | None) -> None:
+        before = self._execution
         if advanced is None:
-            raise ManagedError(ErrorCode.INTERNAL, f"execution {self._execution.id} is not {source.value} any more")
+            raise ManagedError(ErrorCode.INTERNAL, f"execution {before.id} is not {before.phase.value} any more")
         self._keep(advanced)
-        log.info("execution.advanced", phase=to.value, execution_id=advanced.id, flow_run_id=advanced.flow_run_id)
+        phase = advanced.phase.value
+        log.info("execution.advanced", phase=phase, execution_id=advanced.id, flow_run_id=advanced.flow_run_id)
 
     async def _note(self, changes: Mapping[str, Any]) -> None:
         def body(tx: Tx) -> Execution | None:

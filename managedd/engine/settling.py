@@ -63,7 +63,7 @@ def settle(
     seen_peak_bytes: int | None,
     pending_deadline_seconds: float,
 ) -> Settled | None:
-    """The execution is EXITED (or LOST), and its run has an end state; None when it is gone or had ended for good.
+    """The execution is EXITED, and its run has an end state; None when it is gone or had ended for good.
 
     `ended` is why it never ran, `status` how its container ended: one of them is given.
     """
@@ -81,18 +81,26 @@ def settle(
         ended = _ending_of(view, status, peak_bytes, pending_deadline_seconds)
     assert ended is not None
     ended = _as_the_run_has_it(view, ended)
-    lost = status is not None and status.gone and ended.cause is not EndCause.COMPLETED
     changes |= {"end_cause": ended.cause, "end_message": execution.end_message or ended.message}
     # What was measured before its end is what ended it.
     facts = executions.evidence(tx, execution.id).get(FACTS) or ended.facts
     changes["evidence"] = {**changes.get("evidence", {}), **({FACTS: dict(facts)} if facts else {})}
-    advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.LOST if lost else Phase.EXITED, changes)
+    advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.EXITED, changes)
     assert advanced is not None
     told = _tell(tx, view, ended)
     # The process is gone, or never was; also where the run had an end of its own.
     end_below(tx.scoped(execution.workspace_id), execution.flow_run_id)
     failpoints.reach("settle.uncommitted")
     return Settled(execution=advanced, cause=ended.cause, message=ended.message if told else None)
+
+
+def close(tx: Tx, execution: Execution) -> Execution | None:
+    """The EXITED execution has ended for good: LOST when its container vanished before its run had an end, else FINALIZED; None when it
+    is not EXITED any more."""
+    vanished = executions.evidence(tx, execution.id).get("gone") is True
+    if vanished and execution.end_cause is not EndCause.COMPLETED:
+        return executions.advance(tx, execution.id, (Phase.EXITED,), Phase.LOST)
+    return executions.advance(tx, execution.id, (Phase.EXITED,), Phase.FINALIZED, {"finalized_at": tx.now})
 
 
 def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:

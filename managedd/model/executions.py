@@ -22,11 +22,11 @@ class Phase(StrEnum):
     RUNNING = "RUNNING"
     """The container was started."""
     EXITED = "EXITED"
-    """The container's main process ended; its evidence is saved."""
+    """The container's main process ended, or the container vanished; its evidence is saved."""
     FINALIZED = "FINALIZED"
     """Logs are whole, the run has its end state, the container is removed. The end."""
     LOST = "LOST"
-    """The container vanished without evidence; the run has its end state. The end."""
+    """Logs are as whole as they can be, the run has its end state, the container had vanished before the run had ended. The end."""
 
 
 ENDED = frozenset({Phase.FINALIZED, Phase.LOST})
@@ -35,9 +35,9 @@ LIVE = frozenset({Phase.CLAIMED, Phase.CREATED, Phase.RUNNING})
 """Phases in which the flow may still run."""
 
 NEXT: Mapping[Phase, frozenset[Phase]] = {
-    Phase.CLAIMED: frozenset({Phase.CREATED, Phase.EXITED, Phase.LOST}),
-    Phase.CREATED: frozenset({Phase.RUNNING, Phase.EXITED, Phase.LOST}),
-    Phase.RUNNING: frozenset({Phase.EXITED, Phase.LOST}),
+    Phase.CLAIMED: frozenset({Phase.CREATED, Phase.EXITED}),
+    Phase.CREATED: frozenset({Phase.RUNNING, Phase.EXITED}),
+    Phase.RUNNING: frozenset({Phase.EXITED}),
     Phase.EXITED: frozenset({Phase.FINALIZED, Phase.LOST}),
     Phase.FINALIZED: frozenset(),
     Phase.LOST: frozenset(),

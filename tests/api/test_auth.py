@@ -178,7 +178,8 @@ async def test_a_lost_executions_key_has_ended(api: ApiClient) -> None:
     execution = await run_with_key(api)
     async with listening(api.services, Listener.RUNS) as runs:
         assert (await runs.post("/flow_runs/filter", {}, headers=bearer(KEY)))[0] == 200
-        await move(api, execution, Phase.CLAIMED, Phase.LOST)
+        await move(api, execution, Phase.CLAIMED, Phase.EXITED)
+        await move(api, execution, Phase.EXITED, Phase.LOST)
         assert await runs.post("/flow_runs/filter", {}, headers=bearer(KEY)) == (401, WRONG)
 
 

@@ -77,7 +77,8 @@ async def executed(api: ApiClient, run: str) -> str:
 
 
 async def finish(api: ApiClient, execution: str) -> None:
-    await api.services.db.write(lambda tx: executions.advance(tx, execution, [Phase.CLAIMED], Phase.LOST))
+    for before, after in ((Phase.CLAIMED, Phase.EXITED), (Phase.EXITED, Phase.LOST)):
+        await api.services.db.write(lambda tx, b=before, a=after: executions.advance(tx, execution, [b], a))
 
 
 async def test_following_a_run_ends_with_its_final_state(api: ApiClient) -> None:

@@ -302,7 +302,8 @@ async def test_a_runs_socket_ends_with_its_key(api: ApiClient, services: Service
             assert await client.silent()
             await client.send(the_filter(event={"name": ["nothing"]}) if path == "/events/out" else an_event())
             await client.ping()
-            await enter(Phase.LOST, Phase.CREATED)
+            await enter(Phase.EXITED, Phase.CREATED)
+            await enter(Phase.LOST, Phase.EXITED)
             assert await client.closed() == (1008, "the run's key has ended")
             assert len(await stored_ids(api)) == (path == "/events/in")
     async with connected(api, path) as client:

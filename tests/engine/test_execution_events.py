@@ -69,6 +69,18 @@ def test_what_was_installed_is_told_when_it_was_not_there_from_the_start() -> No
 
 
 @pytest.mark.anyio
+async def test_a_container_that_vanished_has_stopped_and_is_then_lost(world: World) -> None:
+    plan(world, FakeRun(run_for_seconds=None, vanish_after_seconds=0.05))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        ended = await finished(world, execution)
+    assert ended.phase is Phase.LOST
+    (stopped, why, _), (final, _, _) = (await told(world))[-2:]
+    assert (stopped, why["end_cause"], final) == ("stopped", "lost", "lost")
+
+
+@pytest.mark.anyio
 async def test_the_cause_of_an_end_is_machine_readable(world: World) -> None:
     plan(world, FakeRun(exit_code=137, oom=True))
     async with world.daemon() as daemon:

@@ -43,6 +43,12 @@ def found(id_: str, *, age_seconds: float = 0.0, liveness: Liveness = Liveness.R
     )
 
 
+async def ended(world: World, execution: Execution) -> None:
+    """The execution, which was only claimed, has ended for good."""
+    for before, after in ((Phase.CLAIMED, Phase.EXITED), (Phase.EXITED, Phase.LOST)):
+        await world.write(lambda tx, b=before, a=after: executions.advance(tx, execution.id, (b,), a))  # type: ignore[misc]
+
+
 ids = st.sampled_from("abcdef")
 open_phases = st.sampled_from([Phase.CLAIMED, Phase.CREATED, Phase.RUNNING, Phase.EXITED])
 
@@ -118,7 +124,7 @@ async def test_what_nobody_owns_is_removed_and_another_daemons_is_not_touched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution = await world.claimed()
-    await world.write(lambda tx: executions.advance(tx, execution.id, (Phase.CLAIMED,), Phase.LOST))
+    await ended(world, execution)
     driver = FakeDriver(world.engine)
     foreign = replace(spec_of(execution), execution_id="theirs", instance_id="elsewhere")
     for spec in (spec_of(execution), foreign):
@@ -136,7 +142,7 @@ async def test_what_nobody_owns_is_removed_and_another_daemons_is_not_touched(
 @pytest.mark.anyio
 async def test_what_an_earlier_process_left_is_removed_at_once(world: World) -> None:
     execution = await world.claimed()
-    await world.write(lambda tx: executions.advance(tx, execution.id, (Phase.CLAIMED,), Phase.LOST))
+    await ended(world, execution)
     await FakeDriver(world.engine).create(spec_of(execution))
     async with world.daemon() as daemon:
         await daemon.reconciler.once()
@@ -146,7 +152,7 @@ async def test_what_an_earlier_process_left_is_removed_at_once(world: World) -> 
 @pytest.mark.anyio
 async def test_a_removal_that_fails_is_tried_again(world: World) -> None:
     execution = await world.claimed()
-    await world.write(lambda tx: executions.advance(tx, execution.id, (Phase.CLAIMED,), Phase.LOST))
+    await ended(world, execution)
     world.engine._plan = FakeRun(remove_error="busy")
     await FakeDriver(world.engine).create(spec_of(execution))
     async with world.daemon() as daemon:
@@ -161,7 +167,7 @@ async def test_what_cannot_be_done_keeps_nothing_else_waiting(world: World, monk
     """Not even with an error that nobody has foreseen: the daemon starts, and dispatches."""
     broken, other, claimed = [await world.claimed() for _ in range(3)]
     for execution in (broken, other):
-        await world.write(lambda tx, row=execution: executions.advance(tx, row.id, (Phase.CLAIMED,), Phase.LOST))
+        await ended(world, execution)
         await FakeDriver(world.engine).create(spec_of(execution))
     real = FakeDriver.remove
 

@@ -9,9 +9,13 @@ import pytest
 
 from managedd.drivers.fake import FakeRun
 from managedd.engine import means as means_module
+from managedd.engine import supervision
+from managedd.engine.settling import settle
 from managedd.errors import unavailable
+from managedd.model.drivers import ExitStatus
 from managedd.model.executions import EndCause, Phase
 from managedd.model.log_limits import Dropped
+from managedd.model.states import StateType
 from managedd.store import log_sizes
 from tests.engine.test_log_writer import Store
 
@@ -25,6 +29,8 @@ pytestmark = pytest.mark.anyio
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for an engine waits for parts of a second."""
     monkeypatch.setattr(means_module, "PAUSE_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(supervision, "AGAIN_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(supervision, "DRAIN_SECONDS", 0.3)
 
 
 class Noting(Store):
@@ -74,6 +80,51 @@ async def test_a_run_has_its_whole_log_before_it_is_said_to_have_ended(world: Wo
     assert await world.log_lines(execution.flow_run_id, "managedd") == said
     *before, last = store.phases
     assert Phase.FINALIZED not in before and last is Phase.FINALIZED
+
+
+async def test_a_run_whose_container_vanished_has_its_whole_log_before_it_is_said_to_be_lost(world: World) -> None:
+    world.engine._plan = FakeRun(run_for_seconds=None, vanish_after_seconds=0.05, lines=("one",))
+    store = Noting(world)
+    async with world.daemon(logs=store) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.LOST)
+        said = await world.log_lines(execution.flow_run_id, "managedd")
+
+        async def forgotten() -> bool:
+            return await world.logs.read(lambda tx: tx.scalar("SELECT count(*) FROM log_cursors")) == 0
+
+        await world.until(forgotten)
+    assert any("is gone" in line for line in said)
+    assert await world.log_lines(execution.flow_run_id, "managedd") == said
+    *before, last = store.phases
+    assert Phase.LOST not in before and last is Phase.LOST
+
+
+@pytest.mark.parametrize(("completed", "last"), [(False, Phase.LOST), (True, Phase.FINALIZED)])
+async def test_what_had_vanished_is_lost_also_after_a_restart_at_its_end(
+    world: World, completed: bool, last: Phase
+) -> None:
+    """Unless its run had ended by then."""
+    world.engine._plan = FakeRun(run_for_seconds=None)
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, StateType.RUNNING)
+        if completed:
+            await world.propose(execution.flow_run_id, StateType.COMPLETED)
+    world.engine.vanish(execution.id)
+    status = ExitStatus(exit_code=None, gone=True)
+    await world.write(
+        lambda tx: settle(
+            tx, execution.id, ended=None, status=status, seen_peak_bytes=None, pending_deadline_seconds=20.0
+        )
+    )
+    assert (await world.execution(execution.flow_run_id)).phase is Phase.EXITED
+    async with world.daemon() as daemon:
+        await daemon.reconciler.once()
+        await world.until_phase(execution.flow_run_id, last)
 
 
 async def test_a_log_store_that_is_busy_at_the_very_end_is_waited_for(world: World) -> None:

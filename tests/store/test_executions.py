@@ -24,7 +24,7 @@ TO: dict[Phase, tuple[Phase, ...]] = {
     Phase.RUNNING: (Phase.CLAIMED, Phase.CREATED, Phase.RUNNING),
     Phase.EXITED: (Phase.CLAIMED, Phase.EXITED),
     Phase.FINALIZED: (Phase.CLAIMED, Phase.EXITED, Phase.FINALIZED),
-    Phase.LOST: (Phase.CLAIMED, Phase.LOST),
+    Phase.LOST: (Phase.CLAIMED, Phase.EXITED, Phase.LOST),
 }
 """Phase → a way there."""
 
@@ -71,7 +71,9 @@ def test_a_run_has_one_at_a_time_and_counts_them(store: SyncStore) -> None:
     with pytest.raises(IntegrityFault):
         insert(store, first.flow_run_id)
     assert store.read(lambda tx: executions.live_of_run(tx, first.flow_run_id)) == get(store, first)
-    store.write(lambda tx: executions.advance(tx, first.id, [Phase.RUNNING], Phase.LOST))
+    store.write(lambda tx: executions.advance(tx, first.id, [Phase.RUNNING], Phase.EXITED))
+    assert store.read(lambda tx: executions.live_of_run(tx, first.flow_run_id)) is not None
+    store.write(lambda tx: executions.advance(tx, first.id, [Phase.EXITED], Phase.LOST))
     assert store.read(lambda tx: executions.live_of_run(tx, first.flow_run_id)) is None
     second = insert(store, first.flow_run_id)
     assert second.attempt == 2
