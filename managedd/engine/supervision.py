@@ -12,6 +12,7 @@ from managedd.engine.judgement import SECOND_US, Countdown, judge
 from managedd.engine.measuring import Measuring
 from managedd.engine.settling import end_first, look
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause, Execution
 from managedd.observe import get_log
 from managedd.store import executions
@@ -36,6 +37,8 @@ STOP_TRIES: Final = 5
 STOP_AGAIN_SECONDS: Final = (0.5, 60.0)
 READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
+DEADLINES: Final = frozenset({EndCause.TIME, EndCause.PENDING_DEADLINE})
+"""Causes that time alone brings, also while nobody looks."""
 ERROR_LEVEL: Final = 40
 WARNING_LEVEL: Final = 30
 
@@ -216,12 +219,26 @@ class Supervision:
     # --- limits and wishes ---------------------------------------------------------------------------------------------
 
     async def _watch(self, handle: Handle) -> None:
-        cause = await self._wish(before_start=False)
+        asked: set[EndCause] = set()
+        # Its engine may have been away for long: whoever wished something meanwhile is heard.
+        while (cause := await self._wish(before_start=False)) in DEADLINES - asked:
+            if not await self._may_run(handle):
+                # It ended before, while nobody looked: how, its own end says.
+                return
+            asked.add(cause)
         if cause not in {EndCause.CANCEL, EndCause.COMPLETED}:
             # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
             await self._end_first(cause, "the flow's process did not report that it runs")
         log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
         await self.stop(handle, cause)
+
+    async def _may_run(self, handle: Handle) -> bool:
+        """Whether the container has not ended, as far as its engine says; one that does not answer is waited for."""
+        try:
+            liveness = await self._means.insist(lambda: self._means.driver.recover(handle))
+        except ManagedError:
+            return True
+        return liveness not in {Liveness.EXITED, Liveness.GONE}
 
     async def _wish(self, *, before_start: bool, looked: Callable[[], None] = lambda: None) -> EndCause:
         """Returns when the container has to go, with the cause."""

@@ -113,3 +113,63 @@ async def test_a_wall_clock_that_is_set_ends_no_run_and_spares_none(still: World
         assert "Time limit" in str(state.message)
         clock.advance(61)
         await finished(still, execution)
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("oom", EndCause.MEMORY),
+        ("exit", EndCause.ENGINE_EXIT),
+        ("gone", EndCause.LOST),
+        ("host", EndCause.HOST_RESTART),
+    ],
+)
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_end_that_nobody_saw_is_not_taken_for_a_deadline(
+    still: World, how: str, cause: EndCause, begun: bool
+) -> None:
+    """It ended after half a minute; the daemon is back when its time limit, or its deadline while Pending, is over."""
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, replace(FOREVER, host_restarted=how == "host"))
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 300}))
+        daemon.fleet.start(execution)
+        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+        if begun:
+            await still.propose(execution.flow_run_id, RUNNING)
+    clock.advance(30)
+    if how == "gone":
+        still.engine.vanish(execution.id)
+    else:
+        still.engine.finish(execution.id, 137, oom=how == "oom")
+    clock.advance(570)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        ended = await finished(still, execution)
+    assert ended.end_cause is cause
+    assert ended.end_message == (await still.state(execution.flow_run_id)).message
+
+
+async def test_an_engine_that_is_down_when_the_time_is_over_is_asked_when_it_is_back(still: World) -> None:
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 300}))
+        daemon.fleet.start(execution)
+        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await still.until_called("wait", execution.id)
+        still.engine.down = True
+        still.engine.finish(execution.id, 1)
+        clock.advance(600)
+        await still.propose(execution.flow_run_id, RUNNING)
+        asked = still.calls("recover", execution.id)
+        await still.until_called("recover", execution.id, asked + 2)
+        assert (await still.state(execution.flow_run_id)).type is RUNNING
+        still.engine.down = False
+        still.engine.wake()
+        ended = await finished(still, execution)
+    assert (ended.end_cause, ended.exit_code) == (EndCause.ENGINE_EXIT, 1)
