@@ -53,6 +53,8 @@ class Limiter:
         self._plans = plans.every(tx)
         self._month = month_of(tx.now, limits.zone)
         self._buckets: dict[tuple[Shortage, str], TokenBucket] = {}
+        self._used: dict[str, int] = {}
+        """Minutes of those that were started, by workspace."""
         self._host: tuple[TokenBucket, TokenBucket] | None = None
 
     def shortage(self, head: QueueHead) -> Shortage | None:
@@ -108,12 +110,14 @@ class Limiter:
         self._host = memory.take(needs.memory_bytes, self._now), cpus.take(needs.cpus, self._now)
 
     def hours_message(self, head: QueueHead) -> str:
-        """Why a run of that workspace waits for compute hours: used, limit and reset."""
+        """Why a run of that workspace waits for compute hours: used, kept for those that start, limit and reset."""
         bucket = self._hours(head)
         assert bucket.capacity is not None
+        used = self._used[head.workspace_id]
+        kept = f", {human_hours(bucket.taken - used)} are kept for runs that start now" if bucket.taken > used else ""
         return (
-            f"The workspace has used {human_hours(bucket.taken)} of the {human_hours(bucket.capacity)} compute hours of plan "
-            f"{head.plan!r} this month; they are renewed on {self._month.renewal}."
+            f"The workspace has used {human_hours(used)} of the {human_hours(bucket.capacity)} compute hours of plan "
+            f"{head.plan!r} this month{kept}; they are renewed on {self._month.renewal}."
         )
 
     def host_message(self, needs: Needs) -> str:
@@ -166,13 +170,14 @@ class Limiter:
         if found is None:
             minutes = self._plan(head).compute_minutes
             # Nobody asks how much of "no limit" is used.
-            taken = 0 if minutes is None else self._used(head.workspace_id)
+            taken = 0 if minutes is None else self._taken(head.workspace_id)
             found = TokenBucket(capacity=minutes, taken=taken, as_of_us=self._now, renewed_at_us=self._month.ends_us)
             self._buckets[Shortage.HOURS, head.workspace_id] = found
         return found
 
-    def _used(self, workspace_id: str) -> int:
+    def _taken(self, workspace_id: str) -> int:
         used = usage.used(self._tx, workspace_id, self._month, self._limits.zone)
+        self._used[workspace_id] = used.minutes
         # What is about to start costs a minute at least.
         return used.minutes + executions.unstarted(self._tx, workspace_id)
 

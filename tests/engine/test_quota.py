@@ -134,6 +134,18 @@ async def test_waiting_for_hours_ends_with_a_leap_february(still: World) -> None
         await finished(still, second)
 
 
+async def test_what_is_kept_for_a_run_that_starts_is_not_said_to_be_used(still: World) -> None:
+    await still.on_plan(compute_hours=1 / 60)
+    async with still.daemon() as daemon:
+        await still.claimed()
+        waiting = await still.run()
+        await daemon.dispatcher.tick()
+    assert (await still.state(waiting)).message == (
+        "The workspace has used 0 of the 0.02 compute hours of plan 'pro' this month, 0.02 are kept for runs that start now; "
+        "they are renewed on 2026-04-01 00:00 UTC."
+    )
+
+
 async def test_a_larger_plan_is_warned_of_anew(still: World) -> None:
     clock = still.clock
     assert isinstance(clock, ManualClock)
