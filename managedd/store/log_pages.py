@@ -37,6 +37,8 @@ NEWS_BYTES: Final = 1024 * 1024
 NEWS_LINES: Final = 2_000
 SCAN_KEYS: Final = 20_000
 """How many keys one read looks at."""
+SPARSE_LINES: Final = 25
+"""A run that has fewer lines among so many keys is read along its own index: there may be millions of others' before it has a page."""
 _LISTED: Final = f"logs.id AS key, {LISTED}"
 _OF_RUN: Final = f"flow_run = {log_keys.OF_RUN}"
 
@@ -128,13 +130,29 @@ def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = Non
     packer = _Packer()
     for row in found:
         packer.add(row["key"], render(row))
-        if packer.lines == PAGE_LINES or packer.size_bytes >= PAGE_BYTES:
+        if packer.is_full:
             return Page(batches=packer.batches(), cursor=row["key"], more=True)
-    if not packer.lines and end < newest:
-        # Others' lines only: along the run's own index it is not far to its next one.
-        sql = f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND id > ? AND id <= ?"
-        following: int | None = tx.scalar(sql, (flow_run_id, end, newest))
-        end = newest if following is None else following - 1
+    if packer.lines < SPARSE_LINES and end < newest:
+        return _sparse_page(tx, flow_run_id, end, newest, packer, render)
+    return Page(batches=packer.batches(), cursor=end, more=end < newest)
+
+
+def _sparse_page(
+    tx: Tx, flow_run_id: str, cursor: int, newest: int, packer: _Packer, render: Callable[[Row], bytes]
+) -> Page:
+    """What `packer` has, and the run's next lines after `cursor`, however many others' are between them."""
+    # All of the run's keys are sorted for it: those of a run that is sparse are few.
+    sql = f"SELECT id FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND id > ? AND id <= ? ORDER BY id LIMIT {PAGE_LINES}"
+    keys = [row[0] for row in tx.all(sql, (flow_run_id, cursor, newest))]
+    found = tx.execute(
+        f"SELECT {_LISTED} FROM logs WHERE logs.id IN (SELECT value FROM json_each(?)) AND +{LOG.scope} ORDER BY logs.id",
+        (orjson.dumps(keys).decode(), tx.workspace),
+    )
+    for row in found:
+        packer.add(row["key"], render(row))
+        if packer.is_full:
+            return Page(batches=packer.batches(), cursor=row["key"], more=True)
+    end = keys[-1] if len(keys) == PAGE_LINES else newest
     return Page(batches=packer.batches(), cursor=end, more=end < newest)
 
 
@@ -181,6 +199,11 @@ class _Packer:
         self._keys: list[int] = []
         self._ends: list[int] = []
         self._texts: list[bytes] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds a page of one run."""
+        return self.lines >= PAGE_LINES or self.size_bytes >= PAGE_BYTES
 
     def add(self, key: int, text: bytes) -> None:
         if self._ends and self._ends[-1] + 1 + len(text) > BATCH_BYTES:

@@ -12,7 +12,7 @@ from managedd.clock import iso, to_us
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, size_of
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, rows, tails
-from managedd.store.filtering import compile_filter
+from managedd.store.filtering import compile_filter, names_any
 from managedd.store.resources import LOG, LOG_ID
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ LISTED: Final = (
     f"{log_keys.RUN_ID} AS flow_run_id, {log_keys.TASK_RUN_ID} AS task_run_id"
 )
 
+_OF_RUNS: Final = "flow_run IN (SELECT key FROM log_runs WHERE id IN (SELECT value FROM json_each(?)))"
+
 
 def head(tx: Tx) -> int:
     """The id of the newest line."""
@@ -116,9 +118,7 @@ def before(tx: Tx, filter_: LogFilter) -> int:
         )
     else:
         first = tx.scalar(
-            "SELECT min(id) FROM logs INDEXED BY logs_flow_run "
-            "WHERE flow_run IN (SELECT key FROM log_runs WHERE id IN (SELECT value FROM json_each(?))) "
-            "AND timestamp BETWEEN ? AND ?",
+            f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND timestamp BETWEEN ? AND ?",
             (orjson.dumps(runs).decode(), since_us, until_us),
         )
     return head(tx) if first is None else first - 1
@@ -126,7 +126,15 @@ def before(tx: Tx, filter_: LogFilter) -> int:
 
 def page_after(tx: Tx, filter_: LogFilter, cursor: int) -> tails.Page:
     """What `filter_` admits of the lines after `cursor`, as frames of `/logs/out`."""
-    return tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame, scope=LOG.scope)
+    page = tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame, scope=LOG.scope)
+    if page.frames or not page.more or filter_.flow_run_id is None or not names_any(filter_, "flow_run_id"):
+        return page
+    # Others' lines only: along the runs' own index it is not far to their next one.
+    following: int | None = tx.scalar(
+        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND id > ?",
+        (orjson.dumps(filter_.flow_run_id.any_).decode(), page.cursor),
+    )
+    return tails.Page(frames=[], cursor=head(tx) if following is None else following - 1, more=following is not None)
 
 
 def wire(row: Row) -> Wire:

@@ -121,6 +121,28 @@ def test_a_long_stretch_of_others_lines_is_stepped_over(store: SyncStore, monkey
     assert pages <= 4
 
 
+def test_a_sparse_run_is_read_in_pages_of_its_own_lines(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_pages, "SCAN_KEYS", 10)
+    monkeypatch.setattr(log_pages, "PAGE_LINES", 7)
+    for n in range(30):
+        append(store, *(line(n, flow_run_id=RUN_2) for _ in range(11)), line(n))
+        append(store, line(n, message="of another workspace"), workspace=OTHER_WORKSPACE)
+    cursor, more, pages = 0, True, 0
+    got: list[str] = []
+    while more:
+        found = page(store, cursor)
+        for one in objects(found.batches):
+            # Whoever resumes behind a line gets what follows it.
+            assert one["cursor"] > cursor
+            cursor = one["cursor"]
+        cursor, more, pages = found.cursor, found.more, pages + 1
+        got += messages(found.batches)
+    assert got == [f"line {n}" for n in range(30)]
+    assert cursor == 30 * 13
+    assert pages <= 12
+    assert messages(page(store, 0, until=26).batches) == ["line 0", "line 1"]
+
+
 def test_a_file_has_lines_of_text_or_objects(store: SyncStore) -> None:
     append(store, line(0, level=30, message="two\nlines"), line(1, level=7))
     (text,) = page(store, 0, form="text").batches

@@ -12,7 +12,7 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.logs import LogCursor, LogRecord
-from managedd.store import lineage, logs, retention
+from managedd.store import lineage, logs, retention, tails
 from managedd.wire.filters.logs import LogFilter
 from managedd.wire.logs import Log
 from managedd.wire.sorting import LogSort
@@ -188,6 +188,29 @@ def test_a_tail_begins_neither_at_what_is_dated_ahead_nor_hours_ago(store: SyncS
 
     assert start() == 2
     assert start(flow_run_id={"any_": [RUN]}) == 1
+
+
+def test_a_tail_of_runs_steps_over_a_long_stretch_of_others_lines(
+    store: SyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "SCAN_ROWS", 10)
+    append(store, line(1), *(line(n, flow_run_id=RUN_2) for n in range(200)), line(2), line(3, level=10))
+    append(store, *(line(n, flow_run_id=RUN_2) for n in range(100)))
+
+    def cursors(**filter_: Any) -> list[int]:
+        model, cursor, more, at = LogFilter.model_validate(filter_), 1, True, []
+        while more:
+            page = store.read(lambda tx, cursor=cursor: logs.page_after(tx, model, cursor))  # type: ignore[misc]
+            cursor, more = page.cursor, page.more
+            at.append(cursor)
+        return at
+
+    mine = {"flow_run_id": {"any_": [RUN, ids.new_id()]}}
+    assert cursors(**mine) == [201, 211, 303]
+    assert followed(store, mine, 1) == ["line 2", "line 3"]
+    # Where a line of another run would do as well, every line is looked at.
+    assert len(cursors(**mine, level={"ge_": 50}, operator="or_")) > 20
+    assert cursors(flow_run_id={"any_": [ids.new_id()]}) == [303]
 
 
 def test_ids_are_never_used_again(store: SyncStore) -> None:
