@@ -25,6 +25,8 @@ log = get_log("settling")
 
 FACTS = "end"
 """Of an execution's evidence: what ended it, for programs."""
+OF_LIMITS = frozenset({EndCause.TIME, EndCause.QUOTA, EndCause.DISK, EndCause.PIDS, EndCause.PENDING_DEADLINE})
+"""Causes for which a process that could go on is stopped."""
 ASKED_TO_STOP = "it was asked to stop and was ended"
 
 
@@ -104,13 +106,17 @@ def close(tx: Tx, execution: Execution) -> Execution | None:
 
 
 def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
-    """The run has its end state and the wish to stop is on record, before any signal; False when the run has an end of its own."""
+    """The run has its end state and the wish to stop is on record, before any signal; False when the run has an end of its own, or is
+    being cancelled: no limit cuts its grace short."""
     view = look(tx, execution_id)
     if ended.state is None or view is None or view.state is None or view.state.is_terminal:
         return False
+    if view.state.type is StateType.CANCELLING and ended.cause in OF_LIMITS:
+        return False
+    ended = _as_the_run_has_it(view, ended)
     executions.request_stop(tx, execution_id, ended.cause)
     executions.note(tx, execution_id, {"end_message": ended.message, "evidence": {FACTS: dict(ended.facts)}})
-    told = _tell(tx, view, _as_the_run_has_it(view, ended))
+    told = _tell(tx, view, ended)
     if told:
         end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
     return told

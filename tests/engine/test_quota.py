@@ -11,7 +11,7 @@ import pytest
 from managedd.engine.quota import QuotaWatch
 from managedd.model.executions import EndCause, Phase
 from managedd.model.limits import AWAITING_HOURS, OnExhausted
-from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
+from tests.engine.test_runner import CANCELLED, CANCELLING, COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
 from tests.engine.world import quick_settings
 from tests.support.clock import ManualClock
 
@@ -192,6 +192,24 @@ async def test_runs_are_stopped_with_the_cause_where_the_plan_says_so(still: Wor
         "Starting the run's container from image image",
         state.message,
     ]
+
+
+async def test_a_run_that_is_being_cancelled_keeps_its_grace_and_its_cause(still: World) -> None:
+    still.settings = quick_settings(cancel_grace_seconds=30.0)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await begun(still, daemon)
+        await still.propose(execution.flow_run_id, CANCELLING)
+        await still.on_plan(compute_hours=0, on_exhausted=OnExhausted.STOP)
+        await watch(still, daemon).tick()
+        assert (await still.state(execution.flow_run_id)).type is CANCELLING
+        assert (await still.execution(execution.flow_run_id)).stop_requested_at is None
+        still.engine.finish(execution.id, 143)
+        ended = await finished(still, execution)
+        await daemon.writer.flush()
+    state = await still.state(execution.flow_run_id)
+    assert (state.type, ended.end_cause, ended.stop_reason) == (CANCELLED, EndCause.CANCEL, None)
+    assert "hours" not in " ".join(await still.log_lines(execution.flow_run_id, "managedd"))
 
 
 async def test_a_run_that_has_just_completed_keeps_its_end(still: World) -> None:
