@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
+import select
 import sys
 import uuid
 from typing import Any
@@ -45,10 +47,25 @@ class RunLogHandler(logging.StreamHandler):  # type: ignore[type-arg]
         try:
             line = self.format(record)
             with self._whole_lines():
-                self.stream.write(line + self.terminator)
-                self.flush()
+                self._write(line + self.terminator)
         except Exception:
             self.handleError(record)
+
+    def _write(self, text: str) -> None:
+        """All of it is in the stream. One without a buffer drops the rest of what a pipe takes only a part of, as at a signal."""
+        descriptor = None
+        if isinstance(self.stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):
+                descriptor = self.stream.fileno()
+        if descriptor is None:
+            self.stream.write(text)
+            self.flush()
+            return
+        _patiently(descriptor, self.stream.flush)
+        left = memoryview(text.encode())
+        while left:
+            written = _patiently(descriptor, lambda: os.write(descriptor, left))  # noqa: B023 (called at once)
+            left = left[written:]
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A record that cannot be written is dropped without a word when the stream is closed: the process is ending."""
@@ -86,6 +103,17 @@ class RunLogHandler(logging.StreamHandler):  # type: ignore[type-arg]
             if descriptor is not None:
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _patiently(descriptor: int, write: Any) -> Any:
+    """What writing came to, when there was room in a pipe of which somebody has made that it keeps nobody waiting."""
+    while True:
+        try:
+            return write()
+        except BlockingIOError:
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            room.poll()
 
 
 def run_ids(record: logging.LogRecord) -> tuple[str | None, str | None]:

@@ -106,8 +106,11 @@ def say(message: str, level: int = 20, phase: str | None = None) -> None:
     }  # fmt: skip
     if phase is not None:
         record["phase"] = phase
+    line = memoryview(b"\x1e" + json.dumps(record).encode() + b"\n")
     with contextlib.suppress(OSError):
-        os.write(1, b"\x1e" + json.dumps(record).encode() + b"\n")
+        while line:
+            # A signal while the pipe is full ends the call half-way.
+            line = line[os.write(1, line) :]
 
 
 class Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -474,6 +476,55 @@ def test_processes_do_not_tear_each_others_records(run: Run) -> None:
     found = [record.message.rstrip("x").split() for record in records(ended)]
     assert len(lines_of(ended.err)) == 200
     assert sorted(found) == sorted([str(n), str(m)] for n in range(4) for m in range(50))
+
+
+def until_the_pipe_is_full(process: subprocess.Popen[str]) -> None:
+    """Pages that are not filled count as well."""
+    assert process.stderr is not None
+    nearly_full = fcntl.fcntl(process.stderr, fcntl.F_GETPIPE_SZ) * 3 // 4
+    deadline = time.monotonic() + 30
+    while int.from_bytes(fcntl.ioctl(process.stderr, termios.FIONREAD, bytes(4)), sys.byteorder) < nearly_full:
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("the pipe was not filled")
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is asked as Linux tells it")
+def test_a_signal_while_the_pipe_is_full_tears_no_record(run: Run) -> None:
+    process = run.start(
+        sys.executable,
+        "-c",
+        CLIENT
+        + "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        + "for n in range(3): run.info('%d' + 'z' * 300_000, n)",
+    )
+    until_the_pipe_is_full(process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "heard\n"
+    assert [record.message.rstrip("z") for record in records(run.end(process))] == ["0", "1", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is asked as Linux tells it")
+def test_a_pipe_that_keeps_nobody_waiting_gets_whole_records(run: Run) -> None:
+    process = run.start(
+        sys.executable,
+        "-c",
+        CLIENT
+        + "os.set_blocking(2, False)\nfor n in range(3): print('a line', file=sys.stderr); run.info('%d' + 'z' * 300_000, n)",
+    )
+    until_the_pipe_is_full(process)
+    assert [record.message.rstrip("z") for record in records(run.end(process))] == ["0", "1", "2"]
+
+
+def test_a_stream_of_no_file_gets_records_too(run: Run) -> None:
+    ended = run.python(
+        CLIENT
+        + "import io\nsink = io.StringIO()\nlogging.getLogger().handlers[0].setStream(sink)\nlogging.warning('caught')\n"
+        + "sink.seek(0); print(json.loads(sink.read()[1:])['message'])"
+    )
+    assert ended.out == "caught\n"
 
 
 def test_users_own_settings_stay(run: Run) -> None:
