@@ -18,9 +18,8 @@ import anyio.lowlevel
 
 from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
-from managedd.model.states import TERMINAL, StateType
 from managedd.observe import get_log
-from managedd.store import executions, log_pages, rows
+from managedd.store import log_ends, log_pages, rows
 from managedd.store.resources import FLOW_RUN
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from managedd.bus import Bus, Subscription
     from managedd.clock import Clock
     from managedd.store.database import Database, Tx
+    from managedd.store.log_ends import Standing
     from managedd.store.log_pages import Batch, Key
     from managedd.store.rows import Wire
 
@@ -54,22 +54,22 @@ class Ending:
     """Whether a run's log can still grow."""
 
     state: Wire | None
+    """The final one; None: not done."""
     done: bool
     wait_seconds: float = IDLE_SECONDS
     """When to look again."""
 
 
-def ending(tx: Tx, flow_run_id: str) -> Ending:
+def ending(tx: Tx, flow_run_id: str, standing: Standing | None) -> Ending:
     """A run has ended when its state is final and its execution, if it had one, is over. Raises ManagedError(NOT_FOUND)."""
-    run = rows.get(tx, FLOW_RUN, flow_run_id)
-    state: Wire | None = run["state"]
-    if state is None or StateType(state["type"]) not in TERMINAL:
-        return Ending(state=state, done=False)
-    if executions.of_run(tx, flow_run_id):
-        return Ending(state=state, done=executions.live_of_run(tx, flow_run_id) is None)
-    settled_us = rows.need(tx, FLOW_RUN, id=flow_run_id)["state_timestamp"] + SETTLE_US
-    left_us = max(0, settled_us - tx.now)
-    return Ending(state=state, done=left_us == 0, wait_seconds=left_us / 1_000_000)
+    if standing is not None and (not standing.is_final or standing.is_open):
+        return Ending(state=None, done=False)
+    if standing is not None and not standing.is_executed:
+        left_us = standing.state_us + SETTLE_US - tx.now
+        if left_us > 0:
+            return Ending(state=None, done=False, wait_seconds=left_us / 1_000_000)
+    # Only of what has ended a whole row is read: several hundred may be followed, and each change of any run asks for all of them.
+    return Ending(state=rows.get(tx, FLOW_RUN, flow_run_id)["state"], done=True)
 
 
 class Window:
@@ -230,7 +230,8 @@ class LogWindows:
 
     def _until_next_look(self) -> float:
         now = self._clock.monotonic()
-        nearest = min((window.look_at for window in self._windows.values()), default=now + IDLE_SECONDS)
+        looks = (window.look_at for window in self._windows.values() if window.final is None)
+        nearest = min(looks, default=now + IDLE_SECONDS)
         return min(max(nearest - now, PACE_SECONDS), IDLE_SECONDS)
 
     async def _turn_safely(self, moved: Subscription) -> None:
@@ -251,7 +252,11 @@ class LogWindows:
         """What is new was read, and whoever waits for it was woken."""
         windows = dict(self._windows)
         now = self._clock.monotonic()
-        asked = [key for key, window in windows.items() if states_moved or not window.is_open or window.look_at <= now]
+        asked = [
+            key
+            for key, window in windows.items()
+            if window.final is None and (states_moved or not window.is_open or window.look_at <= now)
+        ]
         if not any(window.is_open for window in windows.values()):
             self._cursor = await self._logs.read(log_pages.head)
         changed = {key: window for key, window in windows.items() if not window.is_open}
@@ -287,9 +292,11 @@ class LogWindows:
 
 def _endings(tx: Tx, keys: Sequence[Key]) -> dict[Key, Ending | ManagedError]:
     found: dict[Key, Ending | ManagedError] = {}
+    standings = log_ends.standings(tx, keys)
     for workspace_id, flow_run_id in keys:
+        standing = standings.get((workspace_id, flow_run_id))
         try:
-            found[workspace_id, flow_run_id] = ending(tx.scoped(workspace_id), flow_run_id)
+            found[workspace_id, flow_run_id] = ending(tx.scoped(workspace_id), flow_run_id, standing)
         except ManagedError as error:
             found[workspace_id, flow_run_id] = error
     return found

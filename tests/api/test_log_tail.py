@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -160,6 +160,42 @@ async def test_a_run_that_is_gone_is_not_looked_for_again_and_again_while_somebo
             while window.after(window.floor) is None:
                 await window.news()
         assert window.look_at >= before + log_windows.IDLE_SECONDS
+
+
+async def test_a_change_of_one_run_reads_no_rows_of_the_others_that_are_followed(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    get = rows.get
+
+    def noted(tx: Any, table: Any, id_: str) -> Any:
+        read.append(id_)
+        return get(tx, table, id_)
+
+    runs = [await a_run(api) for _ in range(20)]
+    ended, *others = runs
+    execution = await executed(api, ended)
+    with ExitStack() as following:
+        windows = [
+            following.enter_context(api.services.windows.following(ids.DEFAULT_WORKSPACE_ID, run)) for run in runs
+        ]
+        monkeypatch.setattr(log_windows.rows, "get", noted)
+        await move(api, others[0], StateType.RUNNING)
+        await move(api, ended, StateType.COMPLETED)
+        await finish(api, execution)
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while windows[0].final is None:
+                await windows[0].news()
+        assert windows[0].final["type"] == "COMPLETED"
+        assert not set(read) & set(others)
+        # What has ended is not asked again.
+        count = read.count(ended)
+        await move(api, others[1], StateType.FAILED)
+        await write_lines(api, others[1], "behind it")
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while windows[2].after(windows[2].floor) is None:
+                await windows[2].news()
+        assert read.count(ended) == count
 
 
 async def test_whoever_is_cut_off_before_the_first_line_resumes_where_it_began(api: ApiClient) -> None:
