@@ -69,8 +69,7 @@ class LogRecord(NamedTuple):
     task_run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedRecord:
+class ParsedRecord(NamedTuple):
     """A record as a run wrote it: well-formed, but any process of the run can write what it likes, so its ids are claims."""
 
     name: str
@@ -92,7 +91,7 @@ def parse_record(text: str) -> ParsedRecord | None:
         fields = json.loads(text[1:])
     except (ValueError, RecursionError):
         return None
-    if type(fields) is not dict or fields.keys() - {"phase"} != _FIELDS:
+    if type(fields) is not dict or (fields.keys() != _FIELDS and fields.keys() - {"phase"} != _FIELDS):
         return None
     phase = fields.get("phase")
     if "phase" in fields and (type(phase) is not str or phase not in _PHASES):
@@ -107,16 +106,20 @@ def parse_record(text: str) -> ParsedRecord | None:
         or not 0 <= created <= _CREATED_MAX_US
     ):
         return None
-    ids = (fields["flow_run_id"], fields["task_run_id"])
-    if not all(value is None or (type(value) is str and _UUID.fullmatch(value)) for value in ids):
-        return None
-    flow_run_id, task_run_id = (None if value is None else value.lower() for value in ids)
+    flow_run_id, task_run_id = fields["flow_run_id"], fields["task_run_id"]
+    for id_ in (flow_run_id, task_run_id):
+        if id_ is not None and (type(id_) is not str or not _UUID.fullmatch(id_)):
+            return None
     return ParsedRecord(
-        name=_SURROGATE.sub("\ufffd", name),
-        level=level,
-        message=_SURROGATE.sub("\ufffd", message),
-        timestamp_us=created,
-        flow_run_id=flow_run_id,
-        task_run_id=task_run_id,
-        phase=phase,
+        _writable(name),
+        level,
+        _writable(message),
+        created,
+        None if flow_run_id is None else flow_run_id.lower(),
+        None if task_run_id is None else task_run_id.lower(),
+        phase,
     )
+
+
+def _writable(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
