@@ -14,7 +14,7 @@ import anyio
 
 from managedd import failpoints
 from managedd.bus import Bus, Topic
-from managedd.engine.evidence import end_state
+from managedd.engine.evidence import end_state, human_seconds
 from managedd.engine.limiter import Limiter, Limits
 from managedd.engine.turns import BATCH, SECOND_US, Claim, Note, PutBack, Tell, Turns, Unclaimable
 from managedd.errors import ErrorCode, ManagedError
@@ -40,6 +40,9 @@ log = get_log("dispatcher")
 SET_ASIDE_SECONDS: Final = 60.0
 """How long a run that can't even be claimed is left alone, so that the others go on."""
 REST_SECONDS: Final = 0.02
+UNHELD_SECONDS: Final = 900.0
+"""How long a run may be Pending or Running by its creator's word alone: a client that sends a flow's code makes the run Pending, uploads,
+and then schedules it."""
 PUT_BACK_SECONDS: Final = 1.0
 """Between two transactions in which runs that do not wait any more for what they were told are put back to Scheduled."""
 
@@ -132,7 +135,7 @@ class Dispatcher:
 
     def _look(self, tx: Tx) -> tuple[bool, int | None]:
         """Whether there is something to do; and when a shortage ends by itself."""
-        if queue.cancelling_without_execution(tx, 1):
+        if self._unheld(tx, 1):
             return True, None
         if not self._may_claim():
             return False, None
@@ -140,8 +143,7 @@ class Dispatcher:
         return any(True for _ in turns.steps(put_back=self._may_put_back())), turns.ready_us
 
     def _claim(self, tx: Tx) -> list[Execution]:
-        for workspace, run_id in queue.cancelling_without_execution(tx, BATCH):
-            propose(tx.scoped(workspace), run_id, end_state(EndCause.CANCEL_EARLY))
+        self._end_unheld(tx)
         claimed: list[Execution] = []
         self._done = []
         if not self._may_claim():
@@ -156,6 +158,16 @@ class Dispatcher:
                 claimed.append(execution)
         failpoints.reach("claim.uncommitted")
         return claimed
+
+    def _unheld(self, tx: Tx, limit: int) -> list[queue.Unheld]:
+        return queue.unheld(tx, limit, since_before_us=tx.now - int(UNHELD_SECONDS * SECOND_US))
+
+    def _end_unheld(self, tx: Tx) -> None:
+        for run in self._unheld(tx, BATCH):
+            state = end_state(EndCause.CANCEL_EARLY)
+            if not run.is_cancelling:
+                state = end_state(EndCause.UNHELD, state=run.state_name, elapsed=human_seconds(UNHELD_SECONDS))
+            propose(tx.scoped(run.workspace_id), run.run_id, state, force=True)
 
     def _turns(self, tx: Tx, limiter: Limiter) -> Turns:
         now = self._clock.monotonic()

@@ -81,6 +81,8 @@ class EndCause(StrEnum):
     """Its deployment was deleted before it had an execution."""
     CANCEL_EARLY = "cancel_early"
     """Cancelled before it had an execution."""
+    UNHELD = "unheld"
+    """Pending or Running by a client's word, and no execution was ever made for it."""
     CANCEL_STUCK = "cancel_stuck"
     """Cancelled, and nothing is known that could say that it ended."""
     PARENT_CANCELLED = "parent_cancelled"
@@ -122,6 +124,10 @@ END_RULES: Mapping[EndCause, EndRule] = {
     EndCause.DRIVER: _crashed("It could not be run: {detail}"),
     EndCause.ORPHANED: _crashed("The deployment of this run was deleted before the run could start."),
     EndCause.CANCEL_EARLY: _cancelled("The flow run was cancelled before it had a container."),
+    EndCause.UNHELD: _crashed(
+        "The run was {state} for {elapsed} and has no container: runs of a managed work pool are started by this server, "
+        "so create them Scheduled."
+    ),
     EndCause.CANCEL_STUCK: _cancelled(
         "The run was still cancelling after {elapsed}, and nothing is known to run for it."
     ),

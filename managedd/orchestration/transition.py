@@ -12,7 +12,7 @@ from managedd.model.states import TERMINAL, State, StateType
 from managedd.orchestration import events, rules
 from managedd.orchestration.columns import run_columns, task_run_columns
 from managedd.orchestration.verdicts import Decision, Effect, Status
-from managedd.store import executions, flow_runs, rows, task_run_facts
+from managedd.store import executions, flow_runs, queue, rows, task_run_facts
 from managedd.store.filtering import to_param
 from managedd.store.resources import FLOW_RUN, FLOW_RUN_STATE, TASK_RUN, TASK_RUN_STATE
 
@@ -34,6 +34,7 @@ class Client:
 
 
 OURSELVES = Client()
+"""Known by being this very object: a request may say as little of its sender."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ def propose(
     """
     facts, _ = flow_runs.facts(tx, run_id, api_version=client.api_version, client_version=client.version)
     decision = None if force else _final(tx, facts, proposed)
+    if client is not OURSELVES:
+        decision = decision or _unheld(tx, facts, proposed)
     return _settle(tx, facts, decision or rules.decide(facts, proposed, force=force), about)
 
 
@@ -97,6 +100,21 @@ def _final(tx: Tx, facts: FlowRunFacts, proposed: ProposedState) -> Decision | N
     kind = "reject_details" if status is Status.REJECT else "abort_details"
     reason = f"This run has ended as {facts.current.type.value}: {ended}"
     return Decision(status=status, state=None, details={"type": kind, "reason": reason})
+
+
+def _unheld(tx: Tx, facts: FlowRunFacts, proposed: ProposedState) -> Decision | None:
+    """The refusal of whoever would have a managed run be under way while nothing runs for it, by force too.
+
+    Only the dispatcher makes such runs Pending, and only the process in their container makes them Running: the slot of any other would
+    never be given back.
+    """
+    if proposed.type not in {StateType.PENDING, StateType.RUNNING} or not queue.is_unheld(tx, facts.run_id):
+        return None
+    reason = (
+        f"This run belongs to a managed work pool and has no container, so it cannot become {proposed.type.value}: "
+        "the server starts it itself. Propose SCHEDULED."
+    )
+    return Decision(status=Status.ABORT, state=None, details={"type": "abort_details", "reason": reason})
 
 
 def propose_late(tx: Tx, run_id: str) -> Outcome:

@@ -287,13 +287,35 @@ def next_due(tx: Tx) -> int | None:
     return due
 
 
-def cancelling_without_execution(tx: Tx, limit: int) -> list[tuple[str, str]]:
-    """(workspace, run) of managed runs that are CANCELLING while nothing of them exists."""
-    found = tx.all(
-        f"SELECT r.workspace_id, r.id FROM flow_runs AS r INDEXED BY flow_runs_occupying JOIN work_queues AS q ON q.id = r.work_queue_id "
-        "JOIN work_pools AS p ON p.id = q.work_pool_id "
-        # The list is the index's own condition: SQLite does not see that one type is in it.
-        f"WHERE r.state_type IN {OCCUPYING_SQL} AND r.state_type = 'CANCELLING' AND p.type = '{MANAGED}' AND NOT {_LIVE} LIMIT ?",
-        (limit,),
+def is_unheld(tx: Tx, run_id: str) -> bool:
+    """Whether the run is one of a managed pool and no execution of it may be running."""
+    found: int = tx.scalar(
+        "SELECT EXISTS (SELECT 1 FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id "
+        f"JOIN work_pools AS p ON p.id = q.work_pool_id WHERE r.id = :run AND p.type = '{MANAGED}' AND NOT EXISTS ("
+        "SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'))",
+        {"run": run_id},
     )
-    return [(row[0], row[1]) for row in found]
+    return bool(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unheld:
+    """A managed run that holds slots while nothing of it exists."""
+
+    workspace_id: str
+    run_id: str
+    state_name: str
+    is_cancelling: bool
+
+
+def unheld(tx: Tx, limit: int, *, since_before_us: int) -> list[Unheld]:
+    """Managed runs of which nothing exists: those that are CANCELLING, and those that have been PENDING or RUNNING since before then."""
+    found = tx.all(
+        "SELECT r.workspace_id, r.id AS run_id, r.state_name, r.state_type = 'CANCELLING' AS is_cancelling "
+        "FROM flow_runs AS r INDEXED BY flow_runs_occupying JOIN work_queues AS q ON q.id = r.work_queue_id "
+        "JOIN work_pools AS p ON p.id = q.work_pool_id "
+        f"WHERE r.state_type IN {OCCUPYING_SQL} AND (r.state_type = 'CANCELLING' OR r.state_timestamp <= :before) "
+        f"AND p.type = '{MANAGED}' AND NOT {_LIVE} LIMIT :limit",
+        {"limit": limit, "before": since_before_us},
+    )
+    return [Unheld(**{**dict(row), "is_cancelling": bool(row["is_cancelling"])}) for row in found]

@@ -14,6 +14,10 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener, key_hash
 from managedd.api.surface import all_operations
 from managedd.model.executions import EndCause, Phase
+from managedd.model.flow_runs import ProposedState
+from managedd.model.states import StateType
+from managedd.orchestration.transition import propose
+from managedd.orchestration.verdicts import Status
 from managedd.store import executions
 from managedd.wire.managed import DaemonStatus, ExecutionReport, FoundRun
 from tests.api.deployed import deploy, pool_of, run_it
@@ -43,10 +47,9 @@ async def head_of(api: ApiClient, pool: str = "mine") -> dict[str, Any]:
 
 async def claim(api: ApiClient, run: dict[str, Any], key: str | None = None) -> Execution:
     """The run is Pending and has an execution, as the dispatcher leaves it."""
-    code, body = await api.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
-    assert (code, body["status"]) == (201, "ACCEPT"), body
 
     def insert(tx: Tx) -> Execution:
+        assert propose(tx, run["id"], ProposedState(type=StateType.PENDING)).status is Status.ACCEPT
         pool_id = tx.scalar("SELECT id FROM work_pools WHERE name = 'mine'")
         made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=pool_id, driver="fake")
         if key is not None:

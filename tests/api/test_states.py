@@ -11,11 +11,14 @@ from pydantic import TypeAdapter
 
 from managedd import ids
 from managedd.model.states import StateType
+from managedd.store import executions
 from managedd.wire.states import State
 from tests.api.test_logs import a_line
 from tests.api.test_sockets import a_run, an_event, move
 
 if TYPE_CHECKING:
+    from managedd.api.context import Services
+    from managedd.store.database import Tx
     from tests.api.conftest import ApiClient
 
 pytestmark = pytest.mark.anyio
@@ -128,3 +131,31 @@ async def test_a_log_is_downloaded_whole(api: ApiClient, other: ApiClient, monke
     assert lines[0][:4] == ["2026-11-22 04:00:28.283520+00:00", "20", run, task]
     assert (await other.get(f"/flow_runs/{run}/logs/download"))[0] == 404
     assert (await api.get(f"/flow_runs/{ids.new_id()}/logs/download"))[0] == 404
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("wanted", ["PENDING", "RUNNING"])
+async def test_only_an_execution_makes_a_managed_run_pending_or_running(
+    api: ApiClient, services: Services, wanted: str, force: bool
+) -> None:
+    flow = (await api.post("/flows/", {"name": "f"}))[1]["id"]
+    runs = {}
+    for pool, type_ in (("own", "prefect:managed"), ("a-workers", "kubernetes")):
+        assert (await api.post("/work_pools/", {"name": pool, "type": type_}))[0] == 201
+        body = {"flow_id": flow, "work_pool_name": pool, "state": {"type": "SCHEDULED"}}
+        runs[pool] = (await api.post("/flow_runs/", body))[1]["id"]
+
+    async def propose(pool: str) -> tuple[int, str]:
+        body = {"state": {"type": wanted}, "force": force}
+        status, answer = await api.post(f"/flow_runs/{runs[pool]}/set_state", body)
+        return status, answer["status"]
+
+    assert await propose("a-workers") == (201, "ACCEPT")
+    assert await propose("own") == (200, "ABORT")
+    assert (await api.get(f"/flow_runs/{runs['own']}"))[1]["state_type"] == "SCHEDULED"
+
+    def claim(tx: Tx) -> None:
+        executions.insert(tx, flow_run_id=runs["own"], work_pool_id=None, driver="fake")
+
+    await services.db.write(claim, workspace=ids.DEFAULT_WORKSPACE_ID)
+    assert await propose("own") == (201, "ACCEPT")

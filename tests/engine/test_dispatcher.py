@@ -11,7 +11,7 @@ import pytest
 from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso
-from managedd.engine.dispatcher import BATCH, Dispatcher
+from managedd.engine.dispatcher import BATCH, UNHELD_SECONDS, Dispatcher
 from managedd.errors import ManagedError, unavailable
 from managedd.model.executions import Phase
 from managedd.model.flow_runs import ProposedState
@@ -404,6 +404,27 @@ async def test_cancelling_with_nothing_to_stop_is_cancelled_at_once(still: World
     assert (await still.state(run_id)).type is StateType.CANCELLED
 
 
+@pytest.mark.parametrize("born", [PENDING, RUNNING])
+async def test_a_run_that_is_under_way_only_by_its_creators_word_gives_its_slot_back(
+    still: World, born: StateType
+) -> None:
+    await still.on_plan(concurrent_runs=1)
+    held, waiting = await still.run(state=ProposedState(type=born)), await still.run()
+    _, remote = await still.pool("elsewhere", type="kubernetes")
+    other = await still.run(queue_id=remote, state=ProposedState(type=born))
+    desk = Desk(still)
+    still.clock.advance(UNHELD_SECONDS - 1)
+    assert await desk.all() == []
+    still.clock.advance(1)
+    assert await desk.all() == [waiting]
+    crashed = await still.state(held)
+    assert (crashed.type, "has no container" in str(crashed.message)) == (StateType.CRASHED, True)
+    assert (await still.state(other)).type is born
+    still.clock.advance(UNHELD_SECONDS)
+    assert await desk.all() == [waiting]
+    assert (await still.state(waiting)).type is PENDING
+
+
 async def test_nothing_is_claimed_while_the_engine_is_away(still: World) -> None:
     run_id = await still.run()
     answers = False
@@ -553,7 +574,7 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
             tx, still.queue_id, 10, is_kept=True, has_hours=True, free=NEEDS, since_before_us=0
         ),
         lambda tx: queue.is_full(tx, "a run"),
-        lambda tx: queue.cancelling_without_execution(tx, 10),
+        lambda tx: queue.unheld(tx, 10, since_before_us=0),
     ):
         steps = await _plan(still, look)
         assert steps

@@ -213,7 +213,7 @@ ENGINE: dict[str, Ask] = {
     "heads": queue.heads,
     "candidates": lambda tx: queue.candidates(tx, SOME, 64),
     "next_due": queue.next_due,
-    "cancelling": lambda tx: queue.cancelling_without_execution(tx, 64),
+    "unheld": lambda tx: queue.unheld(tx, 64, since_before_us=NOW),
     "slots": lambda tx: flow_runs.slots_taken(tx, SOME, but=OTHER),
     "hungry": lambda tx: schedules.hungry(tx, min_runs=3, max_runs=100, horizon_us=NOW, after="", limit=100),
     "run dry": lambda tx: schedules.first_to_run_dry(tx, max_runs=100, before_us=NOW),
