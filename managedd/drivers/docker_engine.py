@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import aiodocker
@@ -122,6 +123,12 @@ class Engine:
                     _log.warning("engine.unreachable", error=words(error))
             await anyio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
             attempt += 1
+
+    async def now_us(self) -> int | None:
+        """What the engine's own clock shows, rounded down to a second; None when it does not tell."""
+        async with self._control.get(f"{self._base}_ping") as response:
+            told = response.headers.get("Date")
+        return None if told is None else int(parsedate_to_datetime(told).timestamp()) * 1_000_000
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, path: str, params: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 import structlog
 from aiodocker.exceptions import DockerError
 
+from managedd.drivers.docker_end import timestamp_us
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, failed, is_status, words
 from managedd.drivers.docker_logs import FrameError
 from managedd.drivers.docker_look import inspect_patiently, liveness_of
 from managedd.model.drivers import Liveness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
@@ -54,9 +55,10 @@ async def follow(
         follows = liveness is Liveness.RUNNING
         followed |= follows
         try:
+            picky = None if await _needs_all(engine, container, reader) else reader
             async with _reading(engine, container_id, reader.since, follows=follows) as response:
                 chunks = response.content.iter_any()
-                while (chunk := await _next_chunk(engine, container_id, chunks)) is not None:
+                while (chunk := await _next_chunk(engine, container_id, chunks, picky)) is not None:
                     for line in reader.feed(chunk):
                         heard = True
                         yield line
@@ -112,11 +114,27 @@ def _reading(
     return engine.stream("GET", f"containers/{container_id}/logs", params | ({} if since is None else {"since": since}))
 
 
-async def _next_chunk(engine: Engine, container_id: str, chunks: AsyncIterator[bytes]) -> bytes | None:
-    """What the stream brings next; None at its end, and when it is silent although the container has ended."""
+async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogReader) -> bool:
+    """Whether the reading has to begin at the very first line: what the container prints, or printed last, is stamped earlier than where
+    `reader` would begin."""
+    if reader.since is not None:
+        exited = liveness_of(container) is Liveness.EXITED
+        shown_us = timestamp_us(container["State"].get("FinishedAt")) if exited else await engine.now_us()
+        if shown_us is not None:
+            reader.clock_shows(shown_us)
+    return reader.since is None
+
+
+async def _next_chunk(
+    engine: Engine, container_id: str, chunks: AsyncIterator[bytes], picky: LogReader | None
+) -> bytes | None:
+    """What the stream brings next; None at its end, and when it is silent although the container has ended, or because it keeps something
+    back from the reader, which did not ask for all."""
     while True:
         with anyio.move_on_after(SILENCE_SECONDS):
             return await anext(chunks, None)
         container = await inspect_patiently(engine, container_id)
         if container is None or liveness_of(container) is not Liveness.RUNNING:
+            return None
+        if picky is not None and await _needs_all(engine, container, picky):
             return None

@@ -7,7 +7,7 @@ What engines do, and what follows from it:
 - Two streams are stamped side by side and stored one after the other, so timestamps may step back a little, and far back with the
   host's clock. A cursor is therefore the highest timestamp so far and how many entries came since: it grows with the order in the file.
 - A record that is printed while a line is open, as a progress bar's always is, stands behind it in the same entry.
-- `since` is inclusive. A reading that begins a little before a cursor counts the same way and knows what it has passed.
+- `since` is inclusive, and engines pass over every entry that is stamped earlier, also those of a clock that was set back. A reading that begins a little before a cursor counts the same way and knows what it has passed.
 - A follower over a log rotation may be told entries again, or nothing more while there is more. One that is slower than the rotation is
   not told a whole file of them: a `Recheck` after the end finds what is still there.
 """
@@ -64,7 +64,7 @@ class LogReader:
         """The first reading goes through what was delivered before, by another reader, to see which lines were half printed."""
         self._reached = LogCursor()
         self._partial = {stream: _Partial() for stream in Stream}
-        self._stepped_back = False
+        self._stepped_back = self._reads_all = False
         self._times = _Times()
         self._begin()
 
@@ -83,13 +83,21 @@ class LogReader:
     @property
     def since(self) -> str | None:
         """Where the next reading should begin, in the engine's spelling; None: at the very first line."""
+        begin = self._begin_ns()
+        return None if begin is None else _spelled(begin)
+
+    def clock_shows(self, time_us: int) -> None:
+        """The engine's clock shows that time. When it was set back, nothing that is printed now comes to who reads from `since` on, so that
+        the next reading begins at the very first line."""
+        begin = self._begin_ns()
+        self._reads_all |= begin is not None and time_us * 1000 < begin
+
+    def _begin_ns(self) -> int | None:
         reached = max(self._reached, self._after)
-        if reached.timestamp_ns == 0 or self._stepped_back:
+        if reached.timestamp_ns == 0 or self._stepped_back or self._reads_all:
             return None
-        begin = min(
-            [reached.timestamp_ns, *(partial.timestamp_ns for partial in self._partial.values() if partial.bytes)]
-        )
-        return _spelled(begin - OVERLAP_NS)
+        open_since = (partial.timestamp_ns for partial in self._partial.values() if partial.bytes)
+        return min([reached.timestamp_ns, *open_since]) - OVERLAP_NS
 
     def may_have_missed(self, file_bytes: int) -> bool:
         """Whether there may have been a rotation while it followed, when an engine's files are so large: none is passed over before one

@@ -74,6 +74,8 @@ class StubEngine:
     images: set[str] = field(default_factory=lambda: {"there:1"})
     requests: list[str] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    clock: str = "06:30:00"
+    """What it says to be the time on the day of its entries."""
     networks: list[dict[str, Any]] = field(default_factory=list)
     volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """With what was put into each under `tar`."""
@@ -168,7 +170,7 @@ class StubEngine:
                     {"CgroupVersion": "2", "Driver": "overlay2", "SystemTime": "2026-11-22T07:00:00Z"}
                 )
             case "GET", ["_ping"]:
-                return web.Response(text="OK")
+                return web.Response(text="OK", headers={"Date": f"Sun, 22 Nov 2026 {self.clock} GMT"})
             case "GET", ["networks"]:
                 return web.json_response(self.networks)
             case "POST", ["networks", "create"]:

@@ -384,6 +384,27 @@ def test_a_clock_set_back_loses_nothing() -> None:
     assert [line.text for line in lines] == ["before", "back 0", "back 1", "back 2"]
 
 
+@pytest.mark.parametrize("each", [True, False])
+def test_a_clock_set_back_loses_nothing_of_the_next_daemons_reading(each: bool) -> None:
+    hour = 3600 * SECOND
+    before = [Entry(Stream.STDOUT, at(n * SECOND), b"before %d\n" % n) for n in range(5)]
+    back = [Entry(Stream.STDOUT, at(n * SECOND) - hour, b"back %d\n" % n) for n in range(5)]
+    lines = LogReader(LogCursor()).feed(stream_of(*before, *back))
+    assert len(lines) == 10
+    for number, line in enumerate(lines):
+        reader = LogReader(line.cursor)
+        reader.clock_shows((START + 5 - 3600) * 1_000_000)
+        assert reader.feed(reading([*before, *back], reader.since, each=each)) == lines[number + 1 :]
+
+
+def test_a_clock_that_goes_on_needs_no_reading_from_the_first_line() -> None:
+    reader = LogReader(LogCursor(at(0), 1))
+    reader.clock_shows((START - 1) * 1_000_000)
+    assert reader.since == f"{START - 2}.000000000"
+    reader.clock_shows((START - 3) * 1_000_000)
+    assert reader.since is None
+
+
 def test_other_spellings_of_time() -> None:
     for spelling in ("2026-11-22T07:41:34.5+01:00 ", "2026-11-22T06:41:34.500000000Z ", "2026-11-22T01:11:34.5-05:30 "):
         payload = spelling.encode() + b"hello\n"

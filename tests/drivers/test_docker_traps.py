@@ -472,6 +472,55 @@ async def test_a_recheck_that_fails_leaves_what_was_told(engine: StubEngine) -> 
     await driver.close()
 
 
+def kept(*frames: bytes, follows: bool) -> Any:
+    """The engine passes over all that is stamped before what it is asked for; here, that is everything."""
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        return await (endless if follows else stream)(*(() if "since" in request.query else frames))(request)
+
+    return give
+
+
+async def test_a_clock_that_was_set_back_while_nobody_read_hides_nothing(
+    engine: StubEngine, driver: DockerDriver
+) -> None:
+    handle, name = await running(driver)
+    frames = [frame(1000, "told\n"), frame(10, "back 0\n"), frame(11, "back 1\n")]
+    after = LogCursor(1_795_328_200 * 1_000_000_000, 1)  # of the entry of second 1000
+    engine.on("GET", CONTAINER + "/logs", kept(*frames, follows=True))
+    engine.clock = "06:10:00"
+    with anyio.fail_after(10):
+        async with driver.logs(handle, after) as lines:
+            assert [(await anext(lines)).text for _ in range(2)] == ["back 0", "back 1"]
+    # When it has ended, what counts is when that was.
+    engine.clock = "07:00:00"
+    engine.set_status(name, "exited", 0)
+    engine.on("GET", CONTAINER + "/logs", kept(*frames, follows=False))
+    with anyio.fail_after(10):
+        async with driver.logs(handle, after) as lines:
+            assert [line.text async for line in lines] == ["back 0", "back 1"]
+
+
+async def test_a_clock_that_is_set_back_while_somebody_follows_hides_nothing(
+    engine: StubEngine, driver: DockerDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("managedd.drivers.docker_follow.SILENCE_SECONDS", 0.05)
+    handle, _ = await running(driver)
+    engine.on("GET", CONTAINER + "/logs", kept(frame(1000, "told\n"), frame(10, "back\n"), follows=True))
+    after = LogCursor(1_795_328_200 * 1_000_000_000, 1)  # of the entry of second 1000
+    with anyio.fail_after(10):
+        async with driver.logs(handle, after) as lines, anyio.create_task_group() as tasks:
+
+            async def set_back() -> None:
+                while engine.count("GET .*/logs") < 1:  # noqa: ASYNC110 (the stub's count has no event)
+                    await anyio.sleep(0.01)
+                assert "since" in engine.queries[-1]
+                engine.clock = "06:10:00"
+
+            tasks.start_soon(set_back)
+            assert (await anext(lines)).text == "back"
+
+
 async def test_leaving_the_logs_closes_their_connection(engine: StubEngine, driver: DockerDriver) -> None:
     handle, _ = await running(driver)
     for way in ("break", "cancel"):
