@@ -25,7 +25,7 @@ TOLD_LEVEL: Final = 30
 OUR_NAME: Final = "managedd"
 """The logger name of what the daemon itself says in a run's log."""
 KNOWN_RUNS: Final = 4_096
-"""How many other runs of one execution are remembered as its descendants."""
+"""How many runs, and how many task runs, are remembered as an execution's own, and how many as not."""
 MARK_LINES: Final = 1_000
 """After so many dropped lines the cursor moves on."""
 LAST_LINES: Final = 100
@@ -181,7 +181,7 @@ class Intake:
                     message=parsed.message,
                     timestamp_us=parsed.timestamp_us,
                     flow_run_id=run_id,
-                    task_run_id=parsed.task_run_id,
+                    task_run_id=await self._task_run(parsed.task_run_id),
                 )
         # A flow can print what it likes: whatever is no record of this run or its children is a line of this run.
         return LogRecord(
@@ -192,23 +192,57 @@ class Intake:
             flow_run_id=self._execution.flow_run_id,
         )
 
+    async def _task_run(self, task_run_id: str | None) -> str | None:
+        """The task run that the line is of, unless it is somebody else's."""
+        return task_run_id if task_run_id is None or await self._descendants.admit_task_run(task_run_id) else None
+
+
+class _Answers:
+    """What was found out of ids: the last `KNOWN_RUNS` of either answer, so that those that a run makes up push out none of its own."""
+
+    def __init__(self) -> None:
+        self._yes: dict[str, None] = {}
+        self._no: dict[str, None] = {}
+
+    def get(self, id_: str) -> bool | None:
+        return True if id_ in self._yes else False if id_ in self._no else None
+
+    def put(self, id_: str, answer: bool) -> None:
+        known = self._yes if answer else self._no
+        if len(known) >= KNOWN_RUNS:
+            del known[next(iter(known))]
+        known[id_] = None
+
 
 class Descendants:
-    """Which runs an execution may write log lines of: its own and those below it, in its workspace."""
+    """Which runs an execution may write log lines of: its own and those below it, in its workspace, and their task runs."""
 
     def __init__(self, db: Database, execution: Execution) -> None:
         self._db = db
         self._execution = execution
-        self._known: dict[str, bool] = {execution.flow_run_id: True}
+        self._runs = _Answers()
+        self._task_runs = _Answers()
 
     async def include(self, run_id: str) -> bool:
         """Whether it may write lines of that run."""
-        known = self._known.get(run_id)
+        own = self._execution.flow_run_id
+        if run_id == own:
+            return True
+        known = self._runs.get(run_id)
         if known is None:
             known = await self._db.read(
-                lambda tx: lineage.is_descendant(tx, run_id, self._execution.flow_run_id),
+                lambda tx: lineage.is_descendant(tx, run_id, own), workspace=self._execution.workspace_id
+            )
+            self._runs.put(run_id, known)
+        return known
+
+    async def admit_task_run(self, task_run_id: str) -> bool:
+        """Whether it may write lines of that task run: it is not known to be another run's."""
+        known = self._task_runs.get(task_run_id)
+        if known is None:
+            known = not await self._db.look(
+                lambda tx: lineage.foreign_task_runs(tx, (task_run_id,), self._execution.flow_run_id),
                 workspace=self._execution.workspace_id,
             )
-            if len(self._known) < KNOWN_RUNS:
-                self._known[run_id] = known
+            self._task_runs.put(task_run_id, known)
         return known

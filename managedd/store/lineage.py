@@ -34,7 +34,7 @@ WITH RECURSIVE above(asked, id) AS (
     JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id
     WHERE task_runs.flow_run_id IS NOT NULL
 )
-SELECT value FROM json_each(:asked) WHERE value <> :of AND value NOT IN (SELECT asked FROM above WHERE id = :of) LIMIT 1
+SELECT value FROM json_each(:asked) WHERE value <> :of AND value NOT IN (SELECT asked FROM above WHERE id = :of)
 """
 # UNION, not UNION ALL: a circle of parents, which only broken data has, ends too.
 
@@ -46,9 +46,30 @@ def is_descendant(tx: Tx, run_id: str, of: str) -> bool:
 
 def first_foreign(tx: Tx, run_ids: Iterable[str], of: str) -> str | None:
     """One of `run_ids` that is neither `of` nor below it, or None."""
-    asked = orjson.dumps(list(run_ids)).decode()
-    found: str | None = tx.scalar(_FOREIGN, {"asked": asked, "workspace": tx.workspace, "of": of})
+    found: str | None = tx.scalar(f"{_FOREIGN} LIMIT 1", _asked(tx, run_ids, of))
     return found
+
+
+def foreign(tx: Tx, run_ids: Iterable[str], of: str) -> frozenset[str]:
+    """Those of `run_ids` that are neither `of` nor below it; an unknown run is foreign."""
+    return frozenset(row[0] for row in tx.all(_FOREIGN, _asked(tx, run_ids, of)))
+
+
+def foreign_task_runs(tx: Tx, task_run_ids: Iterable[str], of: str) -> frozenset[str]:
+    """Those of `task_run_ids` that belong to somebody else than the flow run `of` and those below it.
+
+    A task run of no flow run is nobody's, and so is an unknown one: what tells of it may come after what names it.
+    """
+    asked = orjson.dumps(list(task_run_ids)).decode()
+    rows = tx.all(
+        "SELECT id, workspace_id, flow_run_id FROM task_runs WHERE id IN (SELECT value FROM json_each(?))", (asked,)
+    )
+    others = foreign(tx, {row["flow_run_id"] for row in rows} - {None, of}, of)
+    return frozenset(row["id"] for row in rows if row["workspace_id"] != tx.workspace or row["flow_run_id"] in others)
+
+
+def _asked(tx: Tx, run_ids: Iterable[str], of: str) -> dict[str, str]:
+    return {"asked": orjson.dumps(list(run_ids)).decode(), "workspace": tx.workspace, "of": of}
 
 
 _SURROUNDINGS = """

@@ -112,6 +112,28 @@ async def test_a_run_writes_only_to_its_own_log_and_its_childrens(api: ApiClient
     assert len(await read(api)) == 3
 
 
+async def test_a_run_writes_no_line_of_a_strangers_task_run(api: ApiClient) -> None:
+    """The line is kept without its id; so is the id of a task run that nobody has told of yet."""
+    run, stranger, unknown = await a_run(api), await a_run(api), ids.new_id()
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> list[str]:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+        task = {"name": "t", "task_key": "k", "dynamic_key": "0"}
+        return [rows.insert(tx, TASK_RUN, {**task, "flow_run_id": owner}) for owner in (run, stranger)]
+
+    own, theirs = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    lines = [a_line(run, task_run_id=task) for task in (own, theirs, unknown)] + [a_line(None, task_run_id=theirs)]
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    async with TestClient(TestServer(application)) as http:
+        headers = {"Authorization": f"Bearer {key}"}
+        assert (await replace(api, http=http).post("/logs/", lines, headers=headers))[0] == 201
+    assert [line.task_run_id for line in await read(api)] == [own, None, unknown, None]
+    assert (await api.post("/logs/", [a_line(None, task_run_id=theirs)]))[0] == 201
+    assert len(await read(api, logs={"task_run_id": {"any_": [theirs]}})) == 1
+
+
 async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api: ApiClient) -> None:
     run = await a_run(api)
     key = "managedd-run:secret"

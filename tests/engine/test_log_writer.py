@@ -10,6 +10,7 @@ import pytest
 
 from managedd import ids
 from managedd.engine import log_writer as module
+from managedd.engine.log_intake import Descendants
 from managedd.engine.log_lanes import LANE_LINES
 from managedd.engine.log_writer import BATCH_LINES, LogWriter
 from managedd.errors import ManagedError, unavailable
@@ -284,3 +285,68 @@ async def test_records_of_the_run_and_its_descendants_only(world: World) -> None
         ]
     )
     assert found == [(30, 5, None), (30, 5, task_run)]
+
+
+async def test_a_line_keeps_no_task_run_of_a_stranger(world: World) -> None:
+    """One that nobody has told of yet stays: the event of a task run may come after its first line."""
+    execution, stranger = await world.claimed(), await world.run()
+
+    def task_of(tx: Any, run: str | None) -> str:
+        return rows.insert(
+            tx, TASK_RUN, {"name": "t", "flow_run_id": run, "task_key": "k", "dynamic_key": ids.new_id()}
+        )
+
+    def child_of(tx: Any, parent: str) -> str:
+        return rows.insert(tx, FLOW_RUN, {"name": "c", "flow_id": world.flow_id, "parent_task_run_id": parent})
+
+    def prepare(tx: Any) -> tuple[str, str, str, str, str]:
+        own, theirs, nobodys = (task_of(tx, run) for run in (execution.flow_run_id, stranger, None))
+        child = child_of(tx, own)
+        return own, theirs, nobodys, child, task_of(tx, child)
+
+    own, theirs, nobodys, child, below = await world.write(prepare)
+    unknown = ids.new_id()
+    given = [record("l", flow_run_id=execution.flow_run_id, task_run_id=task) for task in (own, theirs, nobodys)]
+    given += [record("l", flow_run_id=child, task_run_id=task) for task in (below, theirs, unknown)]
+    raw = [
+        RawLine(stream=Stream.STDERR, cursor=LogCursor(1_000 * (number + 1), 1), text=text)
+        for number, text in enumerate(given)
+    ]
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(raw), deaf)
+        await desk.writer.flush()
+        desk.scope.cancel()
+    found = await world.logs.read(lambda tx: tx.all("SELECT message, task_run_id FROM log_lines ORDER BY id"))
+    assert [row[0] for row in found] == ["l"] * 6
+    assert [row[1] for row in found] == [own, None, nobodys, below, None, unknown]
+
+
+async def test_made_up_ids_push_no_child_out_of_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("managedd.engine.log_intake.KNOWN_RUNS", 3)
+    execution = await world.claimed()
+
+    def prepare(tx: Any) -> tuple[str, str]:
+        task = {"name": "t", "flow_run_id": execution.flow_run_id, "task_key": "k", "dynamic_key": "0"}
+        made = rows.insert(tx, TASK_RUN, task)
+        return made, rows.insert(tx, FLOW_RUN, {"name": "c", "flow_id": world.flow_id, "parent_task_run_id": made})
+
+    task, child = await world.write(prepare)
+    asked = 0
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            nonlocal asked
+            asked += 1
+            return getattr(world.db, name)
+
+    descendants = Descendants(Counting(), execution)  # type: ignore[arg-type]
+    for _ in range(10):
+        assert not await descendants.include(ids.new_id())
+    before = asked
+    for _ in range(5):
+        assert await descendants.include(child)
+        assert await descendants.admit_task_run(task)
+        assert not await descendants.include(ids.new_id())
+    assert asked - before == 2 + 5

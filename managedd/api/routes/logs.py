@@ -24,6 +24,7 @@ async def create_logs(ctx: Context, *, logs: Records) -> None:
     """Keep log records."""
     if ctx.actor.flow_run_id is not None:
         await _check_owner(ctx, ctx.actor.flow_run_id, {log.flow_run_id for log in logs} - {None})
+        logs = await _with_own_task_runs(ctx, ctx.actor.flow_run_id, logs)
     if not logs:
         return
     owner, execution, limit = ctx.actor.flow_run_id, ctx.actor.execution_id, ctx.services.settings.runs.log_max_bytes
@@ -43,6 +44,15 @@ async def _check_owner(ctx: Context, owner: str, run_ids: set[str | None]) -> No
     foreign = await ctx.read(lambda tx: lineage.first_foreign(tx, others, owner))
     if foreign is not None:
         raise forbidden(f"This run may not write to the log of flow run {foreign!r}")
+
+
+async def _with_own_task_runs(ctx: Context, owner: str, logs: list[LogRecord]) -> list[LogRecord]:
+    """The records, without the ids of task runs that belong to others."""
+    named = {log.task_run_id for log in logs if log.task_run_id is not None}
+    if not named:
+        return logs
+    foreign = await ctx.look(lambda tx: lineage.foreign_task_runs(tx, named, owner))
+    return [log._replace(task_run_id=None) if log.task_run_id in foreign else log for log in logs] if foreign else logs
 
 
 @operation("POST", "/logs/filter", tag="Logs", returns=list[Log])
