@@ -16,7 +16,7 @@ from managedd.wire.events import Event as WireEvent
 if TYPE_CHECKING:
     from aiohttp import WSMessage
 
-    from managedd.api.context import Context
+    from managedd.api.context import Actor, Context
     from managedd.api.sockets import Socket
     from managedd.model.events import Event
 
@@ -33,13 +33,15 @@ LINGER_SECONDS: Final = 0.25
 class Intake:
     """What one socket sent and is not stored yet. Memory is bounded: nothing is received while a batch is being stored."""
 
-    def __init__(self, ctx: Context, socket: Socket) -> None:
+    def __init__(self, ctx: Context, socket: Socket, actor: Actor) -> None:
         self._ctx = ctx
         self._socket = socket
+        self._owner = actor.flow_run_id
         self._adapter = TypeAdapter(WireEvent)
         self._batch: list[Event] = []
         self._bytes = 0
         self._refused = 0
+        self._foreign = 0
         self._begun = 0.0
 
     async def run(self) -> None:
@@ -63,6 +65,8 @@ class Intake:
                 await self.store()
             if self._refused > 1:
                 log.warning("events.refused", count=self._refused)
+            if self._foreign:
+                log.warning("events.foreign", count=self._foreign, flow_run_id=self._owner)
 
     async def _next(self) -> WSMessage | None:
         """The next frame, or None when it is time to store the batch. Raises Gone."""
@@ -105,6 +109,10 @@ class Intake:
         """The batch is stored, and empty."""
         if not self._batch:
             return
-        batch = self._batch
-        await self._ctx.write(lambda tx: events.receive(tx, batch))
+        batch, owner = self._batch, self._owner
+        if owner is None:
+            await self._ctx.write(lambda tx: events.receive(tx, batch))
+        else:
+            # What the run may not tell is left out, and counts as received: its sender would only send it again.
+            self._foreign += await self._ctx.write(lambda tx: events.receive_from_run(tx, batch, owner))
         self._batch, self._bytes = [], 0

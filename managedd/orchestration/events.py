@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from managedd import ids
 from managedd.clock import to_us
 from managedd.model.events import Event, explaining_event, state_event
-from managedd.orchestration import task_run_recorder
+from managedd.orchestration import run_events, task_run_recorder
 from managedd.store import events as stored
 from managedd.store import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from managedd.model.states import State
     from managedd.store.database import Tx
@@ -38,6 +38,13 @@ def receive(tx: Tx, events: Iterable[Event]) -> list[Event]:
     fresh = stored.insert(tx, events)
     task_run_recorder.record(tx, fresh)
     return fresh
+
+
+def receive_from_run(tx: Tx, events: Sequence[Event], flow_run_id: str) -> int:
+    """Those of the events that the run may tell are received, by `receive`; returns how many it may not."""
+    own = run_events.own(tx, events, flow_run_id)
+    receive(tx, own)
+    return len(events) - len(own)
 
 
 def emit_state_event(

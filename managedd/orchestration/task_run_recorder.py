@@ -23,15 +23,27 @@ if TYPE_CHECKING:
 
 _TASK_RUN: Final = "prefect.task-run."
 _FLOW_RUN: Final = "prefect.flow-run."
+TASK_RUN_EVENTS: Final = "prefect.task-run"
+"""What the names of events about task runs begin with."""
+
+
+def task_run_of(event: Event) -> str | None:
+    """The id of the task run that the event is about, or None."""
+    return object_id(event.resource_id, _TASK_RUN)
+
+
+def flow_run_of(event: Event) -> str | None:
+    """The id of the flow run to which the event says that its task run belongs, or None."""
+    labels = event.related_in_role("flow-run")
+    return None if labels is None else object_id(labels[RESOURCE_ID], _FLOW_RUN)
 
 
 def change_of(event: Event) -> Change | None:
     """What the event tells of a task run, or None: another kind of event, or one that the server's own rules made."""
-    if not event.event.startswith("prefect.task-run") or event.resource.get("prefect.orchestration") != "client":
+    if not event.event.startswith(TASK_RUN_EVENTS) or event.resource.get("prefect.orchestration") != "client":
         return None
-    task_run_id = _object_id(event.resource_id, _TASK_RUN)
+    task_run_id, flow_run_id = task_run_of(event), flow_run_of(event)
     labels = event.related_in_role("flow-run")
-    flow_run_id = None if labels is None else _object_id(labels[RESOURCE_ID], _FLOW_RUN)
     if task_run_id is None or (labels is not None and flow_run_id is None):
         return None
     try:
@@ -62,7 +74,8 @@ def _state(event: Event, payload: TaskRunPayload, flow_run_id: str | None) -> St
     )
 
 
-def _object_id(resource_id: str, prefix: str) -> str | None:
+def object_id(resource_id: str, prefix: str) -> str | None:
+    """The id in a resource's id with that prefix, or None."""
     text = resource_id.removeprefix(prefix)
     return ids.canonical(text) if resource_id.startswith(prefix) and ids.is_uuid(text) else None
 

@@ -10,7 +10,7 @@ from managedd.api.context import Context
 from managedd.api.event_pages import PAGE_EVENTS, Place, next_page
 from managedd.api.operation import EMBED, SentAs, operation
 from managedd.clock import to_us
-from managedd.errors import invalid
+from managedd.errors import forbidden, invalid
 from managedd.model.event_counts import Spans, TooManySpans
 from managedd.model.event_counts import spans as cut
 from managedd.orchestration import events as incoming
@@ -27,7 +27,13 @@ Interval = Annotated[float, Field(ge=0.01)]
 async def create_events(ctx: Context, *, events: list[Event]) -> None:
     """Record a batch of events; those that are known already are left as they are."""
     received = [incoming.from_wire(event) for event in events]
-    await ctx.write(lambda tx: incoming.receive(tx, received))
+    owner = ctx.actor.flow_run_id
+    if owner is None:
+        await ctx.write(lambda tx: incoming.receive(tx, received))
+        return
+    foreign = await ctx.write(lambda tx: incoming.receive_from_run(tx, received, owner))
+    if foreign and foreign == len(received):
+        raise forbidden(f"This run may not tell of {received[0].event} about {received[0].resource_id}")
 
 
 @operation("POST", "/events/filter", tag="Events", returns=EventPage)

@@ -33,8 +33,8 @@ async def events_in(ctx: Context) -> web.WebSocketResponse:
     """Take in events."""
 
     async def body(socket: Socket) -> None:
-        await admit(ctx, socket)
-        await Intake(ctx, socket).run()
+        actor = await admit(ctx, socket)
+        await Intake(ctx, socket, actor).run()
 
     return await serve(ctx, body)
 
