@@ -61,7 +61,7 @@ class Ending:
 
 
 def ending(tx: Tx, flow_run_id: str, standing: Standing | None) -> Ending:
-    """A run has ended when its state is final and its execution, if it had one, is over. Raises ManagedError(NOT_FOUND)."""
+    """A run has ended when its state is final and what it ran in, if that was ours, is over. Raises ManagedError(NOT_FOUND)."""
     if standing is not None and (not standing.is_final or standing.is_open):
         return Ending(state=None, done=False)
     if standing is not None and not standing.is_executed:

@@ -17,7 +17,7 @@ from managedd.errors import ManagedError, unavailable
 from managedd.model.executions import Phase
 from managedd.model.states import StateType
 from managedd.store import executions, log_pages, rows
-from managedd.store.resources import FLOW_RUN
+from managedd.store.resources import FLOW_RUN, TASK_RUN
 from tests.api.test_sockets import PATIENCE_SECONDS, Client, a_run, connected, move, until_open, write_lines
 
 if TYPE_CHECKING:
@@ -119,6 +119,31 @@ async def test_a_run_that_others_execute_has_time_for_its_last_lines(
         await write_lines(api, run, "late line")
         assert await tail.line() == "late line"
         assert (await tail.next())["state"]["type"] == "FAILED"
+
+
+async def test_a_subflow_has_its_parents_process_to_print_its_last_lines(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_windows, "SETTLE_US", 0)
+    parent = await a_run(api)
+    execution = await executed(api, parent)
+
+    def below(tx: Any) -> str:
+        task = {"name": "t", "flow_run_id": parent, "task_key": "k", "dynamic_key": "0"}
+        flow = rows.need(tx, FLOW_RUN, id=parent)["flow_id"]
+        made = {"name": "below", "flow_id": flow, "parent_task_run_id": rows.insert(tx, TASK_RUN, task)}
+        return rows.insert(tx, FLOW_RUN, made)
+
+    child = await api.services.db.write(below, workspace=ids.DEFAULT_WORKSPACE_ID)
+    async with tailing(api, child) as tail:
+        await move(api, child, StateType.COMPLETED)
+        assert await tail.silent(), "its parent's container may still print"
+        await write_lines(api, child, "the subflow's last line")
+        assert await tail.line() == "the subflow's last line"
+        await move(api, parent, StateType.FAILED)
+        assert await tail.silent()
+        await finish(api, execution)
+        assert (await tail.next())["state"]["type"] == "COMPLETED"
 
 
 async def test_following_an_unknown_run_says_so(api: ApiClient, other: ApiClient) -> None:
