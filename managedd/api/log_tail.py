@@ -35,16 +35,17 @@ async def run(
     """
     with ctx.services.windows.following(ctx.workspace, flow_run_id) as window:
         await ctx.read(lambda tx: rows.get(tx, FLOW_RUN, flow_run_id))
-        cursor = after
-        if cursor is None:
-            cursor = await ctx.read_logs(lambda tx: _beginning(tx, flow_run_id, lines, since_us))
+        cursor = await ctx.read_logs(lambda tx: _beginning(tx, flow_run_id, after, lines, since_us))
         # Whoever is cut off before the first line knows where it was as well.
         await socket.send(orjson.dumps({"type": "start", "cursor": cursor}))
         follower = _Follower(ctx, socket, flow_run_id, window, cursor)
         await while_listening(socket, follower.follow)
 
 
-def _beginning(tx: Tx, flow_run_id: str, lines: int | None, since_us: int | None) -> int:
+def _beginning(tx: Tx, flow_run_id: str, after: int | None, lines: int | None, since_us: int | None) -> int:
+    if after is not None:
+        # One that this store has not given yet, as after a backup was restored, would hide every line until there.
+        return min(after, log_pages.head(tx))
     begins = [0]
     if lines is not None or since_us is None:
         begins.append(log_pages.before_last(tx, flow_run_id, lines))

@@ -233,6 +233,19 @@ async def test_whoever_is_cut_off_before_the_first_line_resumes_where_it_began(a
         assert await tail.line() == "while nobody was there"
 
 
+async def test_a_cursor_that_the_store_has_not_given_yet_hides_no_line(api: ApiClient) -> None:
+    run = await a_run(api)
+    await write_lines(api, run, "one", "two")
+    async with tailing(api, run, "?tail=1") as tail:
+        newest = (await tail.next())["cursor"]
+    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?after={newest + 1_000}", prefect=False) as client:
+        tail = Tail(client)
+        assert await tail.next() == {"type": "start", "cursor": newest}
+        assert await tail.silent()
+        await write_lines(api, run, "three")
+        assert await tail.line() == "three"
+
+
 async def test_it_begins_at_a_time(api: ApiClient) -> None:
     run = await a_run(api)
     await write_lines(api, run, "old", age_seconds=100)
