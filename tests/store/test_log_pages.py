@@ -80,6 +80,19 @@ def test_a_reader_begins_with_the_last_lines_or_at_a_time(store: SyncStore) -> N
     assert store.read(lambda tx: log_pages.before_time(tx, RUN, BASE_US + 10)) == 10
 
 
+@pytest.mark.parametrize("scan_keys", [log_pages.SCAN_KEYS, 1])
+@pytest.mark.parametrize("lines", [1, 3, 5, 7, 99])
+def test_the_last_lines_are_those_that_came_last_also_after_a_clock_was_set_back(
+    store: SyncStore, monkeypatch: pytest.MonkeyPatch, lines: int, scan_keys: int
+) -> None:
+    monkeypatch.setattr(log_pages, "SCAN_KEYS", scan_keys)
+    append(store, *(line(n) for n in range(5)))
+    append(store, *(line(n, timestamp_us=BASE_US - 1_000 + n) for n in range(5, 10)), line(0, flow_run_id=RUN_2))
+    begin = start(store, lines)
+    monkeypatch.undo()
+    assert messages(page(store, begin).batches) == [f"line {n}" for n in range(10)][-lines:]
+
+
 @pytest.mark.parametrize("behind", range(4))
 def test_a_batch_gives_what_is_behind_a_cursor(store: SyncStore, behind: int) -> None:
     append(store, *(line(n) for n in range(3)))
