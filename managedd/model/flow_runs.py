@@ -87,6 +87,8 @@ class FlowRunFacts(RunFacts):
     deployment_exists: bool = True
     concurrency_limit: int | None = None
     slots_taken: int = 0
+    slots_leaving: int = 0
+    """Containers of other runs of the deployment that have ended: gone any moment, and until then no slot to give away."""
     collision_strategy: CollisionStrategy | str = CollisionStrategy.ENQUEUE
     slot_wait_seconds: int = 30
     parent_task_run_id: str | None = None
@@ -107,7 +109,12 @@ class FlowRunFacts(RunFacts):
 
     @property
     def slots_full(self) -> bool:
-        """Whether the deployment has a limit and other runs use it up."""
+        """Whether the deployment has a limit and other runs, or what is left of them, use it up."""
+        return self.concurrency_limit is not None and self.slots_taken + self.slots_leaving >= self.concurrency_limit
+
+    @property
+    def slots_collide(self) -> bool:
+        """Whether other runs use the deployment's limit up that have not ended."""
         return self.concurrency_limit is not None and self.slots_taken >= self.concurrency_limit
 
 

@@ -1,7 +1,8 @@
 """The rules of flow runs, in the order in which they are asked.
 
 The rows follow Prefect's own flow policy one by one. Three differ, because a slot here is not a lease that somebody must renew but a
-fact about rows: a run in PENDING, RUNNING or CANCELLING holds its deployment's slot, nothing else does.
+fact about rows: a run in PENDING, RUNNING or CANCELLING holds its deployment's slot, and after its end its container does until that is
+gone. For what is leaving, nobody is cancelled who collides with nobody.
 
 * `ValidateDeploymentConcurrencyAtRunning`: a run that was PENDING held its slot all along and can't have lost it. A run that starts
   from a state without a slot (an in-process retry above all) waits until one is free, rather than be cancelled half-way.
@@ -106,7 +107,7 @@ def secure_concurrency_slot(facts: FlowRunFacts, proposed: ProposedState) -> Ver
         return Refuse(status=Status.ABORT, reason="The deployment concurrency limit is 0: this run could never start.")
     if not facts.slots_full:
         return None
-    if facts.collision_strategy == CollisionStrategy.CANCEL_NEW:
+    if facts.slots_collide and facts.collision_strategy == CollisionStrategy.CANCEL_NEW:
         replacement = ProposedState(type=StateType.CANCELLED, message=LIMIT_REACHED)
     else:
         replacement = ProposedState(
@@ -141,7 +142,7 @@ def only_scheduled_runs_get_late(facts: FlowRunFacts, proposed: ProposedState) -
 
 
 def cancel_late_runs_without_slot(facts: FlowRunFacts, proposed: ProposedState) -> Verdict:
-    if proposed.name != "Late" or facts.deployment_id is None or not facts.slots_full:
+    if proposed.name != "Late" or facts.deployment_id is None or not facts.slots_collide:
         return None
     if facts.collision_strategy != CollisionStrategy.CANCEL_NEW:
         return None

@@ -12,7 +12,7 @@ from managedd.errors import not_found
 from managedd.model.flow_runs import FlowRunFacts, flow_policy_facts
 from managedd.model.states import State, StateType
 from managedd.store.filtering import to_param
-from managedd.store.resources import OCCUPYING_SQL
+from managedd.store.resources import OCCUPYING_SQL, TERMINAL_SQL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +101,7 @@ def _known(
         deployment_exists=row["deployment_id"] is None or row["d_id"] is not None,
         concurrency_limit=limit,
         slots_taken=0 if limit is None else slots_taken(tx, row["deployment_id"], but=row["id"]),
+        slots_leaving=0 if limit is None else slots_leaving(tx, row["deployment_id"], but=row["id"]),
         collision_strategy=(options or {}).get("collision_strategy") or "ENQUEUE",
         parent_task_run_id=row["parent_task_run_id"],
         infrastructure_pid=row["infrastructure_pid"],
@@ -117,6 +118,21 @@ def slots_taken(tx: Tx, deployment_id: str, *, but: str) -> int:
         (deployment_id, but),
     )
     return taken
+
+
+LEAVING = (
+    "executions AS e INDEXED BY executions_open CROSS JOIN flow_runs AS l ON l.id = e.flow_run_id "
+    f"WHERE e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED' AND l.state_type IN {TERMINAL_SQL}"
+)
+"""Executions `e` that may still be running though their flow runs `l` have ended: whoever is stopped for a limit ends before its process."""
+
+
+def slots_leaving(tx: Tx, deployment_id: str, *, but: str) -> int:
+    """How many containers of other runs of the deployment, that have ended, may still be there."""
+    leaving: int = tx.scalar(
+        f"SELECT count(*) FROM {LEAVING} AND l.deployment_id = ? AND l.id <> ?", (deployment_id, but)
+    )
+    return leaving
 
 
 def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[str, Any]) -> None:

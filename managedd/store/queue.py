@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, SLACK, Needs
+from managedd.store.flow_runs import LEAVING
 from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ class Candidate:
 _LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
 # Deployments none of whose runs may go now, counted once for all runs that wait.
 _FULL = f"""
+leaving AS MATERIALIZED (SELECT l.deployment_id AS id, count(*) AS slots FROM {LEAVING} AND l.deployment_id IS NOT NULL GROUP BY 1),
 full AS MATERIALIZED (
     SELECT d.id, d.concurrency_limit AS slots FROM deployments AS d
     WHERE d.concurrency_limit IS NOT NULL AND d.concurrency_limit <=
         (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
+        + coalesce((SELECT slots FROM leaving WHERE leaving.id = d.id), 0)
 )
 """
 # What is due in queue q. A run that finds its deployment full is told so once: then it waits for the slot.
@@ -83,7 +86,7 @@ lingering AS MATERIALIZED (
 """
 """Containers whose run holds no slot: it has ended or was deleted and its process is leaving, or it waits in its process (a pause, the
 next try), or its pool or queue was deleted while it ran. What they use, nobody else can: they count for the workspace, the pool and the
-queue, whose limits are limits of containers."""
+queue, whose limits are limits of containers; for the deployment only what is leaving does, as a run that waits gives its slot there back."""
 _DUE_RUNS = "flow_runs AS r INDEXED BY flow_runs_queue"
 _WAITING_RUNS = "flow_runs AS r INDEXED BY flow_runs_waiting"
 
@@ -235,10 +238,11 @@ def no_longer_waiting(
 
 
 def is_full(tx: Tx, run_id: str) -> bool:
-    """Whether other runs hold all slots of the run's deployment."""
+    """Whether other runs, and containers of runs that have ended, hold all slots of the run's deployment."""
     full: int | None = tx.scalar(
-        "SELECT d.concurrency_limit <= "
+        "SELECT CASE WHEN d.concurrency_limit IS NULL THEN 0 ELSE d.concurrency_limit <= "
         f"(SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL}) "
+        f"+ (SELECT count(*) FROM {LEAVING} AND l.deployment_id = d.id) END "
         "FROM flow_runs AS r JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = :run",
         {"run": run_id},
     )

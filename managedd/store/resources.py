@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OCCUPYING_SQL = "('PENDING', 'RUNNING', 'CANCELLING')"
 """State types that hold a slot, as in `model.states.OCCUPYING` (a test compares them)."""
+TERMINAL_SQL = "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+"""The same of `model.states.TERMINAL`."""
 
 
 # --- flows -----------------------------------------------------------------------------------------------------------

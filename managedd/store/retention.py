@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from managedd.store.resources import TERMINAL_SQL
+
 if TYPE_CHECKING:
     from managedd.store.database import Tx
 
 STEP = 500
 """Rows per transaction."""
 _IS_OVER: Final = (
-    "r.state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') "
+    f"r.state_type IN {TERMINAL_SQL} "
     "AND NOT EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
 )
 """Whether flow run `r` has ended and has nothing left in an engine."""

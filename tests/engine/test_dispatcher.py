@@ -279,6 +279,27 @@ async def test_a_container_that_is_still_there_takes_room(still: World, limited:
     assert (await desk.all())[:2] == [first, second]
 
 
+@pytest.mark.parametrize("strategy", ["ENQUEUE", "CANCEL_NEW"])
+async def test_a_deployments_slot_is_free_when_the_container_of_its_ended_run_is_gone(
+    still: World, strategy: str
+) -> None:
+    """A run that a limit ends is Crashed before its process gets a signal."""
+    one = await still.deployment(concurrency_limit=1, concurrency_options={"collision_strategy": strategy})
+    desk = Desk(still)
+    first = await still.run(deployment_id=one, due_in_seconds=-5)
+    assert await desk.all() == [first]
+    (execution,) = await still.executions(first)
+    await still.propose(first, RUNNING)
+    await still.propose(first, StateType.CRASHED)
+    second = await still.run(deployment_id=one)
+    assert await desk.all() == [first]
+    assert (await still.state(second)).name == "AwaitingConcurrencySlot"
+    for source, to in ((Phase.CLAIMED, Phase.CREATED), (Phase.CREATED, Phase.RUNNING), (Phase.RUNNING, Phase.EXITED)):
+        assert await desk.all() == [first]
+        await still.write(lambda tx, source=source, to=to: executions.advance(tx, execution.id, (source,), to))  # type: ignore[misc]
+    assert await desk.all() == [first, second]
+
+
 async def test_a_workspace_that_holds_fewer_slots_goes_first(still: World) -> None:
     account, other = ids.new_id(), ids.new_id()
     await still.db.write(

@@ -180,7 +180,7 @@ class UnderLimits(RunsAndExecutions):
             (QUEUE_SLOTS if run["work_queue_id"] == self.queues[0] else None, taken[run["work_queue_id"]], 1),
             (
                 DEPLOYMENT_SLOTS if run["deployment_id"] in (self.deployments[0], self.deployments[2]) else None,
-                self.holding("deployment_id = ?", run["deployment_id"]),
+                self.holding("deployment_id = ?", run["deployment_id"]) + self.leaving(run["deployment_id"]),
                 1,
             ),
             (self.host.memory_bytes, reserved.memory_bytes, needs.memory_bytes),
@@ -203,6 +203,8 @@ class UnderLimits(RunsAndExecutions):
             if row["state_type"] in OCCUPYING
         )
 
+        leaving = {deployment: self.leaving(deployment) for deployment in self.deployments}
+
         def body(tx: Tx) -> None:
             work_pools.update(tx, self.pool, {"is_paused": False})
             due = ProposedState(type=StateType.SCHEDULED, details=scheduled_details(tx.now))
@@ -217,7 +219,9 @@ class UnderLimits(RunsAndExecutions):
             for deployment_id in self.deployments:
                 probe, _ = create_run(tx, {**values, "deployment_id": deployment_id}, due)
                 facts, _ = flow_runs.facts(tx, probe, api_version=None, client_version=None)
-                assert facts.concurrency_limit is None or facts.slots_taken == held[deployment_id]
+                if facts.concurrency_limit is not None:
+                    assert (facts.slots_taken, facts.slots_leaving) == (held[deployment_id], leaving[deployment_id])
+                    assert queue.is_full(tx, probe) == facts.slots_full
             raise Lost
 
         with pytest.raises(Lost):

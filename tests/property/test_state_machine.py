@@ -378,6 +378,14 @@ class RunsAndExecutions(RuleBasedStateMachine):
         ).fetchone()[0]
         return counted
 
+    def leaving(self, deployment: str) -> int:
+        """Executions of the deployment's ended runs whose containers may live."""
+        found = self.sqlite.execute(
+            "SELECT r.state_type, e.phase FROM executions AS e JOIN flow_runs AS r ON r.id = e.flow_run_id WHERE r.deployment_id = ?",
+            (deployment,),
+        )
+        return sum(row["state_type"] in TERMINAL and Phase(row["phase"]) in LIVE for row in found)
+
     def taken(self) -> Counter[str]:
         """Slots in use of the workspace, the pools and the queues, by their ids, as the rows have it.
 
@@ -401,7 +409,7 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     def assert_within_deployment(self, deployment: str | None) -> None:
         if deployment in (self.deployments[0], self.deployments[2]):
-            assert self.holding("deployment_id = ?", deployment) <= DEPLOYMENT_SLOTS
+            assert self.holding("deployment_id = ?", deployment) + self.leaving(deployment) <= DEPLOYMENT_SLOTS
 
     @invariant()
     def a_runs_columns_are_what_its_states_imply(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from managedd import ids
 from managedd.clock import iso
 from managedd.model.logs import LogRecord
-from managedd.model.states import TERMINAL, StateType
+from managedd.model.states import OCCUPYING, TERMINAL, StateType
 from managedd.store import events, executions, flow_runs, log_pages, logs, overdue, queue, retention, rows, schedules
 from managedd.store.resources import (
     ARTIFACT,
@@ -21,6 +21,7 @@ from managedd.store.resources import (
     LIVE_TYPES,
     OCCUPYING_SQL,
     TASK_RUN,
+    TERMINAL_SQL,
     WORK_POOL,
     WORK_QUEUE,
 )
@@ -215,6 +216,7 @@ ENGINE: dict[str, Ask] = {
     "next_due": queue.next_due,
     "unheld": lambda tx: queue.unheld(tx, 64, since_before_us=NOW),
     "slots": lambda tx: flow_runs.slots_taken(tx, SOME, but=OTHER),
+    "slots of who has ended": lambda tx: flow_runs.slots_leaving(tx, SOME, but=OTHER),
     "hungry": lambda tx: schedules.hungry(tx, min_runs=3, max_runs=100, horizon_us=NOW, after="", limit=100),
     "run dry": lambda tx: schedules.first_to_run_dry(tx, max_runs=100, before_us=NOW),
     "late": lambda tx: overdue.late(tx, due_before_us=NOW, limit=100),
@@ -326,4 +328,5 @@ def test_no_question_to_a_log_scans_it(lines: SyncStore, name: str) -> None:
 
 def test_state_types_in_indexes_are_those_of_the_model() -> None:
     assert set(LIVE_TYPES) == {type_.value for type_ in StateType if type_ not in TERMINAL}
-    assert all(type_ in LIVE_TYPES for type_ in re.findall(r"\w+", OCCUPYING_SQL))
+    assert set(re.findall(r"\w+", OCCUPYING_SQL)) == {type_.value for type_ in OCCUPYING}
+    assert set(re.findall(r"\w+", TERMINAL_SQL)) == {type_.value for type_ in TERMINAL}
