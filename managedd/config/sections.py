@@ -130,7 +130,7 @@ class RunsSection(Section):
     log_burst_seconds: float = Field(60.0, ge=1, le=86_400)
     """So many seconds' worth of either rate may come at once."""
     log_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
-    """Of one run's log, with 100 bytes for each line besides its text; None: any."""
+    """Of one run's log: texts, names of loggers and 100 for each line; None: any."""
     ca_bundle: AbsolutePath | None = None
     """PEM file of extra certificate authorities that runs shall trust."""
     index_url: SecretIndexUrl = None

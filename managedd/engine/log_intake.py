@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, size_of, told
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, line_bytes, size_of, told
 from managedd.model.logs import LogRecord
 from managedd.store import lineage
 
@@ -85,7 +85,7 @@ class Intake:
 
     async def take(self, line: RawLine, parsed: ParsedRecord | None) -> None:
         """The line was handed in, or it counts as dropped."""
-        text_bytes = size_of(line.text if parsed is None else parsed.message)
+        text_bytes = self._text_bytes(line, parsed)
         before = self._gate.excess
         if self._gate.admit(line.cursor.timestamp_ns, text_bytes, self._monotonic()):
             if self._untold.lines:
@@ -96,6 +96,12 @@ class Intake:
             await self._drop(line, parsed, text_bytes, before)
         self._previous = line
         await self._turns.took_one(is_kept=self._gate.excess is None)
+
+    def _text_bytes(self, line: RawLine, parsed: ParsedRecord | None) -> int:
+        # A record of another run is stored as it was printed: its escapes may be longer than its message.
+        if parsed is None or not (parsed.flow_run_id is None or self._descendants.knows(parsed.flow_run_id)):
+            return size_of(line.text)
+        return line_bytes(parsed.name, parsed.message)
 
     async def end(self) -> None:
         """The output has ended: what was dropped is told, and then come its last lines, which were kept."""
@@ -222,6 +228,10 @@ class Descendants:
         self._execution = execution
         self._runs = _Answers()
         self._task_runs = _Answers()
+
+    def knows(self, run_id: str) -> bool:
+        """Whether it is known that it may write lines of that run."""
+        return run_id == self._execution.flow_run_id or self._runs.get(run_id) is True
 
     async def include(self, run_id: str) -> bool:
         """Whether it may write lines of that run."""

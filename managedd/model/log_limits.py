@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 LINE_OVERHEAD_BYTES: Final = 100
-"""What a line counts besides its text, about what the store needs for it: empty lines fill a disk as well."""
+"""What a line counts besides its texts, about what the store needs for it: empty lines fill a disk as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,11 @@ NOTHING: Final = Dropped()
 def size_of(text: str) -> int:
     """Bytes of the text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+def line_bytes(name: str, message: str) -> int:
+    """What a line's texts count: a logger's name is as long as its run likes."""
+    return size_of(name) + size_of(message)
 
 
 class LogGate:

@@ -12,7 +12,8 @@ RECORD_MARK: Final = "\x1e"
 """Begins a line that is a record: `run_log.py` inside the run writes it, `parse_record` reads it."""
 RECORD_MAX_CHARS: Final = 1_048_576
 """A longer line is no record."""
-_NAME_MAX_CHARS: Final = 1_000
+NAME_MAX_CHARS: Final = 1_000
+"""The longest name of a logger: modules have far shorter ones."""
 _CREATED_MAX_US: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
 _FIELDS: Final = frozenset({"name", "level", "message", "created_us", "flow_run_id", "task_run_id"})
 _PHASES: Final = frozenset({"installing", "installed"})
@@ -97,7 +98,7 @@ def parse_record(text: str) -> ParsedRecord | None:
     if "phase" in fields and (type(phase) is not str or phase not in _PHASES):
         return None
     name, level, message, created = fields["name"], fields["level"], fields["message"], fields["created_us"]
-    if type(name) is not str or not 0 < len(name) <= _NAME_MAX_CHARS or type(message) is not str:
+    if type(name) is not str or not 0 < len(name) <= NAME_MAX_CHARS or type(message) is not str:
         return None
     if (
         type(level) is not int

@@ -9,7 +9,7 @@ import orjson
 
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, size_of
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, line_bytes
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, rows, tails
 from managedd.store.filtering import compile_filter, names_any
@@ -53,7 +53,7 @@ def append_within(
     kept: list[LogRecord] = []
     used, dropped = 0, NOTHING
     for record in records:
-        text_bytes = size_of(record.message)
+        text_bytes = line_bytes(record.name, record.message)
         # What is missing is missing in one piece, also if shorter lines would still fit.
         if dropped.lines or used + text_bytes + LINE_OVERHEAD_BYTES > room:
             dropped += Dropped(1, text_bytes)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 LOGS = TypeAdapter(list[Log])
+NAME_BYTES = len("prefect.flow_runs")
 
 
 def a_line(run: str | None, text: str = "hello", **changes: Any) -> dict[str, Any]:
@@ -144,7 +145,7 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
         return made.id
 
     execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    runs = api.services.settings.runs.model_copy(update={"log_max_bytes": 10 * (LINE_OVERHEAD_BYTES + 4)})
+    runs = api.services.settings.runs.model_copy(update={"log_max_bytes": 10 * (LINE_OVERHEAD_BYTES + NAME_BYTES + 4)})
     api.services.settings = api.services.settings.model_copy(update={"runs": runs})
     application = Api(api.services, all_operations(), Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
@@ -155,9 +156,29 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
     messages = [line.message for line in await read(api)]
     assert messages.count("four") == 10
     assert sum("runs.log_max_bytes" in message for message in messages) == 1
-    assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 24)
+    assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 6 * (NAME_BYTES + 4))
     assert (await api.post("/logs/", [a_line(run, "an operator's")]))[0] == 201
     assert len(await read(api)) == 12
+
+
+async def test_the_name_of_a_logger_is_cut_and_counts(api: ApiClient) -> None:
+    run = await a_run(api)
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> None:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+
+    await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    # In the one form that clients write, and in one that only the validator reads.
+    lines = [a_line(run, "", name="n" * 1_000_000), a_line(run, "", name="n" * 1_001, level="20")]
+    async with TestClient(TestServer(application)) as http:
+        within = replace(api, http=http)
+        for line in lines:
+            assert (await within.post("/logs/", [line], headers={"Authorization": f"Bearer {key}"}))[0] == 201
+    assert [line.name for line in await read(api)] == ["n" * 1_000] * 2
+    assert await api.services.logs.read(lambda tx: log_sizes.size(tx, run)) == 2 * (LINE_OVERHEAD_BYTES + 1_000)
 
 
 async def test_a_large_body_does_not_keep_the_others_waiting(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from managedd.engine.log_intake import Descendants
 from managedd.engine.log_lanes import LANE_LINES
 from managedd.engine.log_writer import BATCH_LINES, LogWriter
 from managedd.errors import ManagedError, unavailable
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES
 from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
-from managedd.store import logs, rows
+from managedd.store import log_sizes, logs, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 
 if TYPE_CHECKING:
@@ -321,6 +322,26 @@ async def test_a_line_keeps_no_task_run_of_a_stranger(world: World) -> None:
     found = await world.logs.read(lambda tx: tx.all("SELECT message, task_run_id FROM log_lines ORDER BY id"))
     assert [row[0] for row in found] == ["l"] * 6
     assert [row[1] for row in found] == [own, None, nobodys, below, None, unknown]
+
+
+async def test_a_record_counts_with_its_name_and_a_strangers_as_it_was_printed(world: World) -> None:
+    execution, stranger = await world.claimed(), await world.run()
+    escaped = json.dumps({**json.loads(record("\u20ac" * 100)[1:]), "flow_run_id": stranger})
+    given = [record("m", name="n" * 300), record("m", name="n" * 1_001), RECORD_MARK + escaped]
+    raw = [
+        RawLine(stream=Stream.STDERR, cursor=LogCursor(1_000 * (number + 1), 1), text=text)
+        for number, text in enumerate(given)
+    ]
+    desk = Desk(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(raw), deaf)
+        await desk.writer.flush()
+        desk.scope.cancel()
+    stored = await world.logs.read(lambda tx: tx.all("SELECT name, message FROM log_lines ORDER BY id"))
+    assert [tuple(row) for row in stored] == [("n" * 300, "m"), ("stderr", given[1]), ("stderr", given[2])]
+    size = await world.logs.read(lambda tx: log_sizes.size(tx, execution.flow_run_id))
+    assert size == 3 * LINE_OVERHEAD_BYTES + 301 + len(given[1]) + len(given[2])
 
 
 async def test_made_up_ids_push_no_child_out_of_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ PLAIN: dict[str, Any] = {
     "flow_run_id": RUN,
     "task_run_id": None,
 }
-TEXTS = st.sampled_from(["plain", "", "\0", "\x85\u2028", "\U0001f600", "\ud800", 'a"\\'])
+TEXTS = st.sampled_from(["plain", "", "\0", "\x85\u2028", "\U0001f600", "\ud800", 'a"\\', "n" * 1_001])
 IDS = st.sampled_from(
     [None, RUN, TASK, RUN.upper(), RUN.replace("-", ""), f"{{{RUN}}}", f"urn:uuid:{RUN}", f"{RUN} ", "", "x", 0, [RUN]]
 )
@@ -75,6 +75,7 @@ def test_what_is_plain_is_read_as_the_validator_reads_it(body: bytes) -> None:
         {"timestamp": "1969-12-31T23:59:59.999999Z"},
         {"timestamp": "2026-11-22T04:00:28Z"},
         {"flow_run_id": None, "task_run_id": TASK},
+        {"name": "n" * 100_000},
         {"message": "\0 and \u2028", "level": 0},
     ],
 )
