@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from managedd.engine.lookout import Lookout
 from managedd.engine.runner import ExecutionRunner
+from managedd.errors import ManagedError
+from managedd.model.executions import Phase
 from managedd.observe import get_log
+from managedd.store import executions
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from managedd.model.executions import Execution
 
 log = get_log("fleet")
+
+NOTE_SECONDS: Final = 20.0
+"""How often it is noted for how long each container was seen to run."""
 
 
 class Fleet:
@@ -32,6 +38,7 @@ class Fleet:
         """Runs runners until cancelled."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._lookout.run, name="lookout")
+            tasks.start_soon(self._keep_noting, name="compute time")
             self._tasks = tasks
             task_status.started()
             try:
@@ -53,7 +60,30 @@ class Fleet:
         try:
             await runner.run()
         finally:
+            runner.supervision.measuring.looked.set()
             self._runners.pop(execution_id, None)
+
+    async def looked(self) -> None:
+        """What became of every container that is watched is known, and for how long it has run is on record."""
+        for runner in list(self._runners.values()):
+            if runner.supervision.execution.phase is Phase.RUNNING:
+                await runner.supervision.measuring.looked.wait()
+        await self.note_times()
+
+    async def note_times(self) -> None:
+        """For how long each container was seen to run is on record."""
+        watches = {id_: runner.supervision.measuring.stopwatch for id_, runner in self._runners.items()}
+        ran_us = {id_: watch.seen_us for id_, watch in watches.items() if watch.seen_us is not None}
+        if ran_us:
+            await self._means.db.write(lambda tx: executions.note_ran(tx, ran_us))
+
+    async def _keep_noting(self) -> None:
+        while True:
+            await anyio.sleep(NOTE_SECONDS)
+            try:
+                await self.note_times()
+            except ManagedError as error:
+                log.warning("compute_time.postponed", reason=error.message)
 
     def running(self) -> frozenset[str]:
         """The executions that have a runner."""

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from managedd.engine.evidence import Measured, human_bytes
+from managedd.engine.means import VERB_SECONDS
+from managedd.engine.stopwatch import SECOND_US, Stopwatch
+from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause
 from managedd.observe import get_log
+from managedd.store import executions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 log = get_log("measuring")
 
 READ_SECONDS: Final = 5.0
+SEE_SECONDS: Final = 20.0
+"""Whoever gives no readings is asked so often whether it runs."""
 DISK_SECONDS: Final = 3.0
 DISK_SHARE: Final = 20
 """A reading that takes long is made again only after so many times as long."""
@@ -37,6 +43,9 @@ class Measuring:
     ) -> None:
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
+        self.stopwatch = Stopwatch(means.clock)
+        self.looked = anyio.Event()
+        """What became of it before somebody watched is known: it runs, or has ended."""
         self._execution = execution
         self._means = means
         self._end = end
@@ -47,10 +56,11 @@ class Measuring:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read, handle, name=f"usage {self._execution.id}")
             tasks.start_soon(self._weigh, handle, name=f"disk {self._execution.id}")
+            tasks.start_soon(self._time, handle, name=f"time {self._execution.id}")
 
     async def _read(self, handle: Handle) -> None:
         while True:
-            read = False
+            read, asked_us = False, self.stopwatch.elapsed_us
             try:
                 self.usage = await self._means.driver.stats(handle)
                 read = True
@@ -60,6 +70,7 @@ class Measuring:
             if read and self.usage is not None:
                 seen = (self.usage.memory_bytes, self.usage.peak_memory_bytes or 0, self.peak_memory_bytes or 0)
                 self.peak_memory_bytes = max(seen)
+                self.stopwatch.see(asked_us)
                 await self._count(self.usage.pids)
             await anyio.sleep(READ_SECONDS)
 
@@ -72,6 +83,36 @@ class Measuring:
                 f"the run had {pids} processes and threads for {READ_SECONDS * (FULL_READINGS - 1):.0f} s; its limit is {limit}",
                 Measured(limit=limit, reached=pids, unit="processes"),
             )
+
+    async def _time(self, handle: Handle) -> None:
+        """That it runs is seen now and then, also where there are no readings."""
+        while True:
+            pause = SEE_SECONDS
+            try:
+                with anyio.fail_after(VERB_SECONDS):
+                    await self._look(handle)
+                self.looked.set()
+            except Exception as error:
+                log.debug("execution.not_seen", execution_id=self._execution.id, reason=str(error))
+                pause = READ_SECONDS
+            await anyio.sleep(pause)
+
+    async def _look(self, handle: Handle) -> None:
+        asked_us, seen_us = self.stopwatch.elapsed_us, self.stopwatch.seen_us
+        if asked_us is not None and seen_us is not None and asked_us - seen_us < SEE_SECONDS * SECOND_US:
+            return
+        if await self._means.driver.recover(handle) is not Liveness.RUNNING:
+            return
+        if asked_us is None:
+            # What it has run before somebody watched counts as well.
+            self.stopwatch.begin(await self._ran_before_us(handle))
+        else:
+            self.stopwatch.see(asked_us)
+
+    async def _ran_before_us(self, handle: Handle) -> int:
+        seconds = await self._means.driver.started_ago(handle)
+        noted_us = await self._means.db.read(lambda tx: executions.ran_us(tx, self._execution.id)) or 0
+        return max(noted_us, round((seconds or 0.0) * SECOND_US))
 
     async def _weigh(self, handle: Handle) -> None:
         limit, driver = self._means.settings.disk_limit_bytes, self._means.driver

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from managedd.errors import ManagedError
+from managedd.model.executions import Phase
 from managedd.observe import get_log
 from managedd.store import executions
 
@@ -91,6 +92,7 @@ class Reconciler:
         rows = await self._db.read(executions.open_ones)
         running = before | self._fleet.running()
         actions = plan(rows, found, running, now_us=self._clock.now_us(), daemon_started_us=self._started_us)
+        await self._note_unwatched(actions)
         for action in actions:
             try:
                 await self._do(action)
@@ -98,6 +100,13 @@ class Reconciler:
                 # One that cannot be done must not keep the others, and the daemon's start, waiting.
                 log.exception("reconcile.action_failed", execution_id=_execution_id(action))
         return actions
+
+    async def _note_unwatched(self, actions: list[Action]) -> None:
+        """What nobody has watched for a while is not reckoned to have run until now."""
+        adopted = [action.execution for action in actions if isinstance(action, Supervise)]
+        started = [execution.id for execution in adopted if execution.phase is Phase.RUNNING]
+        if started:
+            await self._db.write(lambda tx: executions.note_unwatched(tx, started))
 
     async def _do(self, action: Action) -> None:
         if isinstance(action, Supervise):

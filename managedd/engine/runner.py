@@ -173,6 +173,7 @@ class ExecutionRunner:
             await self._means.insist(lambda: self._means.driver.start(handle), _breakably(interruption))
         except ManagedError as error:
             return self._refused(error)
+        self._supervision.measuring.stopwatch.begin()
         failpoints.reach("start.done")
         await self._started(self._means.clock.now_us(), installs=installs)
         return None
@@ -194,6 +195,7 @@ class ExecutionRunner:
 
     async def _finish(self, ended: Ending | None, status: ExitStatus | None) -> None:
         """The execution is EXITED with its evidence, and the run has an end state."""
+        watched = self._supervision.measuring.stopwatch.watched()
 
         def body(tx: Tx) -> Settled | None:
             settled = settle(
@@ -205,10 +207,18 @@ class ExecutionRunner:
                 pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
             )
             if settled is not None:
-                usage.record(tx, settled.execution, status, self._means.zone)
+                usage.record(
+                    tx,
+                    settled.execution,
+                    status,
+                    self._means.zone,
+                    watched=watched,
+                    stop_grace_seconds=self._means.settings.stop_grace_seconds,
+                )
             return settled
 
         settled = await self._means.write(body)
+        self._supervision.measuring.looked.set()
         if settled is None:
             raise ManagedError(ErrorCode.UNAVAILABLE, "somebody else has ended the execution", retry_after_seconds=0.1)
         failpoints.reach("settle.committed")

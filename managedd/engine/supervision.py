@@ -143,6 +143,7 @@ class Supervision:
             tasks.start_soon(self._watch, handle, name=f"watch {self.execution.id}")
             tasks.start_soon(self.measuring.run, handle, name=f"measure {self.execution.id}")
             status = await self._wait(handle)
+            self.measuring.stopwatch.end()
             with anyio.move_on_after(DRAIN_SECONDS):
                 await drained.wait()
             tasks.cancel_scope.cancel()
@@ -266,12 +267,14 @@ class Supervision:
         return self._ending(cause, detail)
 
     def _ending(self, cause: EndCause, detail: str, measured: Measured | None = None) -> Ending:
-        since = self.execution.started_at or self.execution.claimed_at
+        elapsed_us = self.measuring.stopwatch.elapsed_us
+        if elapsed_us is None:
+            elapsed_us = self._means.clock.now_us() - (self.execution.started_at or self.execution.claimed_at)
         return ending(
             cause,
             self.execution,
             detail=detail,
-            elapsed_seconds=(self._means.clock.now_us() - since) / SECOND_US,
+            elapsed_seconds=elapsed_us / SECOND_US,
             peak_memory_bytes=self.measuring.peak_memory_bytes,
             pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
             measured=measured,

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 MINUTE_US: Final = 60_000_000
+AGREES_US: Final = 10_000_000
+"""Two accounts of one time differ by so much at most: a start and an end are told a little after they were."""
+UNSEEN_US: Final = 60_000_000
+"""Of what runs it is noted so often at least; beyond that nobody knows whether it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +85,28 @@ def minutes(started_us: int, ended_us: int) -> int:
     return max(1, -(-(ended_us - started_us) // MINUTE_US))
 
 
-def measured_end_us(started_us: int, ended_us: int, engine_started_us: int | None, engine_ended_us: int | None) -> int:
-    """When it ended, on our clock: by the engine's own account of how long it ran, where there is one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What was seen of a container's time: microseconds since its start, by a clock that nobody sets."""
 
-    We may have noticed the end late, and the engine's clock may be another host's; the difference of its two readings is neither.
-    """
-    if engine_started_us is None or engine_ended_us is None or engine_ended_us < engine_started_us:
-        return max(started_us, ended_us)
-    return started_us + (engine_ended_us - engine_started_us)
+    seen_us: int
+    """So long it did run."""
+    noticed_us: int | None
+    """After so long it had ended; None: nobody looked."""
+
+
+def ran_us(account_us: int | None, watched: Watched) -> int:
+    """How long it ran: by the engine's own account, between whose two readings a clock may have been set, as far as it agrees with what
+    was seen; without one, as long as it was seen to."""
+    if account_us is None or account_us < watched.seen_us - AGREES_US:
+        return watched.seen_us
+    if watched.noticed_us is not None and account_us > watched.noticed_us + AGREES_US:
+        return watched.noticed_us
+    return account_us
+
+
+def running_us(started_us: int, now_us: int, *, ran_us: int | None, noted_us: int | None) -> int:
+    """How long what runs has run: by what was noted of it last, and the little that may have gone by since; by the wall clock before."""
+    if ran_us is None or noted_us is None:
+        return max(0, now_us - started_us)
+    return ran_us + min(max(0, now_us - noted_us), UNSEEN_US)

@@ -216,6 +216,30 @@ def note(tx: Tx, execution_id: str, changes: Mapping[str, Any]) -> None:
     tx.publish(Topic.EXECUTIONS)
 
 
+def note_ran(tx: Tx, ran_us: Mapping[str, int]) -> None:
+    """For how long each of these was seen to run is on record. Nobody is woken: nothing has happened to them."""
+    tx.execute(
+        "UPDATE executions SET ran_us = max(coalesce(executions.ran_us, 0), seen.value), seen_at = ? "
+        "FROM json_each(?) AS seen WHERE executions.id = seen.key AND executions.phase = 'RUNNING'",
+        (tx.now, orjson.dumps(dict(ran_us)).decode()),
+    )
+
+
+def note_unwatched(tx: Tx, execution_ids: Iterable[str]) -> None:
+    """Of these, which somebody else has started, nobody knows how long they ran, unless it is on record."""
+    tx.execute(
+        "UPDATE executions SET ran_us = 0, seen_at = started_at "
+        "WHERE ran_us IS NULL AND id IN (SELECT value FROM json_each(?))",
+        (orjson.dumps(list(execution_ids)).decode(),),
+    )
+
+
+def ran_us(tx: Tx, execution_id: str) -> int | None:
+    """For how long it was seen to run, in microseconds; None: nothing is on record."""
+    found: int | None = tx.scalar("SELECT ran_us FROM executions WHERE id = ?", (execution_id,))
+    return found
+
+
 def request_stop(tx: Tx, execution_id: str, reason: EndCause) -> bool:
     """The wish to stop is on record, unless there was one already or it has ended: the first reason stays."""
     done = tx.execute(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from managedd.model.metering import measured_end_us, metered
+from managedd.model.metering import Watched, metered, ran_us, running_us
+from managedd.store import executions
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -14,14 +16,14 @@ if TYPE_CHECKING:
     from managedd.model.drivers import ExitStatus
     from managedd.model.executions import Execution
     from managedd.model.metering import Metered, Month
-    from managedd.store.database import Tx
+    from managedd.store.database import Row, Tx
 
 _OWNER = (
     "SELECT r.deployment_id, CASE WHEN d.id IS NULL THEN f.name ELSE f.name || '/' || d.name END AS owner "
     "FROM flow_runs AS r JOIN flows AS f ON f.id = r.flow_id LEFT JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = ?"
 )
 _LIVE = (
-    "SELECT workspace_id, flow_run_id, started_at FROM executions INDEXED BY executions_open "
+    "SELECT workspace_id, flow_run_id, started_at, ran_us, seen_at, time_limit_seconds FROM executions INDEXED BY executions_open "
     "WHERE phase NOT IN ('FINALIZED', 'LOST') AND phase <> 'EXITED' AND started_at IS NOT NULL"
 )
 DELETED = "(deleted)"
@@ -44,16 +46,24 @@ class Used:
         return self.ended + self.running
 
 
-def record(tx: Tx, execution: Execution, status: ExitStatus | None, zone: tzinfo) -> None:
-    """The execution, which has ended, is in the ledger: once, however often this is said; one that was never started costs nothing."""
+def record(
+    tx: Tx,
+    execution: Execution,
+    status: ExitStatus | None,
+    zone: tzinfo,
+    *,
+    watched: Watched | None = None,
+    stop_grace_seconds: float = 0.0,
+) -> None:
+    """The execution, which has ended, is in the ledger: once, however often this is said; one that was never started costs nothing.
+
+    `watched` is what was seen of its end; None: it ended while nobody looked, and what is on record of its time has to do.
+    """
     if execution.started_at is None or execution.exited_at is None:
         return
-    measured = (None, None) if status is None else (status.started_at_us, status.finished_at_us)
-    noticed_us = execution.exited_at
-    if status is not None and status.gone and execution.time_limit_seconds is not None:
-        # Nobody knows when it went; it would not have been let go on longer than this.
-        noticed_us = min(noticed_us, execution.started_at + execution.time_limit_seconds * SECOND_US)
-    ended_us = measured_end_us(execution.started_at, noticed_us, *measured)
+    took_us = _took_us(tx, execution, execution.exited_at - execution.started_at, status, watched)
+    took_us = min(took_us, _most_us(execution.time_limit_seconds, stop_grace_seconds))
+    ended_us = execution.started_at + max(0, took_us)
     owner = tx.one(_OWNER, (execution.flow_run_id,))
     for part in metered(execution.started_at, ended_us, zone):
         tx.execute(
@@ -72,6 +82,27 @@ def record(tx: Tx, execution: Execution, status: ExitStatus | None, zone: tzinfo
         )
 
 
+def _took_us(tx: Tx, execution: Execution, noticed_us: int, status: ExitStatus | None, watched: Watched | None) -> int:
+    account_us = _account_us(status)
+    if watched is None:
+        seen_us = executions.ran_us(tx, execution.id)
+        if seen_us is None:
+            return noticed_us if account_us is None else account_us
+        watched = Watched(seen_us=seen_us, noticed_us=None)
+    if status is not None and status.host_restarted:
+        # Its engine has written down when it came back.
+        account_us = None
+    return ran_us(account_us, watched)
+
+
+def _account_us(status: ExitStatus | None) -> int | None:
+    """How long it ran, by the engine's clock, which may be another host's: only the difference of its readings is of use."""
+    if status is None or status.started_at_us is None or status.finished_at_us is None:
+        return None
+    account_us = status.finished_at_us - status.started_at_us
+    return account_us if account_us >= 0 else None
+
+
 def used(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> Used:
     """What the workspace has used of the month by now."""
     ended = tx.scalar(
@@ -85,20 +116,20 @@ def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -
     """(deployment or day, minutes, executions) of the month, what runs now included; those that used most first, days in order."""
     column = "owner" if by == "deployment" else "day"
     minutes: Counter[str] = Counter()
-    executions: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for row in tx.all(
         f"SELECT {column} AS name, sum(minutes) AS minutes, count(*) AS executions FROM usage "
         "WHERE workspace_id = ? AND month = ? GROUP BY 1",
         (workspace_id, month.name),
     ):
-        minutes[row["name"]], executions[row["name"]] = row["minutes"], row["executions"]
+        minutes[row["name"]], counts[row["name"]] = row["minutes"], row["executions"]
     for flow_run_id, part in _running(tx, workspace_id, month, zone):
         owner = tx.one(_OWNER, (flow_run_id,))
         name = part.day if by == "day" else DELETED if owner is None else owner["owner"]
         minutes[name] += part.minutes
-        executions[name] += 1
+        counts[name] += 1
     names = sorted(minutes) if by == "day" else sorted(minutes, key=lambda name: (-minutes[name], name))
-    return [(name, minutes[name], executions[name]) for name in names]
+    return [(name, minutes[name], counts[name]) for name in names]
 
 
 def warned(tx: Tx, workspace_id: str, month: Month) -> int:
@@ -131,6 +162,16 @@ def _running(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> list[tupl
     return [
         (row["flow_run_id"], part)
         for row in tx.all(f"{_LIVE} AND workspace_id = ?", (workspace_id,))
-        for part in metered(row["started_at"], tx.now, zone)
+        for part in metered(row["started_at"], row["started_at"] + _so_far_us(tx, row), zone)
         if part.month == month.name
     ]
+
+
+def _so_far_us(tx: Tx, row: Row) -> int:
+    so_far_us = running_us(row["started_at"], tx.now, ran_us=row["ran_us"], noted_us=row["seen_at"])
+    return min(so_far_us, _most_us(row["time_limit_seconds"], 0))
+
+
+def _most_us(time_limit_seconds: int | None, grace_seconds: float) -> int:
+    """More no run may take."""
+    return sys.maxsize if time_limit_seconds is None else round((time_limit_seconds + grace_seconds) * SECOND_US)

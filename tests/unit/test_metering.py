@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from managedd.clock import to_us
-from managedd.model.metering import MINUTE_US, measured_end_us, metered, minutes, month_named, month_of
+from managedd.model.metering import (
+    MINUTE_US,
+    UNSEEN_US,
+    Watched,
+    metered,
+    minutes,
+    month_named,
+    month_of,
+    ran_us,
+    running_us,
+)
+
+SECOND_US = 1_000_000
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY_US = 86_400_000_000
@@ -84,8 +96,30 @@ def test_the_parts_add_up(started_us: int, length_us: int, zone: ZoneInfo) -> No
         assert part.day.startswith(part.month)
 
 
-def test_how_long_it_ran_is_what_the_engine_measured() -> None:
-    assert measured_end_us(1_000, 9_000, None, None) == 9_000
-    assert measured_end_us(1_000, 9_000, 500_000, 500_700) == 1_700, "noticed late, on another clock"
-    assert measured_end_us(1_000, 9_000, 500_700, 500_000) == 9_000, "an engine whose clock was set back says nothing"
-    assert measured_end_us(9_000, 1_000, None, None) == 9_000
+@pytest.mark.parametrize(
+    ("account", "seen", "noticed", "expected"),
+    [
+        (None, 60, 65, 60),
+        (30, 20, 600, 30),
+        (61, 60, 60, 61),
+        (30, 60, 65, 60),
+        (3600, 60, 65, 65),
+        (3600, 60, None, 3600),
+        (None, 0, None, 0),
+    ],
+    ids=["gone", "noticed late", "it agrees", "set back", "set forward", "nobody looked", "never seen"],
+)
+def test_how_long_it_ran_is_what_the_engine_says_as_far_as_that_can_be(
+    account: int | None, seen: int, noticed: int | None, expected: int
+) -> None:
+    watched = Watched(seen_us=seen * SECOND_US, noticed_us=None if noticed is None else noticed * SECOND_US)
+    assert ran_us(None if account is None else account * SECOND_US, watched) == expected * SECOND_US
+
+
+def test_what_runs_is_reckoned_from_when_it_was_noted_last() -> None:
+    start = 1_000 * SECOND_US
+    assert running_us(start, start + 90 * SECOND_US, ran_us=None, noted_us=None) == 90 * SECOND_US
+    noted = start + 50 * SECOND_US
+    assert running_us(start, noted + 9, ran_us=40, noted_us=noted) == 49
+    assert running_us(start, noted - 3600 * SECOND_US, ran_us=40, noted_us=noted) == 40, "set back"
+    assert running_us(start, noted + 3600 * SECOND_US, ran_us=40, noted_us=noted) == 40 + UNSEEN_US, "set forward"

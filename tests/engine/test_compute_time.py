@@ -1,0 +1,171 @@
+"""Compute time follows what was seen to run: not the wall clock, and not the time in which nobody looked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+import pytest
+
+from managedd.drivers.fake import FakeDriver
+from managedd.engine import measuring
+from managedd.engine.quota import QuotaWatch
+from managedd.model.executions import EndCause, Phase
+from managedd.model.limits import OnExhausted
+from managedd.store import executions
+from managedd.store.usage import Used
+from tests.engine.test_quota import told
+from tests.engine.test_runner import COMPLETED, FOREVER, RUNNING, finished, plan
+from tests.engine.test_usage import begun, ended, passed, used
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from managedd.model.drivers import ExitStatus, Handle
+    from managedd.model.executions import Execution
+    from tests.engine.world import Daemon, World
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3600
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are made as often as a test can wait for them."""
+    monkeypatch.setattr(measuring, "READ_SECONDS", 0.01)
+
+
+class WallStamps(FakeDriver):
+    """Its account has two readings of a clock that was set by `set_seconds` in between."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.engine)
+        self.set_seconds = 0
+
+    async def wait(self, handle: Handle) -> ExitStatus:
+        status = await super().wait(handle)
+        if status.finished_at_us is None:
+            return status
+        return replace(status, finished_at_us=status.finished_at_us + self.set_seconds * 1_000_000)
+
+
+async def started(world: World, daemon: Daemon, time_limit_seconds: int | None = None) -> Execution:
+    execution = await world.claimed()
+    await world.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": time_limit_seconds}))
+    daemon.fleet.start(execution)
+    await begun(world, execution)
+    return execution
+
+
+async def seen(world: World, daemon: Daemon, execution: Execution) -> None:
+    """A reading was made after this moment, and it is on record."""
+    await world.until_called("stats", execution.id, world.calls("stats", execution.id) + 2)
+    await daemon.fleet.note_times()
+
+
+def set_wall(world: World, seconds: float) -> None:
+    assert isinstance(world.clock, ManualClock)
+    world.clock.set_wall(seconds)
+
+
+@pytest.mark.parametrize("set_seconds", [-HOUR // 2, -10 * HOUR, 12 * HOUR])
+async def test_a_clock_that_is_set_changes_nothing_of_what_a_run_costs(still: World, set_seconds: int) -> None:
+    """Also not where the engine's account has one reading from before and one from after."""
+    month = still.clock.now_us()
+    plan(still, FOREVER)
+    driver = WallStamps(still)
+    async with still.daemon(driver=driver) as daemon:
+        execution = await started(still, daemon)
+        passed(still, HOUR)
+        await seen(still, daemon, execution)
+        set_wall(still, set_seconds)
+        driver.set_seconds = set_seconds
+        minute = await used(still, month)
+        assert minute.running in {60, 61}
+        await ended(still, execution)
+    assert await used(still, month) == Used(ended=60, running=0)
+
+
+async def test_a_clock_that_is_set_forward_stops_no_run_for_its_hours(still: World) -> None:
+    await still.on_plan(compute_hours=10, on_exhausted=OnExhausted.STOP)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon)
+        passed(still, 60)
+        await seen(still, daemon, execution)
+        set_wall(still, 12 * HOUR)
+        await QuotaWatch(still.db, still.bus, zone=UTC, say=daemon.writer.say).tick()
+        assert (await still.state(execution.flow_run_id)).type is RUNNING
+        await ended(still, execution)
+    assert await told(still) == []
+
+
+@pytest.mark.parametrize("how", ["gone", "host"])
+async def test_time_in_which_nothing_ran_is_free(still: World, how: str) -> None:
+    """Its host was off, or somebody removed it, for days in which nobody looked."""
+    month = still.clock.now_us()
+    plan(still, replace(FOREVER, host_restarted=how == "host"))
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon, 86_400)
+        passed(still, 600)
+        await seen(still, daemon, execution)
+    passed(still, 60 * HOUR)
+    if how == "gone":
+        still.engine.vanish(execution.id)
+    else:
+        still.engine.finish(execution.id, 255)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        gone = await finished(still, execution)
+    assert gone.end_cause is (EndCause.LOST if how == "gone" else EndCause.HOST_RESTART)
+    assert await used(still, month) == Used(ended=10, running=0)
+
+
+async def test_no_run_costs_more_than_its_time_limit_and_its_grace(still: World) -> None:
+    """Nothing stopped it while the daemon was down."""
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon, 600)
+    passed(still, 5 * HOUR)
+    still.engine.finish(execution.id)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        await finished(still, execution)
+    assert await used(still) == Used(ended=11, running=0), "ten minutes, and a part of one"
+
+
+async def test_a_downtime_uses_up_nobodys_hours(still: World) -> None:
+    """Of two runs, one ended after a minute of the five and a half hours for which the daemon was down: not eleven of ten hours are used."""
+    await still.on_plan(compute_hours=10, on_exhausted=OnExhausted.STOP)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        short, long = await started(still, daemon), await started(still, daemon)
+    await still.propose(short.flow_run_id, COMPLETED)
+    passed(still, 60)
+    still.engine.finish(short.id)
+    passed(still, 5.5 * HOUR)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        await QuotaWatch(still.db, still.bus, zone=UTC, say=daemon.writer.say).tick()
+        assert (await still.state(long.flow_run_id)).type is RUNNING
+        await daemon.fleet.looked()
+        await finished(still, short)
+        assert await used(still) == Used(ended=1, running=331)
+        await ended(still, long)
+    assert await told(still) == []
+    assert await used(still) == Used(ended=332, running=0)
+
+
+async def test_what_was_adopted_is_looked_at_before_anything_is_reckoned(still: World) -> None:
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon)
+    passed(still, 2 * HOUR)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        assert (await used(still)).running <= 1
+        await daemon.fleet.looked()
+        assert (await used(still)).running == 120
+        assert (await still.execution(execution.flow_run_id)).phase is Phase.RUNNING
+        await ended(still, execution)
