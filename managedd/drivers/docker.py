@@ -18,7 +18,7 @@ from aiodocker.exceptions import DockerError
 
 from managedd.drivers import docker_end
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status, words
-from managedd.drivers.docker_follow import follow
+from managedd.drivers.docker_follow import Followers, follow
 from managedd.drivers.docker_images import Images
 from managedd.drivers.docker_logs import LogReader
 from managedd.drivers.docker_look import LIVENESS, inspect, inspect_patiently, liveness_of, was_started
@@ -80,6 +80,7 @@ class DockerDriver:
         self._images = Images(self._engine, stall_seconds=self._settings.pull_stall_seconds)
         self._network = Network(self._engine, instance_id)
         self._volume = Volume(self._engine, instance_id, shared_files(self._settings))
+        self._followers = Followers()
         self._unstarted: set[str] = set()
         """Containers that this driver has made and nobody was asked to start: they need no look before that."""
 
@@ -181,9 +182,11 @@ class DockerDriver:
         while True:
             container = await inspect_patiently(self._engine, container_id)
             if container is None:
+                self._followers.ended(container_id)
                 return GONE
             liveness = liveness_of(container)
             if liveness is Liveness.EXITED:
+                self._followers.ended(container_id)
                 return await self._end(container)
             if liveness is Liveness.CREATED:
                 await anyio.sleep(0.2)
@@ -242,9 +245,11 @@ class DockerDriver:
     async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
         """The container's lines after `after`."""
         reader = LogReader(after, line_bytes=self._settings.line_bytes)
-        lines = follow(self._engine, _id(handle), reader, file_bytes=self._settings.log_max_bytes)
-        async with contextlib.aclosing(lines):
-            yield lines
+        container_id, file_bytes = _id(handle), self._settings.log_max_bytes
+        with self._followers.one_of(container_id) as patience:
+            lines = follow(self._engine, container_id, reader, patience, file_bytes=file_bytes)
+            async with contextlib.aclosing(lines):
+                yield lines
 
     async def stats(self, handle: Handle) -> Usage | None:
         """One reading, when it runs."""

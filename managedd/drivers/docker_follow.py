@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -17,7 +18,7 @@ from managedd.drivers.docker_look import inspect_patiently, liveness_of
 from managedd.model.drivers import Liveness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
@@ -29,12 +30,56 @@ if TYPE_CHECKING:
 LOG_ATTEMPTS: Final = 5
 SILENCE_SECONDS: Final = 15.0
 """How long a stream may be silent before it is asked whether the container still runs."""
+ENDED_SECONDS: Final = 1.0
+"""The same when somebody has seen that it does not."""
 
 _log = structlog.get_logger(__name__)
 
 
+class Patience:
+    """How long one follower waits for a silent stream."""
+
+    def __init__(self) -> None:
+        self._has_ended = False
+        self._scope = anyio.CancelScope()
+
+    def scope(self) -> anyio.CancelScope:
+        """Is left when there was silence for long enough."""
+        self._scope = anyio.move_on_after(ENDED_SECONDS if self._has_ended else SILENCE_SECONDS)
+        return self._scope
+
+    def shorten(self) -> None:
+        """The container has ended: not much more can come."""
+        self._has_ended = True
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + ENDED_SECONDS)
+
+
+class Followers:
+    """Who follows which container. A stream that has stalled, as at a rotation, says nothing of its end."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, set[Patience]] = defaultdict(set)
+
+    @contextlib.contextmanager
+    def one_of(self, container_id: str) -> Iterator[Patience]:
+        """One more of the container's."""
+        patience = Patience()
+        self._of[container_id].add(patience)
+        try:
+            yield patience
+        finally:
+            self._of[container_id].discard(patience)
+            if not self._of[container_id]:
+                del self._of[container_id]
+
+    def ended(self, container_id: str) -> None:
+        """The container has ended, or is gone."""
+        for patience in self._of.get(container_id, ()):
+            patience.shorten()
+
+
 async def follow(
-    engine: Engine, container_id: str, reader: LogReader, *, file_bytes: int
+    engine: Engine, container_id: str, reader: LogReader, patience: Patience, *, file_bytes: int
 ) -> AsyncGenerator[RawLine, None]:
     """The container's lines, over every end of a stream that is not the end of the container.
 
@@ -58,7 +103,7 @@ async def follow(
             picky = None if await _needs_all(engine, container, reader) else reader
             async with _reading(engine, container_id, reader.since, follows=follows) as response:
                 chunks = response.content.iter_any()
-                while (chunk := await _next_chunk(engine, container_id, chunks, picky)) is not None:
+                while (chunk := await _next_chunk(engine, container_id, chunks, picky, patience)) is not None:
                     for line in reader.feed(chunk):
                         heard = True
                         yield line
@@ -126,12 +171,12 @@ async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogRe
 
 
 async def _next_chunk(
-    engine: Engine, container_id: str, chunks: AsyncIterator[bytes], picky: LogReader | None
+    engine: Engine, container_id: str, chunks: AsyncIterator[bytes], picky: LogReader | None, patience: Patience
 ) -> bytes | None:
     """What the stream brings next; None at its end, and when it is silent although the container has ended, or because it keeps something
     back from the reader, which did not ask for all."""
     while True:
-        with anyio.move_on_after(SILENCE_SECONDS):
+        with patience.scope():
             return await anext(chunks, None)
         container = await inspect_patiently(engine, container_id)
         if container is None or liveness_of(container) is not Liveness.RUNNING:

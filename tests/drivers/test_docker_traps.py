@@ -472,6 +472,19 @@ async def test_a_recheck_that_fails_leaves_what_was_told(engine: StubEngine) -> 
     await driver.close()
 
 
+async def test_a_stream_that_has_stalled_is_left_soon_after_the_end(engine: StubEngine, driver: DockerDriver) -> None:
+    """As it may at a rotation: who waits for the container has seen its end long before the silence is noticed."""
+    handle, name = await running(driver)
+    engine.on("GET", CONTAINER + "/logs", endless(frame(10, "one\n")), stream(frame(10, "one\n"), frame(11, "two\n")))
+    with anyio.fail_after(10):
+        async with driver.logs(handle, LogCursor()) as lines:
+            assert (await anext(lines)).text == "one"
+            engine.set_status(name, "exited", 0)
+            await driver.wait(handle)
+            assert [line.text async for line in lines] == ["two"]
+    assert not driver._followers._of
+
+
 def kept(*frames: bytes, follows: bool) -> Any:
     """The engine passes over all that is stamped before what it is asked for; here, that is everything."""
 

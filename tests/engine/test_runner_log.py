@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from managedd.drivers.fake import FakeRun
+from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.engine import means as means_module
 from managedd.engine import supervision
 from managedd.engine.settling import settle
@@ -20,6 +21,11 @@ from managedd.store import log_sizes
 from tests.engine.test_log_writer import Store
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from managedd.drivers.fake import FakeEngine
+    from managedd.model.drivers import Handle
+    from managedd.model.logs import LogCursor, RawLine
     from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +105,60 @@ async def test_a_run_whose_container_vanished_has_its_whole_log_before_it_is_sai
     assert await world.log_lines(execution.flow_run_id, "managedd") == said
     *before, last = store.phases
     assert Phase.LOST not in before and last is Phase.LOST
+
+
+class LateLogs(FakeDriver):
+    """What a container printed last comes only when somebody lets it."""
+
+    readings = 0
+
+    def __init__(self, engine: FakeEngine) -> None:
+        super().__init__(engine)
+        self.comes = anyio.Event()
+
+    @contextlib.asynccontextmanager
+    async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
+        self.readings += 1
+
+        async def late() -> AsyncIterator[RawLine]:
+            async for line in lines:
+                if line.text == "last":
+                    await self.comes.wait()
+                yield line
+
+        async with super().logs(handle, after) as lines:
+            yield late()
+
+
+async def test_one_reading_goes_on_beyond_the_end_of_the_run(world: World) -> None:
+    """It knows what it was told: that is how lines are found that the engine has passed over."""
+    world.engine._plan = FakeRun(lines=("first", "last"), exit_code=3)
+    driver = LateLogs(world.engine)
+    async with world.daemon(driver=driver) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.EXITED)
+
+        async def has_the_first() -> bool:
+            return await world.printed(execution.flow_run_id) == ["first"]
+
+        await world.until(has_the_first)
+        driver.comes.set()
+        await world.until_phase(execution.flow_run_id, Phase.FINALIZED)
+    assert await world.printed(execution.flow_run_id) == ["first", "last"]
+    assert driver.readings == 1
+
+
+async def test_a_reading_that_goes_on_is_left_by_a_daemon_that_stops(world: World) -> None:
+    world.engine._plan = FakeRun(lines=("first", "last"), exit_code=3)
+    async with world.daemon(driver=LateLogs(world.engine)) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.EXITED)
+    async with world.daemon() as daemon:
+        await daemon.reconciler.once()
+        await world.until_phase(execution.flow_run_id, Phase.FINALIZED)
+    assert await world.printed(execution.flow_run_id) == ["first", "last"]
 
 
 @pytest.mark.parametrize(("completed", "last"), [(False, Phase.LOST), (True, Phase.FINALIZED)])
