@@ -16,21 +16,37 @@ TURN_LINES: Final = 100
 BUSY_TURNS: Final = 20
 """Whoever has had more turns than that, less one for each `FORGET_SECONDS`, is a flood: what a run prints at once now and then is none."""
 FORGET_SECONDS: Final = 1.0
-REST: Final = 2.0
+MOST_REST: Final = 2.0
 """For so many times as long as it has worked a flood rests: what the log writer then does with its lines takes as long again."""
+LEAST_REST: Final = 0.1
+"""The same while others need none of the loop's time: who prints fast is read fast then, and not outrun by the engine's rotation."""
+BUSY_SHARE: Final = 0.25
+"""Others that take more of a rest than that need longer ones."""
 LONGEST_WORK_SECONDS: Final = 0.1
 
 
 class Floods:
-    """Those who print much rest one after the other: however many they are, only one of them works between two turns of the loop."""
+    """Those who print much rest one after the other: however many they are, only one of them works between two turns of the loop.
 
-    def __init__(self) -> None:
+    How long depends on what others do meanwhile: `clock` tells the loop's own processor seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
         self._lock = anyio.Lock()
+        self._rest = MOST_REST
+        self._worked = 0.0
+        """What floods have taken of the loop's time; the rest of it is others'."""
 
     async def rest(self, worked_seconds: float) -> None:
         """Others had their time."""
+        self._worked += worked_seconds
         async with self._lock:
-            await anyio.sleep(min(worked_seconds, LONGEST_WORK_SECONDS) * REST)
+            began, used, worked = anyio.current_time(), self._clock(), self._worked
+            await anyio.sleep(min(worked_seconds, LONGEST_WORK_SECONDS) * self._rest)
+            others = self._clock() - used - (self._worked - worked)
+            is_busy = others > (anyio.current_time() - began) * BUSY_SHARE
+            self._rest = min(self._rest * 2, MOST_REST) if is_busy else max(self._rest / 2, LEAST_REST)
 
 
 class Work:

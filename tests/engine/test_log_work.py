@@ -8,7 +8,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from managedd.engine.log_work import BUSY_TURNS, TURN_LINES, Floods, Turns, Work
+from managedd.engine.log_work import (
+    BUSY_TURNS,
+    LEAST_REST,
+    LONGEST_WORK_SECONDS,
+    MOST_REST,
+    TURN_LINES,
+    Floods,
+    Turns,
+    Work,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +72,38 @@ async def test_who_prints_a_little_now_and_then_never_rests(monkeypatch: pytest.
         turns.held_back(1.1)
         await take(turns, 1)
     assert len(floods.rests) >= BUSY_TURNS
+
+
+async def test_rests_are_as_long_as_others_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood alone is hardly held up; others who work make it rest at once, and another flood's work is not theirs."""
+    now = used = 0.0
+    rests: list[float] = []
+    during = {"others": 0.0, "floods": 0.0}
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, used
+        rests.append(seconds)
+        now += seconds
+        used += (during["others"] + during["floods"]) * seconds
+        floods._worked += during["floods"] * seconds
+
+    monkeypatch.setattr(anyio, "current_time", lambda: now)
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    floods = Floods(lambda: used)
+    for _ in range(10):
+        await floods.rest(0.01)
+    assert rests[0] == pytest.approx(0.01 * MOST_REST) and rests[-1] == pytest.approx(0.01 * LEAST_REST)
+    during["floods"] = 0.9
+    await floods.rest(0.01)
+    await floods.rest(0.01)
+    assert rests[-1] == pytest.approx(0.01 * LEAST_REST)
+    during["others"] = 0.5
+    for _ in range(6):
+        await floods.rest(0.01)
+    assert rests[-1] == pytest.approx(0.01 * MOST_REST)
+    # However long it has worked.
+    await floods.rest(5.0)
+    assert rests[-1] == pytest.approx(LONGEST_WORK_SECONDS * MOST_REST)
 
 
 async def test_what_others_do_meanwhile_is_no_work_of_its_own() -> None:
