@@ -63,7 +63,7 @@ def measure(daemon: LiveDaemon, image: str, runs: int, lines: int) -> dict[str, 
             time.sleep(LOOK_SECONDS)
         began, first = time.monotonic(), stored(daemon)
         used = processor_seconds(daemon.pid), processor_seconds(engine)
-        while stored(daemon) < runs * lines and time.monotonic() < began + SECONDS:
+        while stored(daemon) < runs * lines and time.monotonic() < began + SECONDS and any_open(place):
             time.sleep(LOOK_SECONDS)
         took, last = time.monotonic() - began, stored(daemon)
         spent = processor_seconds(daemon.pid) - used[0], processor_seconds(engine) - used[1]
@@ -83,6 +83,12 @@ def measure(daemon: LiveDaemon, image: str, runs: int, lines: int) -> dict[str, 
 def stored(daemon: LiveDaemon) -> int:
     """How many lines there are, those of the daemon itself included."""
     return int(daemon.query("SELECT coalesce(max(id), 0) AS n FROM logs", database="logs")[0]["n"])
+
+
+def any_open(place: Place) -> bool:
+    """Whether there will be more: an execution is over when its log is whole."""
+    open_ = "SELECT count(*) AS n FROM executions WHERE phase NOT IN ('FINALIZED', 'LOST')"
+    return bool(place.daemon.query(open_)[0]["n"])
 
 
 def processor_seconds(pid: int) -> float:
