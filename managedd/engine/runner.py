@@ -76,9 +76,14 @@ class ExecutionRunner:
             if ended is not None:
                 await self._finish(ended, None)
         if self._execution.phase is Phase.RUNNING:
-            status = await self._supervision.until_end(self._handle())
-            failpoints.reach("exit.seen")
-            await self._finish(None, status)
+            await self._supervision.beside_log(self._handle(), self._see_out)
+        else:
+            await self._clean_up()
+
+    async def _see_out(self) -> None:
+        status = await self._supervision.until_end(self._handle())
+        failpoints.reach("exit.seen")
+        await self._finish(None, status)
         await self._clean_up()
 
     async def _reload(self) -> bool:

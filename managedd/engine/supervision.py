@@ -93,6 +93,14 @@ class Interruption:
         return result
 
 
+class _Reading:
+    """One reading of a container's log, under way or over."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.is_whole = False
+
+
 class Supervision:
     """The children of one runner."""
 
@@ -104,6 +112,7 @@ class Supervision:
         self._means = means
         self._lookout = lookout
         self._countdown = Countdown(means.clock)
+        self._reading: _Reading | None = None
 
     async def unless_stopped(self, work: Callable[[Interruption], Awaitable[Ending | None]]) -> Ending | None:
         """What `work` came to; or, when the run is no longer wanted or waited too long, why it was broken off."""
@@ -130,22 +139,40 @@ class Supervision:
             raise failure
         return ended
 
-    async def until_end(self, handle: Handle) -> ExitStatus:
-        """How the container ended; its lines are stored as far as a short wait allows, its limits were held."""
-        drained = anyio.Event()
+    async def beside_log(self, handle: Handle, work: Callable[[], Awaitable[None]]) -> None:
+        """`work` is done while the container's log is read, to its end if `work` waits for it with `read_log`.
 
-        async def follow() -> None:
-            if await self.read_log(handle):
-                drained.set()
+        One reading from first to last: lines that an engine has passed over are found by who was told all the others.
+        """
+        reading = self._reading = _Reading()
+        failure: Exception | None = None
+
+        async def read() -> None:
+            reading.is_whole = await self._read(handle)
+            reading.over.set()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(follow, name=f"log {self.execution.id}")
+            tasks.start_soon(read, name=f"log {self.execution.id}")
+            try:
+                await work()
+            except Exception as error:
+                failure = error  # past the task group, which would wrap it
+            finally:
+                self._reading = None
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def until_end(self, handle: Handle) -> ExitStatus:
+        """How the container ended; its lines are stored as far as a short wait allows, its limits were held."""
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, handle, name=f"watch {self.execution.id}")
             tasks.start_soon(self.measuring.run, handle, name=f"measure {self.execution.id}")
             status = await self._wait(handle)
             self.measuring.stopwatch.end()
             with anyio.move_on_after(DRAIN_SECONDS):
-                await drained.wait()
+                if self._reading is not None:
+                    await self._reading.over.wait()
             tasks.cancel_scope.cancel()
         return status
 
@@ -167,7 +194,16 @@ class Supervision:
             pause = min(STOP_AGAIN_SECONDS[1], pause * 2)
 
     async def read_log(self, handle: Handle) -> bool:
-        """Every line of the container is stored, to its end; False when the engine won't give the rest.
+        """Every line of the container is stored, to its end; False when the engine won't give the rest."""
+        reading = self._reading
+        if reading is not None:
+            await reading.over.wait()
+            if reading.is_whole:
+                return True
+        return await self._read(handle)
+
+    async def _read(self, handle: Handle) -> bool:
+        """The same, by a reading of its own.
 
         A store that is busy is waited for: what it has not taken is not given up. A log that can't be read never ends a run.
         """
