@@ -15,7 +15,7 @@ from managedd.observe import get_log
 from managedd.orchestration import events
 from managedd.orchestration.transition import propose
 from managedd.orchestration.verdicts import Status
-from managedd.store import executions, flow_runs
+from managedd.store import execution_leases, executions, flow_runs
 
 if TYPE_CHECKING:
     from managedd.model.drivers import ExitStatus
@@ -92,6 +92,7 @@ def settle(
     told = _tell(tx, view, ended)
     # The process is gone, or never was; also where the run had an end of its own.
     end_below(tx.scoped(execution.workspace_id), execution.flow_run_id)
+    execution_leases.release_all(tx.scoped(execution.workspace_id), execution.id, execution.flow_run_id)
     failpoints.reach("settle.uncommitted")
     return Settled(execution=advanced, cause=ended.cause, message=ended.message if told else None)
 

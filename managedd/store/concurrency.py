@@ -16,7 +16,7 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError, conflict, invalid, not_found
 from managedd.model.slots import SlotLimit
-from managedd.store import rows
+from managedd.store import executions, rows
 from managedd.store.resources import CONCURRENCY_LIMIT
 from managedd.store.transaction import IntegrityFault
 
@@ -124,18 +124,22 @@ def acquire(
     *,
     lease_seconds: float | None = None,
     holder: Mapping[str, Any] | None = None,
+    execution_id: str | None = None,
 ) -> Acquired | Refused:
     """`slots` of every active limit among `names` are taken, or none of any; names without a limit limit nothing.
 
     With `lease_seconds` they are taken on a lease, which is made even when nothing limits, so that the client can renew it. Raises
-    ManagedError(INVALID) when that many slots can never be had, or a rate is asked of limits that don't decay.
+    ManagedError(INVALID) when that many slots can never be had, or a rate is asked of limits that don't decay; CONFLICT when the
+    execution that the lease is for has ended.
     """
+    if execution_id is not None and not executions.may_run(tx, execution_id):
+        raise conflict("The container of this run has ended: it gets no more slots.")
     limits = _named(tx, names)
     active = [limit for limit in limits if limit.active]
     _check(active, slots, mode)
     if not all(limit.has_room(slots, tx.now) for limit in active):
         return _refuse(tx, active, slots)
-    lease_id = None if lease_seconds is None else _lease(tx, lease_seconds, holder)
+    lease_id = None if lease_seconds is None else _lease(tx, lease_seconds, holder, execution_id)
     for limit in active:
         if lease_id is not None:
             tx.execute(
@@ -250,16 +254,17 @@ def _learn(tx: Tx, limit: SlotLimit, slots: int, occupancy_seconds: float) -> No
     )
 
 
-def _lease(tx: Tx, lease_seconds: float, holder: Mapping[str, Any] | None) -> str:
+def _lease(tx: Tx, lease_seconds: float, holder: Mapping[str, Any] | None, execution_id: str | None = None) -> str:
     lease_id = ids.new_id()
     tx.execute(
-        "INSERT INTO concurrency_leases (id, workspace_id, holder, expires_at, created) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO concurrency_leases (id, workspace_id, holder, expires_at, created, execution_id) VALUES (?, ?, ?, ?, ?, ?)",
         (
             lease_id,
             tx.workspace,
             None if holder is None else orjson.dumps(dict(holder)).decode(),
             tx.now + round(lease_seconds * 1_000_000),
             tx.now,
+            execution_id,
         ),
     )
     return lease_id

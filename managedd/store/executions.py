@@ -178,6 +178,13 @@ def is_open(tx: Tx, execution_id: str) -> bool:
     return bool(tx.scalar("SELECT phase NOT IN ('FINALIZED', 'LOST') FROM executions WHERE id = ?", (execution_id,)))
 
 
+def may_run(tx: Tx, execution_id: str) -> bool:
+    """Whether the execution's process may be there."""
+    return bool(
+        tx.scalar("SELECT phase IN ('CLAIMED', 'CREATED', 'RUNNING') FROM executions WHERE id = ?", (execution_id,))
+    )
+
+
 def advance(
     tx: Tx, execution_id: str, from_: Iterable[Phase], to: Phase, changes: Mapping[str, Any] | None = None
 ) -> Execution | None:

@@ -19,7 +19,7 @@ WAITED_FOR = (
 """Whether task run `{task}` stands for a flow run that goes on."""
 
 # UNION, not UNION ALL: a circle of parents, which only broken data has, ends too. CROSS JOIN keeps SQLite to the indexes.
-_TREE = f"""
+TREE = f"""
 WITH RECURSIVE tree(id) AS (
     SELECT :top
     UNION
@@ -27,6 +27,7 @@ WITH RECURSIVE tree(id) AS (
     CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id WHERE {IN_PROCESS.format(run="r")}
 )
 """
+"""Flow run :top and those below it in its process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Child:
 def open_runs(tx: Tx, top: str, limit: int) -> list[Child]:
     """Flow runs below `top`, in its process, that have not ended."""
     found = tx.all(
-        f"{_TREE} SELECT r.id, r.state_type FROM tree CROSS JOIN flow_runs AS r ON r.id = tree.id "
+        f"{TREE} SELECT r.id, r.state_type FROM tree CROSS JOIN flow_runs AS r ON r.id = tree.id "
         f"WHERE r.id <> :top AND r.state_type IN {LIVE_SQL} LIMIT :limit",
         {"top": top, "limit": limit},
     )
@@ -50,7 +51,7 @@ def open_runs(tx: Tx, top: str, limit: int) -> list[Child]:
 def open_task_runs(tx: Tx, top: str, limit: int) -> list[Child]:
     """Task runs of `top` and of what is below it in its process, that have not ended; not those that others run."""
     found = tx.all(
-        f"{_TREE} SELECT t.id, t.state_type FROM tree CROSS JOIN task_runs AS t ON t.flow_run_id = tree.id "
+        f"{TREE} SELECT t.id, t.state_type FROM tree CROSS JOIN task_runs AS t ON t.flow_run_id = tree.id "
         f"WHERE t.state_type IN {LIVE_SQL} AND NOT {WAITED_FOR.format(task='t')} AND NOT {DEFERRED.format(task='t')} LIMIT :limit",
         {"top": top, "limit": limit},
     )

@@ -7,9 +7,15 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from pydantic import TypeAdapter
 
+from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener, key_hash
+from managedd.api.surface import all_operations
 from managedd.bus import Topic
+from managedd.store import execution_leases, executions
 from managedd.wire.concurrency import (
     ConcurrencyLimit,
     ConcurrencyLimitV2,
@@ -17,8 +23,11 @@ from managedd.wire.concurrency import (
     MinimalConcurrencyLimitResponse,
 )
 from managedd.wire.deployments import GlobalConcurrencyLimitResponse
+from tests.api.test_sockets import a_run
 
 if TYPE_CHECKING:
+    from managedd.model.executions import Execution
+    from managedd.store.database import Tx
     from tests.api.conftest import ApiClient
 
 pytestmark = pytest.mark.anyio
@@ -280,6 +289,35 @@ async def test_old_clients_take_and_return_a_tags_slot(api: ApiClient) -> None:
     assert float(response.headers["Retry-After"]) > 0
     assert (await api.post("/concurrency_limits/decrement", body))[1][0]["name"] == "tag:db"
     assert await active(api, "tag:db") == 0
+
+
+async def test_what_a_container_takes_is_known_to_be_its_own(api: ApiClient) -> None:
+    await limit(api)
+    await api.post("/concurrency_limits/", {"tag": "db", "concurrency_limit": 1})
+    run = await a_run(api)
+
+    def claim(tx: Tx) -> Execution:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": key_hash("run-key")})
+        return made
+
+    execution = await api.services.db.write(claim, workspace=ids.DEFAULT_WORKSPACE_ID)
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    async with TestClient(TestServer(application)) as http:
+        headers = {"Authorization": "Bearer run-key"}
+        for path, body in (
+            (f"{V2}/increment-with-lease", {"names": ["db"], "slots": 1}),
+            ("/concurrency_limits/increment", {"names": ["db"], "task_run_id": str(uuid4())}),
+        ):
+            response = await http.post(f"/api{path}", json=body, headers=headers)
+            assert response.status == 200, await response.text()
+    await lease(api, "db")
+    assert (await active(api), await active(api, "tag:db")) == (2, 1)
+    given_back = await api.services.db.write(
+        lambda tx: execution_leases.release_all(tx, execution.id, run), workspace=ids.DEFAULT_WORKSPACE_ID
+    )
+    assert given_back == 2
+    assert (await active(api), await active(api, "tag:db")) == (1, 0)
 
 
 async def test_another_workspace_has_limits_of_its_own(api: ApiClient, other: ApiClient) -> None:

@@ -10,12 +10,15 @@ from managedd import ids
 from managedd.clock import iso
 from managedd.drivers.fake import FakeRun
 from managedd.engine import offspring
+from managedd.errors import ManagedError
 from managedd.model.executions import ENDED, EndCause, Execution
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import State, StateType
 from managedd.orchestration.transition import create_task_run
-from managedd.store import executions
+from managedd.store import concurrency, executions
 from managedd.store.task_runs import Applied, Change, apply
+from tests.engine.test_runner import finished
+from tests.engine.test_runner import running as running_execution
 
 if TYPE_CHECKING:
     from tests.engine.world import World
@@ -193,3 +196,35 @@ async def test_a_task_runs_own_word_for_its_end_may_come_late(family: Family, en
     assert (await shown(family.world, "task_runs", family.plain))[0] == "CRASHED"
     assert await tell(end, before + 1) is Applied.NEWEST
     assert await shown(family.world, "task_runs", family.plain) == (end.value, "from an event")
+
+
+@pytest.mark.parametrize("how", ["taken in its container", "of the flow run", "of a task run", "of a subflow"])
+async def test_a_run_that_is_killed_gives_its_concurrency_slots_back(world: World, how: str) -> None:
+    async with world.daemon() as daemon:
+        execution = await running_execution(world, daemon)
+        run_id = execution.flow_run_id
+        task_run = await task(world, run_id)
+        holders = {
+            "taken in its container": {"execution_id": execution.id},
+            "of the flow run": {"holder": {"type": "flow_run", "id": run_id}},
+            "of a task run": {"holder": {"type": "task_run", "id": task_run}},
+            "of a subflow": {"holder": {"type": "flow_run", "id": await below(world, task_run)}},
+        }
+        foreign = {"type": "task_run", "id": await task(world, await world.run())}
+        await world.write(lambda tx: concurrency.create(tx, {"name": "db", "limit": 2}))
+
+        async def take(**of: Any) -> concurrency.Acquired | concurrency.Refused:
+            return await world.write(
+                lambda tx: concurrency.acquire(tx, ["db"], 1, "concurrency", lease_seconds=86_400, **of)
+            )
+
+        assert isinstance(await take(**holders[how]), concurrency.Acquired)
+        assert isinstance(await take(holder=foreign), concurrency.Acquired)
+        assert isinstance(await take(), concurrency.Refused)
+        world.engine.finish(execution.id, 137, oom=True)
+        await finished(world, execution)
+        assert isinstance(await take(), concurrency.Acquired)
+        # Another's lease is its own.
+        assert isinstance(await take(), concurrency.Refused)
+        with pytest.raises(ManagedError, match="has ended"):
+            await take(execution_id=execution.id)

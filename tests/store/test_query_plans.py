@@ -12,7 +12,19 @@ from managedd import ids
 from managedd.clock import iso
 from managedd.model.logs import LogRecord
 from managedd.model.states import OCCUPYING, TERMINAL, StateType
-from managedd.store import events, executions, flow_runs, log_pages, logs, overdue, queue, retention, rows, schedules
+from managedd.store import (
+    events,
+    execution_leases,
+    executions,
+    flow_runs,
+    log_pages,
+    logs,
+    overdue,
+    queue,
+    retention,
+    rows,
+    schedules,
+)
 from managedd.store.resources import (
     ARTIFACT,
     DEPLOYMENT,
@@ -217,6 +229,7 @@ ENGINE: dict[str, Ask] = {
     "unheld": lambda tx: queue.unheld(tx, 64, since_before_us=NOW),
     "slots": lambda tx: flow_runs.slots_taken(tx, SOME, but=OTHER),
     "slots of who has ended": lambda tx: flow_runs.slots_leaving(tx, SOME, but=OTHER),
+    "leases": lambda tx: execution_leases.release_all(tx, SOME, OTHER),
     "hungry": lambda tx: schedules.hungry(tx, min_runs=3, max_runs=100, horizon_us=NOW, after="", limit=100),
     "run dry": lambda tx: schedules.first_to_run_dry(tx, max_runs=100, before_us=NOW),
     "late": lambda tx: overdue.late(tx, due_before_us=NOW, limit=100),

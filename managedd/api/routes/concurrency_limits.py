@@ -114,7 +114,15 @@ async def increment_concurrency_limits_v1(ctx: Context, *, names: LimitNames, ta
     holder = {"type": "task_run", "id": str(task_run_id)}
 
     def body(tx: Any) -> concurrency.Acquired | concurrency.Refused:
-        return concurrency.acquire(tx, limited, 1, "concurrency", lease_seconds=FOREVER_SECONDS, holder=holder)
+        return concurrency.acquire(
+            tx,
+            limited,
+            1,
+            "concurrency",
+            lease_seconds=FOREVER_SECONDS,
+            holder=holder,
+            execution_id=ctx.actor.execution_id,
+        )
 
     got = await ctx.write(body)
     if isinstance(got, concurrency.Refused):

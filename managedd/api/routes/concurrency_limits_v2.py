@@ -92,7 +92,9 @@ async def bulk_increment_active_slots_with_lease(
     """The slots are taken for as long as the lease is renewed. 423 when they are not free."""
     who = None if holder is None else holder.model_dump(mode="json")
     got = await ctx.write(
-        lambda tx: concurrency.acquire(tx, names, slots, mode, lease_seconds=lease_duration, holder=who)
+        lambda tx: concurrency.acquire(
+            tx, names, slots, mode, lease_seconds=lease_duration, holder=who, execution_id=ctx.actor.execution_id
+        )
     )
     if isinstance(got, concurrency.Refused):
         raise got.error()
