@@ -27,6 +27,7 @@ class Place(BaseModel):
     count: int = Field(ge=0)
     page_size: int = Field(ge=0, le=PAGE_EVENTS)
     offset: int = Field(ge=0, le=2**53)
+    head: int = Field(ge=0, le=2**53)
 
     @classmethod
     def of_token(cls, token: str) -> Self:
@@ -47,5 +48,5 @@ def next_page(request: web.Request, place: Place) -> str | None:
     if place.page_size == 0 or offset >= place.count:
         return None
     path = request.rel_url.path.removesuffix("/").removesuffix("/next")
-    following = Place(filter=place.filter, count=place.count, page_size=place.page_size, offset=offset)
+    following = place.model_copy(update={"offset": offset})
     return str(request.url.origin().with_path(f"{path}/next").with_query({"page-token": following.token()}))

@@ -118,17 +118,28 @@ class Found:
 
     events: list[Wire]
     total: int
+    head: int
+    """The position of the last event that was asked."""
 
 
-def find(tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, total: int | None = None) -> Found:
-    """A page of the events that `filter_` admits, in its order; `total` is counted unless it is known."""
-    condition = _scoped(tx, filter_)
+def find(
+    tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, total: int | None = None, head: int | None = None
+) -> Found:
+    """A page of the events that `filter_` admits, in its order; `total` is counted unless it is known.
+
+    Pages that ask up to the `head` of the first fit together, whatever comes meanwhile: an event may come long after it occurred.
+    """
+    sql, params = _scoped(tx, filter_)
     if total is None:
         total = count(tx, filter_)
+    if head is None:
+        head = indexed_to(tx)
+    else:
+        # No index is chosen by it.
+        sql, params = f"{sql} AND +events.position <= ?", [*params, head]
     if filter_.id.id:
         limit = min(limit, len(filter_.id.id))
     order = f"occurred {filter_.order.value}, position {filter_.order.value}"
-    sql, params = condition
     source = f"SELECT {_LISTED}, events.position FROM events WHERE {sql}"
     if _distinct(filter_):
         ranked = (
@@ -137,7 +148,7 @@ def find(tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, total: in
         )
         source = f"SELECT * FROM ({ranked}) WHERE place = 1"
     found = tx.all(f"{source} ORDER BY {order} LIMIT ? OFFSET ?", [*params, limit, offset])
-    return Found(events=[to_wire(row) for row in found], total=total)
+    return Found(events=[to_wire(row) for row in found], total=total, head=head)
 
 
 def count(tx: Tx, filter_: EventFilter) -> int:

@@ -81,6 +81,24 @@ async def test_pages_are_followed_by_their_url(api: ApiClient, other: ApiClient)
         assert seen == [event["id"] for event in reversed(sent)]
 
 
+@pytest.mark.parametrize("order", ["ASC", "DESC"])
+async def test_events_that_come_late_double_and_hide_none_of_the_pages(api: ApiClient, order: str) -> None:
+    sent = [an_event(age_seconds=n) for n in range(120, 0, -1)]
+    await post(api, *sent)
+    seen, found = [], await page(api, {"filter": {"order": order}, "limit": 50})
+    while True:
+        seen += [event.id for event in found.events]
+        if found.next_page is None:
+            break
+        await post(api, *(an_event(age_seconds=n) for n in (0, 60, 300)))
+        url = urlsplit(found.next_page)
+        response = await api.http.get(f"{url.path}?{url.query}")
+        found = EventPage.model_validate_json(await response.read())
+    oldest_first = [event["id"] for event in sent]
+    assert seen == (oldest_first if order == "ASC" else oldest_first[::-1])
+    assert (await page(api)).total == 120 + 2 * 3
+
+
 @pytest.mark.parametrize("limit", [-1, 51])
 async def test_a_page_has_at_most_fifty_events(api: ApiClient, limit: int) -> None:
     assert (await api.post("/events/filter", {"limit": limit}))[0] == 422

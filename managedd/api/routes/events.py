@@ -43,7 +43,7 @@ async def read_events(
     """Query for events: the first page, how many there are in all, and where the next page is."""
     wanted = filter or EventFilter()
     found = await ctx.read_events(lambda tx: stored.find(tx, wanted, limit=limit))
-    place = Place(filter=wanted, count=found.total, page_size=limit, offset=0)
+    place = Place(filter=wanted, count=found.total, page_size=limit, offset=0, head=found.head)
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
 
 
@@ -52,7 +52,9 @@ async def read_account_events_page(ctx: Context, *, page_token: Annotated[str, S
     """The page of an earlier query that its `next_page` names."""
     place = Place.of_token(page_token)
     found = await ctx.read_events(
-        lambda tx: stored.find(tx, place.filter, limit=place.page_size, offset=place.offset, total=place.count)
+        lambda tx: stored.find(
+            tx, place.filter, limit=place.page_size, offset=place.offset, total=place.count, head=place.head
+        )
     )
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
 
