@@ -1,6 +1,6 @@
 """The composition root: builds the objects, one task group, the order of start and stop, signals.
 
-Start: lock → migrate → listen (503 until ready) → engine → runs' listener → reconcile → dispatch.
+Start: lock → migrate → listen (503 until ready) → engine → runs' listener → reconcile → look at what was adopted → dispatch.
 Stop: no new dispatch → detach the runners (runs live on in the container engine) → write the last log lines → close sockets with 1012 →
 close the listeners → close the store.
 """
@@ -62,6 +62,8 @@ LAST_DRIVER = "last_driver"
 """A fact of the store: what runs were in when the daemon last started."""
 CLOSE_SECONDS = 5.0
 """How long open sockets, and the engine's connections, may take to close."""
+ADOPT_SECONDS = 30.0
+"""So long nothing is dispatched until it is known what became of the runs of an earlier start: one that can't be told keeps no other longer."""
 RESTART_SECONDS = (1.0, 30.0)
 """A loop that fails is started again after the first, later at most the second."""
 
@@ -231,9 +233,14 @@ class Daemon:
         """The engine is there, what it has and what the rows say agree; then runs are dispatched."""
         await self._room.open()
         host = self._services.facts["host"] = self._host_limits()
-        await self._services.db.write(lambda tx: plans.put_host(tx, host))
+        runs = self._settings.runs
+        known = replace(host, run_memory_bytes=runs.memory_limit_bytes, run_cpus=runs.cpu_limit)
+        await self._services.db.write(lambda tx: plans.put_host(tx, known))
         await self._services.db.write(lambda tx: meta.put(tx, LAST_DRIVER, self._driver.name))
         await self._reconciler.once()
+        with anyio.move_on_after(ADOPT_SECONDS):
+            # What they have cost meanwhile decides who may start, and who has to stop.
+            await self._fleet.looked()
         async with anyio.create_task_group() as tasks:
             _start(tasks, "engine room", self._room.keep)
             _start(tasks, "environments", self._driver.keep)
