@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from managedd.errors import forbidden
+from managedd.errors import forbidden, invalid
 from managedd.wire.filters.events import EventFilter
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 PAGE_EVENTS: Final = 50
 """The most events in a page (Prefect's bound)."""
+TOKEN_MAX_CHARS: Final = 14 * 1024
+"""The longest token: with what stands before it, its URL fits the longest request line that the daemon reads (16 KiB)."""
+PLACE_MAX_BYTES: Final = 1024 * 1024
+"""The largest place: a token that is short may unfold to anything."""
 
 
 class Place(BaseModel):
@@ -33,13 +38,22 @@ class Place(BaseModel):
     def of_token(cls, token: str) -> Self:
         """The place that a token names. Raises ManagedError(FORBIDDEN), as Prefect does, for one that we never gave."""
         try:
-            return cls.model_validate_json(base64.urlsafe_b64decode(token))
-        except (binascii.Error, ValidationError, ValueError):
+            unfolding = zlib.decompressobj()
+            place = unfolding.decompress(base64.urlsafe_b64decode(token), PLACE_MAX_BYTES)
+            return cls.model_validate_json(place)
+        except (binascii.Error, zlib.error, ValidationError, ValueError):
             raise forbidden("The page token is not valid") from None
 
     def token(self) -> str:
-        """The place as one word for a URL."""
-        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
+        """The place as one word for a URL. Raises ManagedError(INVALID) when it has no room there."""
+        place = self.model_dump_json(exclude_none=True).encode()
+        token = base64.urlsafe_b64encode(zlib.compress(place, 9)).decode()
+        if len(token) > TOKEN_MAX_CHARS or len(place) > PLACE_MAX_BYTES:
+            raise invalid(
+                "The filter is too large for more than one page: its next page would have a token of "
+                f"{len(token):,} characters, and {TOKEN_MAX_CHARS:,} are allowed. Ask for fewer ids, names or labels at once, or for a shorter time"
+            )
+        return token
 
 
 def next_page(request: web.Request, place: Place) -> str | None:

@@ -60,11 +60,19 @@ def _listed(value: T | list[T] | None) -> list[T]:
 
 
 def _all(clauses: Sequence[Clause]) -> Clause:
-    return " AND ".join(f"({sql})" for sql, _ in clauses) or "1", [p for _, params in clauses for p in params]
+    return _joined([sql for sql, _ in clauses], "AND") or "1", [p for _, params in clauses for p in params]
 
 
 def _any(clauses: Sequence[Clause]) -> Clause:
-    return " OR ".join(f"({sql})" for sql, _ in clauses) or "0", [p for _, params in clauses for p in params]
+    return _joined([sql for sql, _ in clauses], "OR") or "0", [p for _, params in clauses for p in params]
+
+
+def _joined(terms: Sequence[str], word: str) -> str:
+    # As a tree: in a row, each term would lie one deeper than the one before, and SQLite's expressions nest 1,000 deep.
+    if len(terms) <= 2:
+        return f" {word} ".join(f"({term})" for term in terms)
+    half = len(terms) // 2
+    return f"({_joined(terms[:half], word)}) {word} ({_joined(terms[half:], word)})"
 
 
 def _among(expr: str, values: Iterable[str]) -> Clause:

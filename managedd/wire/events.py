@@ -39,6 +39,8 @@ class Countable(StrEnum):
 MAX_EVENT_NAME_CHARS = 1_024
 MAX_RELATED = 100
 MAX_LABELS = 500
+MAX_LABEL_PATTERN_CHARS = 5_000
+"""The longest value, or pattern of values, of a label that is looked for: SQLite refuses patterns of more than 50,000 bytes."""
 
 
 def _labels(resource: dict[str, str]) -> dict[str, str]:
@@ -60,8 +62,9 @@ Resource = Annotated[dict[str, str], AfterValidator(_labels)]
 RelatedResource = Annotated[Resource, AfterValidator(_role)]
 """The labels of a thing that an event involves; `prefect.resource.role` is among them."""
 RelatedResources = Annotated[list[RelatedResource], AfterValidator(at_most(MAX_RELATED, "related resources"))]
+LabelPattern = Annotated[str, AfterValidator(at_most(MAX_LABEL_PATTERN_CHARS, "characters"))]
 ResourceSpecification = Annotated[
-    dict[str, str | Annotated[list[str], AfterValidator(at_most(MAX_LABELS, "values"))]],
+    dict[str, LabelPattern | Annotated[list[LabelPattern], AfterValidator(at_most(MAX_LABELS, "values"))]],
     AfterValidator(at_most(MAX_LABELS, "labels")),
 ]
 """Labels with the values, or patterns of values, that a resource must have."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+from aiohttp import ClientSession
 
 from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener
+from managedd.api.surface import all_operations
+from managedd.listeners import Door
 from managedd.wire.events import EventCount, EventPage
-from tests.api.test_sockets import an_event
+from tests.api.test_sockets import an_event, connected, the_filter
 
 if TYPE_CHECKING:
     from tests.api.conftest import ApiClient
@@ -115,6 +123,93 @@ async def test_no_events_asked_for_is_no_endless_query(api: ApiClient) -> None:
 )
 async def test_a_token_that_was_never_given_is_refused(api: ApiClient, token: str) -> None:
     assert (await api.get("/events/filter/next", params={"page-token": token}))[0] == 403
+
+
+ALLOWED: dict[str, dict[str, Any]] = {
+    "a long pattern": {"resource": {"labels": {"x": "[" * 5_000}}},
+    "a long pattern of many bytes": {"any_resource": {"labels": {"x": ["\U0001f600" * 5_000]}}},
+    "many values": {"any_resource": {"labels": {"x": ["y"] * 500}}},
+    "many labels": {"any_resource": {"labels": {f"l{n}": ["y"] for n in range(500)}}},
+    "many prefixes": {"any_resource": [{"id_prefix": ["p"] * 5, "id": ["x"]} for _ in range(100)]},
+    "many roles": {
+        "related": [{"resources_in_roles": [["x", "y"]] * 4, "labels": {"x": "y"}, "role": ["r"]} for _ in range(100)]
+    },
+    "many names": {"event": {"prefix": ["p"] * 100, "exclude_prefix": ["q"] * 100}},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a long pattern": ({"resource": {"labels": {"x": ["y" * 5_001]}}}, "at most 5,000 characters"),
+    "one long pattern": ({"any_resource": {"labels": {"x": "y" * 60_000}}}, "at most 5,000 characters"),
+    "many labels": (
+        {"any_resource": {"labels": {"x": ["y"] * 500, **{f"k{n}": ["v"] * 500 for n in range(100)}}}},
+        "at most 500 prefixes, label values",
+    ),
+    "many filters": ({"related": [{"labels": {"x": ["y"] * 6}} for _ in range(100)]}, "in one filter, not 600"),
+    "many parts": (
+        {"event": {"prefix": ["p"] * 100}, "resource": {"labels": {"x": ["y"] * 401}}},
+        "in one filter, not 501",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+async def test_the_largest_filters_are_answered(api: ApiClient, name: str) -> None:
+    await post(api, an_event())
+    assert (await page(api, {"filter": ALLOWED[name]})).total == 0
+    assert (await api.post("/events/count-by/event", {"filter": ALLOWED[name]}))[0] == 200
+    async with connected(api, "/events/out") as client:
+        await client.send(the_filter(**ALLOWED[name]))
+        await post(api, an_event())
+        await client.ping()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_larger_filter_is_refused_with_what_is_allowed(api: ApiClient, name: str) -> None:
+    wanted, allowed = REFUSED[name]
+    status, body = await api.post("/events/filter", {"filter": wanted})
+    assert status == 422
+    assert allowed in str(body["exception_detail"])
+    async with connected(api, "/events/out") as client:
+        await client.send(the_filter(**wanted))
+        code, reason = await client.closed()
+        assert code == 1002
+        assert "Invalid filter" in reason
+
+
+async def test_the_next_page_of_many_ids_has_a_url_that_the_daemon_reads(api: ApiClient) -> None:
+    await post(api, *(an_event() for _ in range(3)))
+    wanted = {"any_resource": {"id": ["thing.1", *(f"prefect.flow-run.{ids.new_id()}" for _ in range(400))]}}
+    found = await page(api, {"filter": wanted, "limit": 2})
+    assert found.next_page is not None
+    url = urlsplit(found.next_page)
+    assert len(f"GET {url.path}?{url.query} HTTP/1.1") < 16 * 1024
+    door = Door(Api(api.services, all_operations(), Listener.CLIENTS).application(), api.services.settings.server)
+    await door.open()
+    host, port = await door.listen("127.0.0.1", 0)
+    async with ClientSession() as http, http.get(f"http://{host}:{port}{url.path}?{url.query}") as response:
+        assert response.status == 200
+        second = EventPage.model_validate_json(await response.read())
+    await door.close()
+    assert (len(second.events), second.total, second.next_page) == (1, 3, None)
+
+
+async def test_a_filter_that_has_no_room_in_a_url_has_one_page(api: ApiClient) -> None:
+    await post(api, *(an_event() for _ in range(3)))
+    wanted = {"any_resource": {"id": ["thing.1", *(ids.new_id() for _ in range(9_000))]}}
+    assert (await page(api, {"filter": wanted, "limit": 3})).total == 3
+    status, body = await api.post("/events/filter", {"filter": wanted, "limit": 2})
+    assert status == 422
+    assert "14,336 are allowed" in body["exception_message"]
+    same = {"any_resource": {"id": ["thing.1", *["x" * 200] * 9_000]}}
+    body = BytesIO(orjson.dumps({"filter": same, "limit": 2}))
+    headers = {"Content-Type": "application/json"}
+    response = await api.http.post(f"{api.prefix}/events/filter", data=body, headers=headers)
+    assert response.status == 422
+
+
+async def test_a_token_that_unfolds_without_end_is_refused(api: ApiClient) -> None:
+    endless = base64.urlsafe_b64encode(zlib.compress(b" " * 4_000_000)).decode()
+    assert len(endless) < 8_000
+    assert (await api.get("/events/filter/next", params={"page-token": endless}))[0] == 403
 
 
 async def test_the_token_is_demanded(api: ApiClient) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sized
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from managedd.wire.base import Timestamp, at_most, utc_now
 from managedd.wire.events import EventOrder, ResourceSpecification
-from managedd.wire.filters.leaves import MAX_ALTERNATIVES, Filter, Ids, Prefixes, Texts, TextSearch
+from managedd.wire.filters.leaves import MAX_ALTERNATIVES, MAX_CONDITIONS, Filter, Ids, Prefixes, Texts, TextSearch
 
 
 def _half_a_year_ago() -> datetime:
@@ -89,3 +90,27 @@ class EventFilter(Filter):
     id: EventIDFilter = Field(default_factory=EventIDFilter)
     text: EventTextFilter | None = None
     order: EventOrder = EventOrder.DESC
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Self:
+        found = sum(map(len, _conditions(self)))
+        if found > MAX_CONDITIONS:
+            raise ValueError(
+                f"at most {MAX_CONDITIONS:,} prefixes, label values and resources in roles are allowed in one filter, not {found:,}"
+            )
+        return self
+
+
+def _conditions(filter_: EventFilter) -> Iterator[Sized]:
+    """What becomes a condition each."""
+    if filter_.event is not None:
+        yield filter_.event.prefix or ()
+        yield filter_.event.exclude_prefix or ()
+    for part in (filter_.resource, filter_.related, filter_.any_resource):
+        for each in part if isinstance(part, list) else [part]:
+            if isinstance(each, EventRelatedFilter):
+                yield each.resources_in_roles or ()
+            elif each is not None:
+                yield each.id_prefix or ()
+            if each is not None:
+                yield from (value if isinstance(value, list) else (value,) for value in (each.labels or {}).values())

@@ -18,6 +18,8 @@ MAX_VALUES = 10_000
 MAX_PATTERN_CHARS = 5_000
 """The longest `like_`: SQLite refuses patterns of more than 50,000 bytes."""
 
+MAX_CONDITIONS = 500
+"""The most patterns, prefixes and pairs of one filter, wherever they stand in it: each becomes a condition of one query."""
 MAX_ALTERNATIVES = 100
 """The most values that become a condition each: SQLite's expressions nest 1,000 deep."""
 
