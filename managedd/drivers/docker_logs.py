@@ -65,6 +65,7 @@ class LogReader:
         self._reached = LogCursor()
         self._partial = {stream: _Partial() for stream in Stream}
         self._stepped_back = self._reads_all = False
+        self._is_behind_gap = False
         self._times = _Times()
         self._begin()
 
@@ -137,7 +138,7 @@ class LogReader:
             if partial.bytes:
                 cursor = LogCursor(cursor.timestamp_ns, cursor.ordinal + 1)
                 if cursor > self._after:
-                    lines.append(RawLine(stream=stream, cursor=cursor, text=partial.take(whole=True)))
+                    lines.append(self._line(stream, cursor, partial.take(whole=True)))
                 partial.clear()
         self._reached = max(self._reached, cursor)
         return lines
@@ -146,6 +147,9 @@ class LogReader:
         timestamp_ns, start = self._times.of(payload)
         if timestamp_ns is None:
             timestamp_ns = self._highest
+        if self._highest == 0 and timestamp_ns > self._after.timestamp_ns > 0:
+            # Otherwise the reading would begin with what was read last, or before it.
+            self._is_behind_gap = True
         key = hash((timestamp_ns, stream, payload))
         is_open = self._open.get(stream) is not None
         if self._told_again(stream, timestamp_ns, payload, key):
@@ -176,8 +180,12 @@ class LogReader:
         else:
             text = partial.take(whole=not partial.is_open)
         if not passed and (text or not breaks_off):
-            lines.append(RawLine(stream=stream, cursor=here, text=text))
+            lines.append(self._line(stream, here, text))
         return True
+
+    def _line(self, stream: Stream, cursor: LogCursor, text: str) -> RawLine:
+        follows_gap, self._is_behind_gap = self._is_behind_gap, False
+        return RawLine(stream=stream, cursor=cursor, text=text, follows_gap=follows_gap)
 
     def _told_again(self, stream: Stream, timestamp_ns: int, payload: bytes, key: int) -> bool:
         """Whether this is an entry of this very reading once more: after a rotation the engine begins a file anew."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 RAW_LEVEL: Final = 20
 """INFO: what a raw line of output counts as."""
 TOLD_LEVEL: Final = 30
+GAP: Final = (
+    "Lines may be missing here: the run printed more than is kept while nobody read it (docker.log_max_size and docker.log_max_files; "
+    "process.output_max_bytes)."
+)
 OUR_NAME: Final = "managedd"
 """The logger name of what the daemon itself says in a run's log."""
 KNOWN_RUNS: Final = 4_096
@@ -85,6 +89,9 @@ class Intake:
 
     async def take(self, line: RawLine, parsed: ParsedRecord | None) -> None:
         """The line was handed in, or it counts as dropped."""
+        if line.follows_gap:
+            said = self._said(GAP, line.cursor.timestamp_ns // 1000)
+            await self._hand_in(self._line((said,), None, 0))
         text_bytes = self._text_bytes(line, parsed)
         before = self._gate.excess
         if self._gate.admit(line.cursor.timestamp_ns, text_bytes, self._monotonic()):

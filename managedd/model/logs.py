@@ -56,6 +56,8 @@ class RawLine:
     stream: Stream
     cursor: LogCursor
     text: str
+    follows_gap: bool = False
+    """What was printed before it may not be kept any more, and was read by nobody."""
 
 
 class LogRecord(NamedTuple):

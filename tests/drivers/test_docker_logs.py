@@ -397,6 +397,21 @@ def test_a_clock_set_back_loses_nothing_of_the_next_daemons_reading(each: bool) 
         assert reader.feed(reading([*before, *back], reader.since, each=each)) == lines[number + 1 :]
 
 
+@pytest.mark.parametrize("reconnects", [True, False])
+@pytest.mark.parametrize(("kept_from", "is_gap"), [(0, False), (4, False), (5, True), (8, True)])
+def test_what_the_engine_has_not_kept_until_it_is_read_is_a_gap(reconnects: bool, kept_from: int, is_gap: bool) -> None:
+    file = [Entry(Stream.STDOUT, at(number * 10 * SECOND), b"%d\n" % number) for number in range(10)]
+    reader = LogReader(LogCursor())
+    told = reader.feed(stream_of(*file[:5]))
+    if reconnects:
+        reader.reconnect()
+    else:
+        reader = LogReader(told[-1].cursor)
+    lines = reader.feed(reading(file[kept_from:], reader.since, each=True))
+    assert [line.text for line in lines] == [str(number) for number in range(max(5, kept_from), 10)]
+    assert [line.follows_gap for line in (*told, *lines)] == [is_gap and line is lines[0] for line in (*told, *lines)]
+
+
 def test_a_clock_that_goes_on_needs_no_reading_from_the_first_line() -> None:
     reader = LogReader(LogCursor(at(0), 1))
     reader.clock_shows((START - 1) * 1_000_000)

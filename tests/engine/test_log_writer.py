@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -95,6 +96,20 @@ async def test_lines_are_batched_with_their_cursor(world: World) -> None:
         await desk.writer.forget(execution)
         assert await desk.writer.cursor(execution) == LogCursor()
         desk.scope.cancel()
+
+
+async def test_where_lines_may_be_missing_the_log_says_so(world: World) -> None:
+    execution = await world.claimed()
+    desk = Desk(world)
+    one, two, three = lines(3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream([one, replace(two, follows_gap=True), three]), deaf)
+        await desk.writer.flush()
+        desk.scope.cancel()
+    first, told, *rest = await world.log_lines(execution.flow_run_id)
+    assert (first, rest) == ("line 0", ["line 1", "line 2"])
+    assert told.startswith("Lines may be missing here")
 
 
 async def test_a_line_is_not_kept_waiting_for_company(world: World) -> None:
