@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 

@@ -121,6 +121,9 @@ class HostLimits:
 
     memory_bytes: int | None = None
     cpus: float | None = None
+    run_memory_bytes: int | None = None
+    """What a run reserves that asks for nothing, where its plan does not allow less; None: not known."""
+    run_cpus: float | None = None
 
 
 def effective_slots(slots: int | None, host: HostLimits, each: Needs) -> tuple[int | None, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from managedd.errors import ManagedError, invalid
@@ -87,13 +87,29 @@ def check_job_variables(
     """
     template = pool["base_job_template"]
     validate_job_variables(template, deployment_vars, run_vars, ignore_required=ignore_required, doing=doing)
-    if not pool["type"].endswith(":managed"):
-        return
-    configuration = _known(render(template.get("job_configuration") or {}, merge(template, deployment_vars, run_vars)))
+    if pool["type"].endswith(":managed"):
+        _check_managed(plan, host, template, merge(template, deployment_vars, run_vars), doing)
+
+
+def check_template_defaults(
+    plan: Plan, host: HostLimits, pool_type: str, template: Mapping[str, Any], doing: str
+) -> None:
+    """Returns when what a managed pool's template gives by itself is something that plan and host allow: else an INVALID error names
+    the variable. What it leaves to the operator, a deployment may still ask for.
+    """
+    if template and pool_type.endswith(":managed"):
+        given = replace(host, run_memory_bytes=None, run_cpus=None)
+        _check_managed(plan, given, template, merge(template, {}, None), doing)
+
+
+def _check_managed(
+    plan: Plan, host: HostLimits, template: Mapping[str, Any], values: Mapping[str, Any], doing: str
+) -> None:
+    configuration = _known(render(template.get("job_configuration") or {}, values))
     try:
         job = managed_job(configuration)
         check_job(job, plan, image_is_chosen=bool(configuration.get("image")))
-        check_host(job, host)
+        check_host(job, host, plan)
     except ManagedError as error:
         raise invalid(f"{doing}: {error.message}") from None
 

@@ -14,6 +14,7 @@ from managedd.errors import ErrorCode, ManagedError, conflict, not_found
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 from managedd.orchestration import deployment_rules as checks
+from managedd.orchestration import pool_rules
 from managedd.orchestration.parameters import HydrationContext, check_parameters, hydrate
 from managedd.orchestration.scheduling import run_labels
 from managedd.orchestration.transition import Client, create_run, to_proposed
@@ -227,9 +228,26 @@ def _check_new_parameters(tx: Tx, parameters: Mapping[str, Any], schema: Any) ->
 
 def _check_pool(tx: Tx, pool_name: str, job_variables: Mapping[str, Any], *, doing: str) -> None:
     pool = rows.need(tx, WORK_POOL, name=pool_name)
-    if job_variables:
-        plan = plans.of_workspace(tx, tx.workspace)
-        checks.check_job_variables(plan, plans.host(tx), pool, job_variables, ignore_required=True, doing=doing)
+    # Also where nothing is sent: the pool's own defaults are what its runs ask for.
+    plan = plans.of_workspace(tx, tx.workspace)
+    checks.check_job_variables(plan, plans.host(tx), pool, job_variables, ignore_required=True, doing=doing)
+
+
+def check_new_pool(tx: Tx, name: str, pool_type: str, template: Mapping[str, Any]) -> None:
+    """Returns when such a pool may be made; else a FORBIDDEN or INVALID error says why not."""
+    pool_rules.check_new(name, pool_type, template)
+    _check_template(tx, pool_type, template, "Error creating work pool")
+
+
+def check_pool_change(tx: Tx, name: str, pool_type: str, changes: Mapping[str, Any]) -> None:
+    """Returns when the pool may change so; else a FORBIDDEN or INVALID error says why not."""
+    pool_rules.check_change(name, pool_type, changes)
+    _check_template(tx, pool_type, changes.get("base_job_template") or {}, "Error updating work pool")
+
+
+def _check_template(tx: Tx, pool_type: str, template: Mapping[str, Any], doing: str) -> None:
+    plan = plans.of_workspace(tx, tx.workspace)
+    checks.check_template_defaults(plan, plans.host(tx), pool_type, template, doing)
 
 
 def _check_documents(tx: Tx, sent: Mapping[str, Any]) -> None:

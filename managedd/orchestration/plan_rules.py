@@ -33,16 +33,28 @@ def check_room(tx: Tx, pool_type: str) -> None:
         )
 
 
-def check_host(job: ManagedJob, host: HostLimits) -> None:
-    """Returns when the host could hold such a run; else an INVALID error names the variable and what is allowed."""
-    if host.memory_bytes is not None and (job.memory_bytes or 0) > host.memory_bytes:
+def check_host(job: ManagedJob, host: HostLimits, plan: Plan) -> None:
+    """Returns when the host could hold such a run; else an INVALID error names the variable and what is allowed.
+
+    A run that asks for nothing gets the operator's default, or what its plan has where that is less.
+    """
+    defaults = [most for most in (host.run_memory_bytes, plan.memory_limit_bytes) if most is not None]
+    memory_bytes = job.memory_bytes or (min(defaults) if host.run_memory_bytes is not None else 0)
+    cpus = job.cpus or host.run_cpus or 0
+    if host.memory_bytes is not None and memory_bytes > host.memory_bytes:
         raise invalid(
-            f"job_variables.memory_limit: {job.memory_bytes} bytes are more than all runs together may reserve of this host, {host.memory_bytes}"
+            f"job_variables.memory_limit: {memory_bytes} bytes{_default(job.memory_bytes)} are more than all runs together may reserve "
+            f"of this host, {host.memory_bytes}"
         )
-    if host.cpus is not None and (job.cpus or 0) > host.cpus + SLACK:
+    if host.cpus is not None and cpus > host.cpus + SLACK:
         raise invalid(
-            f"job_variables.cpu_limit: {job.cpus:g} are more processors than all runs together may reserve of this host, {host.cpus:g}"
+            f"job_variables.cpu_limit: {cpus:g}{_default(job.cpus)} are more processors than all runs together may reserve of this host, "
+            f"{host.cpus:g}"
         )
+
+
+def _default(asked: float | None) -> str:
+    return "" if asked else " (the default)"
 
 
 def check_job(job: ManagedJob, plan: Plan, *, image_is_chosen: bool) -> None:

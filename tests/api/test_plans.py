@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,3 +101,39 @@ async def test_more_than_the_host_could_ever_hold_is_refused_when_deployed(api: 
     assert status == 422
     assert "cpu_limit: 8 are more processors than all runs together may reserve of this host, 4" in body["detail"]
     assert (await deploy(api, memory_limit="1Gi", cpu_limit=4))[0] == 201
+
+
+@pytest.mark.parametrize(("variable", "value"), [("memory_limit", "4Gi"), ("image", "evil/image:1")])
+async def test_what_a_pools_defaults_ask_for_is_refused_with_the_pool_and_with_a_deployment(
+    api: ApiClient, variable: str, value: str
+) -> None:
+    template = deepcopy(default_template(MANAGED))
+    assert template is not None
+    template["variables"]["properties"][variable]["default"] = value
+    body = {"name": "mine", "type": MANAGED, "base_job_template": template}
+    status, refused = await api.post("/work_pools/", body)
+    assert (status, f"job_variables.{variable}" in refused["detail"]) == (422, True)
+    assert (await pool(api, "mine"))[0] == 201
+    change = {"base_job_template": template}
+    assert (await api.patch("/work_pools/mine", change))[0] == 422
+    # One that was allowed before the plan was changed.
+    await on_plan(api)
+    assert (await api.patch("/work_pools/mine", change))[0] == 204
+    await on_plan(api, memory_limit_bytes=2 * GIB, images=("prefecthq/*",))
+    status, refused = await deploy(api)
+    assert (status, f"job_variables.{variable}" in refused["detail"]) == (422, True)
+    assert (await deploy(api, memory_limit="1Gi", image="prefecthq/prefect:3-latest"))[0] == 201
+
+
+async def test_a_default_that_the_host_cannot_hold_is_refused_when_deployed(api: ApiClient) -> None:
+    assert (await pool(api, "mine"))[0] == 201
+    host = HostLimits(memory_bytes=GIB, cpus=0.5, run_memory_bytes=2 * GIB, run_cpus=1.0)
+    await api.services.db.write(lambda tx: plans.put_host(tx, host))
+    status, body = await deploy(api)
+    assert (status, f"memory_limit: {2 * GIB} bytes (the default)" in body["detail"]) == (422, True)
+    status, body = await deploy(api, memory_limit="1Gi")
+    assert (status, "cpu_limit: 1 (the default)" in body["detail"]) == (422, True)
+    assert (await deploy(api, memory_limit="1Gi", cpu_limit=0.5))[0] == 201
+    assert (await pool(api, "another"))[0] == 201
+    await on_plan(api, memory_limit_bytes=GIB)
+    assert (await deploy(api, cpu_limit=0.5))[0] == 200

@@ -9,7 +9,7 @@ from pydantic import Field
 from managedd.api.context import Context
 from managedd.api.operation import EMBED, operation
 from managedd.clock import to_us
-from managedd.orchestration import plan_rules, pool_rules
+from managedd.orchestration import deployments, plan_rules, pool_rules
 from managedd.store import rows
 from managedd.store import work_pools as pool_rows
 from managedd.store import work_queues as queue_rows
@@ -32,7 +32,9 @@ RunLimit = Annotated[int, Field(ge=0, le=200)]
 async def create_work_pool(ctx: Context, work_pool: WorkPoolCreate) -> rows.Wire:
     """The work pool exists, with a queue called `default`. 409 when there is one of that name, 403 when the plan allows no more."""
     # On a reader's thread: checking a template costs the processor something, and must hold up neither the loop nor the writer.
-    await ctx.read(lambda tx: pool_rules.check_new(work_pool.name, work_pool.type, work_pool.base_job_template))
+    await ctx.read(
+        lambda tx: deployments.check_new_pool(tx, work_pool.name, work_pool.type, work_pool.base_job_template)
+    )
     values = work_pool.model_dump(mode="json")
 
     def body(tx: Any) -> rows.Wire:
@@ -74,7 +76,7 @@ async def update_work_pool(ctx: Context, name: str, work_pool: WorkPoolUpdate) -
 
     def checked(tx: Any) -> str:
         pool = pool_rows.named(tx, name)
-        pool_rules.check_change(name, pool["type"], changes)
+        deployments.check_pool_change(tx, name, pool["type"], changes)
         return str(pool["id"])
 
     pool_id = await ctx.read(checked)
