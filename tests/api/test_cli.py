@@ -129,11 +129,11 @@ async def test_status_shows_pools_queue_heads_and_what_runs(services: Services, 
     shown = await printed(services, "status")
     assert "\x1b" not in shown
     assert "lively-lynx (Scheduled): work pool 'mine' is paused" in shown
-    await api.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
     made = await services.db.write(
         lambda tx: executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake"),
         workspace=ids.DEFAULT_WORKSPACE_ID,
     )
+    await api.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
     await services.db.write(lambda tx: executions.note(tx, made.id, {"memory_limit_bytes": 2 * 1024**3}))
     services.facts["readings"] = lambda: {made.id: {"memory_bytes": 300 * 1024**2, "peak_memory_bytes": None}}
     line = next(line for line in (await printed(services, "status")).splitlines() if run["id"] in line)
