@@ -133,10 +133,23 @@ class RunFolder:
         self.kill(seconds)
         said = self._last_words()
         error = f"{SUPERVISOR_ENDED}: {said}" if said else SUPERVISOR_ENDED
-        state |= {"exit_code": KILLED, "finished_us": time.time_ns() // 1000, "error": error}
+        state |= {"exit_code": KILLED, "finished_us": self._last_sign_us(), "error": error}
         with contextlib.suppress(OSError):
             _write(self.path / "state.json.new", json.dumps(state).encode(), 0o600)
             (self.path / "state.json.new").rename(self.path / "state.json")
+
+    def _last_sign_us(self) -> int:
+        """When the run wrote or was written of last: when it ended nobody knows, and it may have been long before anybody looked."""
+        paths = [self.path / name for name in ("state.json", "report.json", "supervisor.log")]
+        with contextlib.suppress(OSError):
+            output = self.path / "output"
+            paths += [output / str(number) for number in numbers(str(output))]
+        found = []
+        for path in paths:
+            with contextlib.suppress(OSError):
+                found.append(path.stat(follow_symlinks=False).st_mtime_ns // 1000)
+        # The run can set those, and a clock may have been set since.
+        return min(time.time_ns() // 1000, max(found, default=0))
 
     def kill(self, seconds: float) -> bool:
         """Nothing of the run is there any more; False when something could not be killed in that time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from managedd.drivers import process_cgroup, run_tree
 from managedd.drivers.docker_logs import LogReader
-from managedd.drivers.process_files import OutputFiles
+from managedd.drivers.process_files import OutputFiles, RunFolder
 from managedd.drivers.run_output import STDERR, STDOUT, Output
 from managedd.model.drivers import RunSpec
 from managedd.model.logs import LogCursor, RawLine, Stream
@@ -211,3 +212,25 @@ def test_without_control_groups_there_are_none(tmp_path: Path) -> None:
     assert process_cgroup.find("i", tmp_path / "nothing", tmp_path / "nobody") == process_cgroup.Groups()
     (tmp_path / "own").write_text("0::/\n")
     assert process_cgroup.find("i", tmp_path / "nothing", tmp_path / "own") == process_cgroup.Groups()
+
+
+def test_a_run_whose_end_nobody_wrote_down_ended_with_its_last_sign_of_life(tmp_path: Path) -> None:
+    """Its host was off for days: those it did not run."""
+    folder = RunFolder(tmp_path, "an-execution")
+    (folder.path / "output").mkdir(parents=True)
+    began_s = int(time.time()) - 60 * 3600
+    files = {
+        "spec.json": b"{}",
+        "lock": b"",
+        "state.json": json.dumps({"started_us": began_s * 1_000_000, "boot_id": "another"}).encode(),
+        "output/1": b"a line\n",
+        "output/2": b"the last\n",
+    }
+    for number, (name, content) in enumerate(files.items()):
+        (folder.path / name).write_bytes(content)
+        os.utime(folder.path / name, (began_s, began_s + 60 * number))
+    folder.bury(1.0)
+    status = folder.status()
+    assert status.started_at_us is not None and status.finished_at_us is not None
+    assert status.finished_at_us - status.started_at_us == 240 * 1_000_000
+    assert (status.exit_code, status.host_restarted) == (137, True)
