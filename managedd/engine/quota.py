@@ -40,6 +40,8 @@ log = get_log("quota")
 
 LOOK_SECONDS: Final = 20.0
 """Minutes go by whether anything is committed or not."""
+REST_SECONDS: Final = 1.0
+"""Between two looks: a storm of commits is one look."""
 PERCENTS: Final = (80, 100)
 EVENT: Final = "managedd.workspace.compute-hours"
 ERROR_LEVEL: Final = 40
@@ -88,6 +90,7 @@ class QuotaWatch:
                 except ManagedError as error:
                     log.warning("quota.postponed", reason=error.message)
                     await anyio.sleep(error.retry_after_seconds or 1.0)
+                await anyio.sleep(REST_SECONDS)
                 await woken.wait(LOOK_SECONDS)
 
     async def tick(self) -> None:

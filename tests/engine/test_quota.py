@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import orjson
 import pytest
 
+from managedd.bus import Topic
+from managedd.engine import quota
 from managedd.engine.quota import QuotaWatch
 from managedd.model.executions import EndCause, Phase
 from managedd.model.limits import AWAITING_HOURS, OnExhausted
@@ -53,20 +56,20 @@ async def test_each_share_is_warned_of_once_a_month(still: World) -> None:
     plan(still, FOREVER)
     async with still.daemon() as daemon:
         execution = await begun(still, daemon)
-        quota = watch(still, daemon)
-        await quota.tick()
+        watching = watch(still, daemon)
+        await watching.tick()
         assert await told(still) == []
         clock.advance(7 * 60 + 1)
-        await quota.tick()
-        await quota.tick()
+        await watching.tick()
+        await watching.tick()
         assert await told(still) == [("warning", 80)]
         clock.advance(120)
-        await quota.tick()
-        await quota.tick()
+        await watching.tick()
+        await watching.tick()
         assert await told(still) == [("warning", 80), ("exhausted", 100)]
         assert (await still.state(execution.flow_run_id)).type is RUNNING, "under `finish` it goes on"
         clock.turn_to(datetime(2026, 4, 1, 0, 9, tzinfo=UTC))
-        await quota.tick()
+        await watching.tick()
         assert await told(still) == [("warning", 80), ("exhausted", 100), ("warning", 80)]
         await still.propose(execution.flow_run_id, COMPLETED)
         still.engine.finish(execution.id)
@@ -81,17 +84,17 @@ async def test_a_clock_that_is_set_back_over_the_months_end_warns_of_nothing_twi
     plan(still, FOREVER)
     async with still.daemon() as daemon:
         execution = await begun(still, daemon)
-        quota = watch(still, daemon)
+        watching = watch(still, daemon)
         clock.advance(300)
-        await quota.tick()
+        await watching.tick()
         assert await told(still) == [("exhausted", 100)]
         clock.advance(300 + 245)
-        await quota.tick()
+        await watching.tick()
         assert await told(still) == [("exhausted", 100), ("exhausted", 100)], "each month has its own"
         clock.set_wall(-1200)
-        await quota.tick()
+        await watching.tick()
         clock.set_wall(1200)
-        await quota.tick()
+        await watching.tick()
         assert len(await told(still)) == 2
         await still.propose(execution.flow_run_id, COMPLETED)
         still.engine.finish(execution.id)
@@ -153,14 +156,14 @@ async def test_a_larger_plan_is_warned_of_anew(still: World) -> None:
     plan(still, FOREVER)
     async with still.daemon() as daemon:
         execution = await begun(still, daemon)
-        quota = watch(still, daemon)
+        watching = watch(still, daemon)
         clock.advance(61)
-        await quota.tick()
+        await watching.tick()
         await still.on_plan(compute_hours=10 / 60)
-        await quota.tick()
+        await watching.tick()
         assert await told(still) == [("exhausted", 100)]
         clock.advance(400)
-        await quota.tick()
+        await watching.tick()
         assert await told(still) == [("exhausted", 100), ("warning", 80)]
         await still.propose(execution.flow_run_id, COMPLETED)
         still.engine.finish(execution.id)
@@ -173,10 +176,10 @@ async def test_runs_are_stopped_with_the_cause_where_the_plan_says_so(still: Wor
     plan(still, FOREVER)
     async with still.daemon() as daemon:
         execution = await begun(still, daemon)
-        quota = watch(still, daemon)
+        watching = watch(still, daemon)
         clock.advance(100)
         await still.on_plan(compute_hours=1 / 60, on_exhausted=OnExhausted.STOP)
-        await quota.tick()
+        await watching.tick()
         state = await still.state(execution.flow_run_id)
         assert state.type is CRASHED
         assert state.message == (
@@ -184,7 +187,7 @@ async def test_runs_are_stopped_with_the_cause_where_the_plan_says_so(still: Wor
             "they are renewed on 2026-04-01 00:00 UTC."
         )
         ended = await finished(still, execution)
-        await quota.tick()
+        await watching.tick()
     assert (ended.end_cause, ended.end_message) == (EndCause.QUOTA, state.message)
     assert await still.log_lines(execution.flow_run_id, "managedd") == [
         "Pulling image image",
@@ -224,3 +227,28 @@ async def test_a_run_that_has_just_completed_keeps_its_end(still: World) -> None
         assert (await still.state(execution.flow_run_id)).type is COMPLETED
         still.engine.finish(execution.id)
         assert (await finished(still, execution)).end_cause is EndCause.COMPLETED
+
+
+async def test_a_storm_of_commits_is_one_look(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks cost with every workspace and every run: slots that come and go by the dozen must not be as many looks."""
+    looks, again = 0, anyio.Event()
+
+    class Counted(QuotaWatch):
+        async def tick(self) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                again.set()
+
+    async def say(*_: object) -> None: ...
+
+    monkeypatch.setattr(quota, "REST_SECONDS", 0.5)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Counted(still.db, still.bus, zone=UTC, say=say).run)
+        for _ in range(50):
+            await anyio.wait_all_tasks_blocked()
+            still.bus.publish([Topic.SLOTS])
+        with anyio.fail_after(10):
+            await again.wait()
+        tasks.cancel_scope.cancel()
+    assert looks < 10, "one for all of them, were they quicker than a rest"
