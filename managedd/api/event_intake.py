@@ -9,8 +9,11 @@ from aiohttp import WSMsgType
 from pydantic import TypeAdapter, ValidationError
 
 from managedd.api.sockets import Gone
+from managedd.model.log_limits import told_enough
+from managedd.model.logs import LogRecord
 from managedd.observe import get_log
 from managedd.orchestration import events
+from managedd.store import logs
 from managedd.wire.events import Event as WireEvent
 
 if TYPE_CHECKING:
@@ -30,13 +33,29 @@ LINGER_SECONDS: Final = 0.25
 """And at the latest so long after its first event."""
 
 
+async def receive(ctx: Context, actor: Actor, batch: list[Event]) -> events.Received | None:
+    """The events are stored; of a run's, those that it may tell and has room for, and its log says once that it has no more. None: all of them."""
+    run, execution = actor.flow_run_id, actor.execution_id
+    if run is None or execution is None:
+        await ctx.write(lambda tx: events.receive(tx, batch))
+        return None
+    limit = ctx.services.settings.runs.events_max_bytes
+    received = await ctx.write(
+        lambda tx: events.receive_from_run(tx, batch, flow_run_id=run, execution_id=execution, max_bytes=limit)
+    )
+    if received.is_first_excess:
+        line = LogRecord("managedd", 30, told_enough(limit or 0), ctx.services.clock.now_us(), run)
+        await ctx.write_logs(lambda tx: logs.append(tx, [line]))
+    return received
+
+
 class Intake:
     """What one socket sent and is not stored yet. Memory is bounded: nothing is received while a batch is being stored."""
 
     def __init__(self, ctx: Context, socket: Socket, actor: Actor) -> None:
         self._ctx = ctx
         self._socket = socket
-        self._owner = actor.flow_run_id
+        self._actor = actor
         self._adapter = TypeAdapter(WireEvent)
         self._batch: list[Event] = []
         self._bytes = 0
@@ -66,7 +85,7 @@ class Intake:
             if self._refused > 1:
                 log.warning("events.refused", count=self._refused)
             if self._foreign:
-                log.warning("events.foreign", count=self._foreign, flow_run_id=self._owner)
+                log.warning("events.foreign", count=self._foreign, flow_run_id=self._actor.flow_run_id)
 
     async def _next(self) -> WSMessage | None:
         """The next frame, or None when it is time to store the batch. Raises Gone."""
@@ -109,10 +128,8 @@ class Intake:
         """The batch is stored, and empty."""
         if not self._batch:
             return
-        batch, owner = self._batch, self._owner
-        if owner is None:
-            await self._ctx.write(lambda tx: events.receive(tx, batch))
-        else:
-            # What the run may not tell is left out, and counts as received: its sender would only send it again.
-            self._foreign += await self._ctx.write(lambda tx: events.receive_from_run(tx, batch, owner))
+        received = await receive(self._ctx, self._actor, self._batch)
+        if received is not None:
+            # What is left out counts as received: its sender would only send it again.
+            self._foreign += received.foreign
         self._batch, self._bytes = [], 0

@@ -131,6 +131,8 @@ class RunsSection(Section):
     """So many seconds' worth of either rate may come at once."""
     log_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
     """Of one run's log: texts, names of loggers and 100 for each line; None: any."""
+    events_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
+    """Of the events that one run sends, those of its task runs among them; None: any."""
     ca_bundle: AbsolutePath | None = None
     """PEM file of extra certificate authorities that runs shall trust."""
     index_url: SecretIndexUrl = None

@@ -184,5 +184,13 @@ def removed(days: float) -> str:
     return f"This run's log was removed {age} after the run had ended (retention.logs_days)."
 
 
+def told_enough(max_bytes: int) -> str:
+    """The line that says that a run has told too much in events."""
+    return (
+        f"This run has told events of {_mebibytes(max_bytes)} (runs.events_max_bytes): what has no room is left out, also what becomes of its "
+        "task runs."
+    )
+
+
 def _mebibytes(count: float) -> str:
     return f"{count / 1024**2:,.1f} MiB" if count >= 104_858 else f"{count:,.0f} bytes"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from managedd import ids
 from managedd.clock import to_us
 from managedd.model.events import Event, explaining_event, state_event
 from managedd.orchestration import run_events, task_run_recorder
+from managedd.store import event_sizes, lineage
 from managedd.store import events as stored
-from managedd.store import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,11 +41,39 @@ def receive(tx: Tx, events: Iterable[Event]) -> list[Event]:
     return fresh
 
 
-def receive_from_run(tx: Tx, events: Sequence[Event], flow_run_id: str) -> int:
-    """Those of the events that the run may tell are received, by `receive`; returns how many it may not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What became of events that a run has sent."""
+
+    foreign: int
+    """So many it may not tell."""
+    excess: int
+    """For so many there was no room any more."""
+    is_first_excess: bool
+    """Whether none of its execution's was left out for that before."""
+
+
+def receive_from_run(
+    tx: Tx, events: Sequence[Event], *, flow_run_id: str, execution_id: str, max_bytes: int | None
+) -> Received:
+    """Those of the events that the run may tell are received, by `receive`, as far as `max_bytes` of all that it tells allow."""
     own = run_events.own(tx, events, flow_run_id)
-    receive(tx, own)
-    return len(events) - len(own)
+    room = math.inf if max_bytes is None else max_bytes - event_sizes.told(tx, flow_run_id)
+    sizes = {event.id: event_sizes.size_of(event) for event in own}
+    # What is sent again, as after a lost connection, takes no room.
+    known = stored.known(tx, sizes) if sum(sizes.values()) > room else frozenset()
+    within: list[Event] = []
+    for event in own:
+        size = 0 if event.id in known else sizes[event.id]
+        # A small one may still fit where a large one does not: how a task run has ended is small.
+        if size <= max(room, 0):
+            room -= size
+            within.append(event)
+    fresh = receive(tx, within)
+    excess = len(own) - len(within)
+    told = sum(sizes[event.id] for event in fresh)
+    is_first = bool(told or excess) and event_sizes.grow(tx, execution_id, told, excess)
+    return Received(foreign=len(events) - len(own), excess=excess, is_first_excess=is_first)
 
 
 def emit_state_event(

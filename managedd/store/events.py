@@ -42,6 +42,13 @@ def insert(tx: Tx, events: Iterable[Event]) -> list[Event]:
     return fresh
 
 
+def known(tx: Tx, event_ids: Iterable[str]) -> frozenset[str]:
+    """Those of the events that are stored."""
+    asked = (tx.workspace, orjson.dumps(list(event_ids)).decode())
+    sql = "SELECT id FROM events WHERE workspace_id = ? AND id IN (SELECT value FROM json_each(?))"
+    return frozenset(row[0] for row in tx.all(sql, asked))
+
+
 def _insert(tx: Tx, event: Event) -> bool:
     position = tx.scalar(
         _INSERT,

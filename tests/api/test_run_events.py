@@ -13,7 +13,8 @@ from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.surface import all_operations
-from managedd.store import executions, rows
+from managedd.model.executions import Phase
+from managedd.store import event_sizes, executions, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 from tests.api.test_sockets import a_run, an_event, connected
 
@@ -152,3 +153,72 @@ async def test_other_clients_tell_of_any_run(api: ApiClient, within: Run) -> Non
     events = forged(within)
     assert (await api.post("/events", events))[0] == 204
     assert await kept(within, *events) == [event["id"] for event in events]
+
+
+def limited(api: ApiClient, max_bytes: int) -> None:
+    runs = api.services.settings.runs.model_copy(update={"events_max_bytes": max_bytes})
+    api.services.settings = api.services.settings.model_copy(update={"runs": runs})
+
+
+def large() -> dict[str, Any]:
+    return an_event(payload={"x": "y" * 20_000})
+
+
+async def said(api: ApiClient) -> list[str]:
+    return await api.services.logs.read(lambda tx: [row[0] for row in tx.all("SELECT message FROM log_lines")])
+
+
+async def test_a_run_has_room_for_so_many_bytes_of_events_and_its_log_says_once_that_it_is_full(
+    api: ApiClient, within: Run
+) -> None:
+    limited(api, 64 * 1024)
+    sent = [large() for _ in range(5)]
+    for event in sent[:3]:
+        # What is sent again takes no room.
+        for _ in range(4):
+            assert (await within.api.post("/events", [event], headers=HEADERS))[0] == 204
+    assert await said(api) == []
+    for event in sent[3:]:
+        status, body = await within.api.post("/events", [event], headers=HEADERS)
+        assert status == 413
+        assert "runs.events_max_bytes" in body["exception_message"]
+    small = task_event(ids.new_id(), within.id)
+    assert (await within.api.post("/events", [large(), small], headers=HEADERS))[0] == 204
+    assert await kept(within, *sent, small) == [event["id"] for event in [*sent[:3], small]]
+    # Also where the limit was lowered meanwhile.
+    limited(api, 64 * 1024 - 60_000)
+    assert (await within.api.post("/events", sent[:3], headers=HEADERS))[0] == 204
+    (line,) = await said(api)
+    assert "runs.events_max_bytes" in line
+    assert (await api.post("/events", [other := large()]))[0] == 204
+    assert await kept(within, other) == [other["id"]]
+
+
+async def test_a_socket_stays_open_when_its_run_has_no_room_for_events(api: ApiClient, within: Run) -> None:
+    limited(api, 64 * 1024)
+    async with connected(within.api, "/events/in", token=KEY, headers=HEADERS) as client:
+        for _ in range(20):
+            await client.send(large())
+        await client.ping()
+        await client.send(small := task_event(ids.new_id(), within.id))
+        await client.ping()
+    assert await kept(within, small) == [small["id"]]
+    assert len(await said(api)) == 1
+    stored = await api.services.db.read(
+        lambda tx: tx.scalar("SELECT count(*) FROM events WHERE event = 'thing.happened'")
+    )
+    assert stored == 3
+
+
+async def test_what_a_run_has_told_counts_in_all_of_its_attempts(api: ApiClient, within: Run) -> None:
+    def add(tx: Any) -> list[bool]:
+        first = event_sizes.grow(tx, within.execution, 1_000, 2)
+        executions.advance(tx, within.execution, (Phase.CLAIMED,), Phase.EXITED)
+        executions.advance(tx, within.execution, (Phase.EXITED,), Phase.FINALIZED)
+        again = executions.insert(tx, flow_run_id=within.id, work_pool_id=None, driver="fake")
+        return [first, *(event_sizes.grow(tx, again.id, 10, left_out) for left_out in (0, 1, 1))]
+
+    firsts = await api.services.db.write(add, workspace=ids.DEFAULT_WORKSPACE_ID)
+    assert firsts == [True, False, True, False]
+    assert await api.services.db.read(lambda tx: event_sizes.told(tx, within.id)) == 1_030
+    assert await api.services.db.read(lambda tx: event_sizes.told(tx, within.stranger)) == 0

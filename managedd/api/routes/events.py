@@ -7,12 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from managedd.api.context import Context
+from managedd.api.event_intake import receive
 from managedd.api.event_pages import PAGE_EVENTS, Place, next_page
 from managedd.api.operation import EMBED, SentAs, operation
 from managedd.clock import to_us
-from managedd.errors import forbidden, invalid
+from managedd.errors import ErrorCode, ManagedError, forbidden, invalid
 from managedd.model.event_counts import Spans, TooManySpans
 from managedd.model.event_counts import spans as cut
+from managedd.model.log_limits import told_enough
 from managedd.orchestration import events as incoming
 from managedd.store import events as stored
 from managedd.store.rows import Wire
@@ -27,13 +29,12 @@ Interval = Annotated[float, Field(ge=0.01)]
 async def create_events(ctx: Context, *, events: list[Event]) -> None:
     """Record a batch of events; those that are known already are left as they are."""
     received = [incoming.from_wire(event) for event in events]
-    owner = ctx.actor.flow_run_id
-    if owner is None:
-        await ctx.write(lambda tx: incoming.receive(tx, received))
+    done = await receive(ctx, ctx.actor, received)
+    if done is None or done.foreign + done.excess < len(received) or not received:
         return
-    foreign = await ctx.write(lambda tx: incoming.receive_from_run(tx, received, owner))
-    if foreign and foreign == len(received):
-        raise forbidden(f"This run may not tell of {received[0].event} about {received[0].resource_id}")
+    if done.excess:
+        raise ManagedError(ErrorCode.TOO_LARGE, told_enough(ctx.services.settings.runs.events_max_bytes or 0))
+    raise forbidden(f"This run may not tell of {received[0].event} about {received[0].resource_id}")
 
 
 @operation("POST", "/events/filter", tag="Events", returns=EventPage)
