@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from aiohttp import web
 
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
@@ -28,6 +27,8 @@ from tests.drivers.stub_engine import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from aiohttp import web
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 
