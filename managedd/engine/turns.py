@@ -35,6 +35,9 @@ PARKED: Final = 16
 SECOND_US: Final = 1_000_000
 RIGHT_OF_WAY_SECONDS: Final = 300.0
 """How long smaller runs may pass one that the host has no room for."""
+OVERDUE_SECONDS: Final = 2 * RIGHT_OF_WAY_SECONDS
+"""Whoever has waited for the host for so long has the next turn, also before workspaces and pools that hold less: nobody due later takes
+what it waits for."""
 SETTLED_SECONDS: Final = 60.0
 """A run that does not wait any more for what it was told keeps that name at least so long: reasons come and go, states are rows."""
 NOTHING: Final = Needs(memory_bytes=0, cpus=0)
@@ -157,8 +160,9 @@ class Turns:
         for line in self._lines:
             taken[line.head.workspace_id] = line.head.workspace_taken
             taken[line.head.work_pool_id] = line.head.pool_taken
-        closed = False
-        for head, candidate in _in_turn(self._lines, taken):
+        closed, closed_after_us = False, None
+        overdue = self._overdue()
+        for head, candidate in self._in_order(overdue, taken):
             has_right_of_way = self._has_right_of_way(candidate)
             needs = candidate.needs
             if needs is not None and not needs.varies and not limiter.fits(needs) and not has_right_of_way:
@@ -175,9 +179,12 @@ class Turns:
                 break
             if is_full and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            step = self._step(head, candidate, closed=closed, is_full=is_full)
+            is_closed = closed or (closed_after_us is not None and candidate.due_at > closed_after_us)
+            step = self._step(head, candidate, closed=is_closed, is_full=is_full)
             if isinstance(step, Claim):
                 taken.update((head.workspace_id, head.work_pool_id))
+            elif overdue is not None and candidate is overdue[1]:
+                closed_after_us = None if isinstance(step, Tell) else candidate.due_at
             elif not isinstance(step, Tell):
                 closed = closed or has_right_of_way
             if step is not None:
@@ -187,6 +194,26 @@ class Turns:
             yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
         if put_back:
             yield from self._put_back()
+
+    def _overdue(self) -> tuple[QueueHead, Candidate] | None:
+        """Of those that have waited for the host too long, the one that was due first."""
+        before_us = self._ago_us(OVERDUE_SECONDS)
+        waiting = [
+            pair
+            for line in self._lines
+            for pair in line.waiting()
+            if pair[1].state_name == AWAITING_HOST and pair[1].state_us <= before_us
+        ]
+        return min(waiting, key=lambda pair: (pair[1].due_at, pair[1].id), default=None)
+
+    def _in_order(
+        self, first: tuple[QueueHead, Candidate] | None, taken: Counter[str]
+    ) -> Iterator[tuple[QueueHead, Candidate]]:
+        if first is not None:
+            yield first
+        for pair in _in_turn(self._lines, taken):
+            if first is None or pair[1] is not first[1]:
+                yield pair
 
     def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool, is_full: bool) -> Step | None:
         """What becomes of one who has all but room on the host, or a slot of its deployment; None: it waits on."""
@@ -241,6 +268,9 @@ class _Line:
     def __init__(self, waiting: list[tuple[QueueHead, Candidate]]) -> None:
         self._waiting = deque(sorted(waiting, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id)))
         self.head = waiting[0][0]
+
+    def waiting(self) -> Collection[tuple[QueueHead, Candidate]]:
+        return self._waiting
 
     def first_due(self) -> int:
         return self._waiting[0][1].due_at

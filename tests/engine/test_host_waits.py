@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from managedd.engine.turns import PARKED, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
-from managedd.model.limits import AWAITING_HOST, HostLimits, Needs
+from managedd import ids
+from managedd.engine.turns import OVERDUE_SECONDS, PARKED, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
+from managedd.model.limits import AWAITING_HOST, HostLimits, Needs, Plan
 from managedd.model.states import StateType
 from managedd.orchestration.managed_job import ManagedJob
 from managedd.orchestration.plan_rules import check_host
+from managedd.store import rows
+from managedd.store.resources import FLOW
+from managedd.store.workspaces import create
 from tests.engine.test_dispatcher import Desk, end
 from tests.engine.test_limits_hold import GIB, advance
 from tests.engine.test_waiting import Sizes
@@ -23,6 +27,48 @@ pytestmark = pytest.mark.anyio
 
 AWAITING_SLOT = "AwaitingConcurrencySlot"
 SIX, FOUR, ONE = (Needs(memory_bytes=size * GIB, cpus=1) for size in (6, 4, 1))
+
+
+async def test_a_workspace_that_holds_less_does_not_keep_the_host_from_a_large_run_for_ever(still: World) -> None:
+    sizes = Sizes(Needs(memory_bytes=2 * GIB, cpus=1))
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB))
+    mine, others = still.workspace, ids.new_id()
+    await still.db.write(
+        lambda tx: create(tx, account_id=ids.new_id(), account="o", workspace_id=others, handle="o", plan="pro")
+    )
+    still.workspace = others
+    flow_id = await still.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+    _, queue_id = await still.pool("theirs")
+
+    async def small() -> str:
+        still.workspace = others
+        run_id = await still.run(queue_id=queue_id, flow_id=flow_id)
+        still.workspace = mine
+        return run_id
+
+    still.workspace = mine
+    long = await still.run()
+    sizes.of[long] = ONE
+    running = await small()
+    assert sorted(await desk.all()) == sorted([long, running])
+    large = await still.run()
+    sizes.of[large] = SIX
+    await desk.all()
+    passed = 0
+    while large not in desk.claimed:
+        # Theirs is the workspace that holds least, each time.
+        following = await small()
+        advance(still, 60)
+        still.workspace = others
+        await end(still, running)
+        still.workspace = mine
+        assert following in await desk.all() or large in desk.claimed
+        running, passed = following, passed + 1
+        assert passed <= OVERDUE_SECONDS / 60 + 1
+    assert passed >= OVERDUE_SECONDS / 60, "until then, their turn comes first"
+    assert running not in desk.claimed
+    await end(still, large)
+    assert running in await desk.all()
 
 
 # --- whom a full deployment keeps ----------------------------------------------------------------------------------------------
@@ -197,4 +243,4 @@ async def test_a_run_as_large_as_the_host_goes(still: World) -> None:
     desk = Desk(still, needs=Sizes(Needs(memory_bytes=0, cpus=2.1)), host=HostLimits(cpus=3 * 0.7))
     run_id = await still.run()
     assert await desk.all() == [run_id]
-    check_host(ManagedJob(image="i", cpus=2.1), HostLimits(cpus=3 * 0.7))
+    check_host(ManagedJob(image="i", cpus=2.1), HostLimits(cpus=3 * 0.7), Plan(name="p"))
