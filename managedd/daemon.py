@@ -273,12 +273,12 @@ class Daemon:
         )
 
     def _quota_watch(self) -> QuotaWatch:
-        services, writer = self._services, self._log_writer
+        services = self._services
         return QuotaWatch(
             services.db,
             services.bus,
             zone=services.zone,
-            say=lambda execution, message, level: writer.say(execution, message, level=level),
+            say=self._log_writer.say_end,
         )
 
     def _scheduler(self) -> Scheduler:

@@ -50,6 +50,8 @@ class Line:
     size_bytes: int = 0
     dropped: Dropped = NOTHING
     """What was dropped since the line before, less what is told here."""
+    tells_end: bool = False
+    """Whether `records` say how the execution ended: they are stored once."""
 
     @property
     def chars(self) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from managedd.clock import Clock
     from managedd.engine.log_lanes import Waiting
-    from managedd.model.executions import Execution
+    from managedd.model.executions import EndLine, Execution
     from managedd.model.log_limits import LogLimits
     from managedd.model.logs import ParsedRecord, RawLine
     from managedd.store.database import Database, Tx
@@ -101,15 +101,14 @@ class LogWriter:
 
     async def say(self, execution: Execution, message: str, *, level: int = RAW_LEVEL) -> None:
         """The run's log has a line of ours: behind what of it was handed in before, and whatever its limits are."""
-        record = LogRecord(
-            name=OUR_NAME,
-            level=level,
-            message=message,
-            timestamp_us=self._clock.now_us(),
-            flow_run_id=execution.flow_run_id,
-        )
-        line = Line(workspace_id=execution.workspace_id, records=(record,))
-        await self._hand_in(execution, line, urgent=True)
+        record = _ours(execution, level, message, self._clock.now_us())
+        await self._hand_in(execution, Line(workspace_id=execution.workspace_id, records=(record,)), urgent=True)
+
+    async def say_end(self, execution: Execution, line: EndLine) -> None:
+        """The same of how the execution ended, once: not again when the log says so already."""
+        record = _ours(execution, line.level, line.message, self._clock.now_us())
+        said = Line(workspace_id=execution.workspace_id, records=(record,), execution_id=execution.id, tells_end=True)
+        await self._hand_in(execution, said, urgent=True)
 
     async def flush(self) -> None:
         """Everything handed in before is committed. Raises ManagedError(UNAVAILABLE) when the writer has stopped before that."""
@@ -120,29 +119,33 @@ class LogWriter:
         self._stir()
         await flush.wait()
 
-    async def complete(self, execution: Execution) -> None:
-        """The execution's log is whole: everything handed in is committed, and what was dropped without being told is told.
+    async def complete(self, execution: Execution, end: EndLine | None = None) -> None:
+        """The execution's log is whole: everything handed in is committed, what was dropped without being told is told, and so is `end`.
 
         Raises ManagedError(UNAVAILABLE) when the writer has stopped, or the store is busy.
         """
         await self.flush()
-        if (await self._log_db.read(lambda tx: log_sizes.untold(tx, execution.id))).lines <= 0:
+
+        def is_whole(tx: Tx) -> bool:
+            return log_sizes.untold(tx, execution.id).lines <= 0 and (
+                end is None or log_sizes.is_end_told(tx, execution.id)
+            )
+
+        if await self._log_db.read(is_whole):
             return
         gate = self._gates.get(execution.id)
         excess = None if gate is None else gate.excess
 
         def tell(tx: Tx) -> None:
-            untold = log_sizes.untold(tx, execution.id)
-            record = LogRecord(
-                name=OUR_NAME,
-                level=TOLD_LEVEL,
-                message=told(untold, excess, self._limits),
-                timestamp_us=tx.now,
-                flow_run_id=execution.flow_run_id,
-            )
-            logs.append(tx.scoped(execution.workspace_id), [record])
-            # In the same step: whoever comes here again after a crash does not tell it twice.
-            log_sizes.drop(tx, execution.id, -untold)
+            records, untold = [], log_sizes.untold(tx, execution.id)
+            # In the same step as the lines: whoever comes here again after a crash tells nothing twice.
+            if untold.lines > 0:
+                records.append(_ours(execution, TOLD_LEVEL, told(untold, excess, self._limits), tx.now))
+                log_sizes.drop(tx, execution.id, -untold)
+            if end is not None and log_sizes.tell_end(tx, execution.id):
+                # Whoever was to say it when it happened was killed before.
+                records.append(_ours(execution, end.level, end.message, tx.now))
+            logs.append(tx.scoped(execution.workspace_id), records)
 
         await self._log_db.write(tell)
 
@@ -254,6 +257,10 @@ async def _take_in(intake: Intake, lines: AsyncIterator[RawLine], hear: Hear) ->
     await intake.end()
 
 
+def _ours(execution: Execution, level: int, message: str, at_us: int) -> LogRecord:
+    return LogRecord(name=OUR_NAME, level=level, message=message, timestamp_us=at_us, flow_run_id=execution.flow_run_id)
+
+
 def _stopped() -> ManagedError:
     return unavailable("the log writer has stopped")
 
@@ -263,6 +270,8 @@ def _append(tx: Tx, lines: list[Line]) -> None:
     cursors: dict[str, LogCursor] = {}
     sizes: Counter[str] = Counter()
     for line in lines:
+        if line.tells_end and line.execution_id is not None and not log_sizes.tell_end(tx, line.execution_id):
+            continue
         if line.records:
             by_workspace.setdefault(line.workspace_id, []).extend(line.records)
         if line.execution_id is not None and line.cursor is not None:

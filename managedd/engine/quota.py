@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from managedd.bus import Bus
-    from managedd.model.executions import Execution
+    from managedd.model.executions import EndLine, Execution
     from managedd.model.limits import Plan
     from managedd.model.metering import Month
     from managedd.store.database import Database, Tx
@@ -44,7 +44,6 @@ REST_SECONDS: Final = 1.0
 """Between two looks: a storm of commits is one look."""
 PERCENTS: Final = (80, 100)
 EVENT: Final = "managedd.workspace.compute-hours"
-ERROR_LEVEL: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ class QuotaWatch:
     """Warns and stops."""
 
     def __init__(
-        self, db: Database, bus: Bus, *, zone: tzinfo, say: Callable[[Execution, str, int], Awaitable[None]]
+        self, db: Database, bus: Bus, *, zone: tzinfo, say: Callable[[Execution, EndLine], Awaitable[None]]
     ) -> None:
         self._db = db
         self._bus = bus
@@ -126,8 +125,8 @@ class QuotaWatch:
     async def _stop(self, standing: Standing) -> None:
         detail = f"{_amounts(standing)}; they are renewed on {standing.month.renewal}"
 
-        def body(tx: Tx) -> list[tuple[Execution, str]]:
-            stopped: list[tuple[Execution, str]] = []
+        def body(tx: Tx) -> list[tuple[Execution, EndLine]]:
+            stopped: list[tuple[Execution, EndLine]] = []
             # The plan may have been changed, or the month ended, since it was looked at.
             if not any(now.has_to_stop for now in self._standings(tx) if now.workspace.id == standing.workspace.id):
                 return stopped
@@ -135,13 +134,14 @@ class QuotaWatch:
                 spent = Measured(limit=standing.plan.compute_minutes, reached=standing.minutes, unit="minutes")
                 ended = ending(EndCause.QUOTA, execution, detail=detail, measured=spent)
                 # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
-                if end_first(tx, ended, execution.id) and ended.message is not None:
-                    stopped.append((execution, ended.message))
+                line = end_first(tx, ended, execution.id)
+                if line is not None:
+                    stopped.append((execution, line))
             return stopped
 
-        for execution, message in await self._db.write(body):
+        for execution, line in await self._db.write(body):
             log.info("execution.out_of_quota", execution_id=execution.id, flow_run_id=execution.flow_run_id)
-            await self._say(execution, message, ERROR_LEVEL)
+            await self._say(execution, line)
 
 
 def _warn(tx: Tx, standing: Standing) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from managedd import failpoints
-from managedd.engine.evidence import Ending, ending, human_bytes
+from managedd.engine.evidence import Ending, ending
 from managedd.engine.offspring import any_below, end_below
-from managedd.engine.settling import Settled, close, settle
-from managedd.engine.supervision import ERROR_LEVEL, WARNING_LEVEL, Interruption, Supervision
+from managedd.engine.settling import ERROR_LEVEL, Settled, close, end_line, settle
+from managedd.engine.supervision import Interruption, Supervision
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Handle, ImageError, Liveness
 from managedd.model.executions import ENDED, EndCause, Execution, Phase
@@ -235,14 +235,8 @@ class ExecutionRunner:
             cause=settled.cause,
             code=None if status is None else status.exit_code,
         )
-        if settled.message is not None:
-            await self._say(settled.message, level=ERROR_LEVEL)
-        elif status is not None and status.oom_killed and settled.cause is EndCause.COMPLETED:
-            limit, peak = settled.execution.memory_limit_bytes, settled.execution.peak_memory_bytes
-            told = f"the memory limit is {human_bytes(limit)}, the highest use seen was {human_bytes(peak)}"
-            await self._say(
-                f"A process of the run was killed for want of memory, and the run went on: {told}.", level=WARNING_LEVEL
-            )
+        if settled.line is not None:
+            await self._means.log_writer.say_end(settled.execution, settled.line)
 
     async def _clean_up(self) -> None:
         """Every line is stored, nothing is left in the engine, the execution is FINALIZED or LOST."""
@@ -252,7 +246,8 @@ class ExecutionRunner:
         failpoints.reach("remove.done")
         await self._end_below()
         # Who follows the run's log is told that it has ended as soon as its execution has.
-        await self._means.log_writer.complete(self._execution)
+        line = await self._means.db.read(lambda tx: end_line(tx, self._execution.id))
+        await self._means.log_writer.complete(self._execution, line)
         await self._close()
         # Not before: a crash in between would read the whole output once more.
         await self._means.log_writer.forget(self._execution)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from managedd import failpoints
-from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail
+from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail, human_bytes
 from managedd.engine.judgement import SECOND_US, View
 from managedd.engine.offspring import end_below
-from managedd.model.executions import ENDED, LIVE, EndCause, Execution, Phase
+from managedd.model.executions import ENDED, LIVE, EndCause, EndLine, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
 from managedd.orchestration import events
@@ -27,16 +27,20 @@ FACTS = "end"
 """Of an execution's evidence: what ended it, for programs."""
 OF_LIMITS = frozenset({EndCause.TIME, EndCause.QUOTA, EndCause.DISK, EndCause.PIDS, EndCause.PENDING_DEADLINE})
 """Causes for which a process that could go on is stopped."""
+LINE = "line"
+"""Of an execution's evidence: what the run's log has to say of the end."""
+ERROR_LEVEL: Final = 40
+WARNING_LEVEL: Final = 30
 ASKED_TO_STOP = "it was asked to stop and was ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """How it came out; `message` is what the run's log shall say of it, when nothing was said yet."""
+    """How it came out; `line` is what the run's log shall say of it."""
 
     execution: Execution
     cause: EndCause | None
-    message: str | None
+    line: EndLine | None
 
 
 def look(tx: Tx, execution_id: str) -> View | None:
@@ -75,7 +79,7 @@ def settle(
     execution = view.execution
     if execution.phase not in LIVE:
         # Written before, by a commit of which the answer was lost.
-        return Settled(execution=execution, cause=execution.end_cause, message=None)
+        return Settled(execution=execution, cause=execution.end_cause, line=end_line(tx, execution_id))
     changes: dict[str, Any] = {"exited_at": tx.now}
     if status is not None:
         peak_bytes = max(filter(None, (status.peak_memory_bytes, seen_peak_bytes)), default=None)
@@ -85,16 +89,37 @@ def settle(
     ended = _as_the_run_has_it(view, ended)
     changes |= {"end_cause": ended.cause, "end_message": execution.end_message or ended.message}
     # What was measured before its end is what ended it.
-    facts = executions.evidence(tx, execution.id).get(FACTS) or ended.facts
-    changes["evidence"] = {**changes.get("evidence", {}), **({FACTS: dict(facts)} if facts else {})}
+    before = executions.evidence(tx, execution.id)
+    of_the_end = {FACTS: before.get(FACTS) or dict(ended.facts), LINE: before.get(LINE)}
+    changes["evidence"] = {**changes.get("evidence", {}), **{name: of for name, of in of_the_end.items() if of}}
     advanced = executions.advance(tx, execution.id, (execution.phase,), Phase.EXITED, changes)
     assert advanced is not None
-    told = _tell(tx, view, ended)
+    if _tell(tx, view, ended) and ended.message is not None:
+        _note_line(tx, execution.id, EndLine(level=ERROR_LEVEL, message=ended.message))
+    elif status is not None and status.oom_killed and ended.cause is EndCause.COMPLETED:
+        _note_line(tx, execution.id, EndLine(level=WARNING_LEVEL, message=_went_on(advanced)))
     # The process is gone, or never was; also where the run had an end of its own.
     end_below(tx.scoped(execution.workspace_id), execution.flow_run_id)
     execution_leases.release_all(tx.scoped(execution.workspace_id), execution.id, execution.flow_run_id)
     failpoints.reach("settle.uncommitted")
-    return Settled(execution=advanced, cause=ended.cause, message=ended.message if told else None)
+    return Settled(execution=advanced, cause=ended.cause, line=end_line(tx, execution.id))
+
+
+def end_line(tx: Tx, execution_id: str) -> EndLine | None:
+    """What the run's log has to say of the execution's end; None: nothing, or it has not ended."""
+    noted = executions.evidence(tx, execution_id).get(LINE)
+    return None if noted is None else EndLine(**noted)
+
+
+def _note_line(tx: Tx, execution_id: str, line: EndLine) -> None:
+    """The line is on record in the end's own transaction: whoever completes the log finds out whether it was written."""
+    executions.note(tx, execution_id, {"evidence": {**executions.evidence(tx, execution_id), LINE: asdict(line)}})
+
+
+def _went_on(execution: Execution) -> str:
+    limit, peak = execution.memory_limit_bytes, execution.peak_memory_bytes
+    told = f"the memory limit is {human_bytes(limit)}, the highest use seen was {human_bytes(peak)}"
+    return f"A process of the run was killed for want of memory, and the run went on: {told}."
 
 
 def close(tx: Tx, execution: Execution) -> Execution | None:
@@ -106,21 +131,23 @@ def close(tx: Tx, execution: Execution) -> Execution | None:
     return executions.advance(tx, execution.id, (Phase.EXITED,), Phase.FINALIZED, {"finalized_at": tx.now})
 
 
-def end_first(tx: Tx, ended: Ending, execution_id: str) -> bool:
-    """The run has its end state and the wish to stop is on record, before any signal; False when the run has an end of its own, or is
-    being cancelled: no limit cuts its grace short."""
+def end_first(tx: Tx, ended: Ending, execution_id: str) -> EndLine | None:
+    """The run has its end state and the wish to stop is on record, before any signal; what its log shall say of it. None when the run has an
+    end of its own, or is being cancelled: no limit cuts its grace short."""
     view = look(tx, execution_id)
     if ended.state is None or view is None or view.state is None or view.state.is_terminal:
-        return False
+        return None
     if view.state.type is StateType.CANCELLING and ended.cause in OF_LIMITS:
-        return False
+        return None
     ended = _as_the_run_has_it(view, ended)
     executions.request_stop(tx, execution_id, ended.cause)
     executions.note(tx, execution_id, {"end_message": ended.message, "evidence": {FACTS: dict(ended.facts)}})
-    told = _tell(tx, view, ended)
-    if told:
-        end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
-    return told
+    if not _tell(tx, view, ended):
+        return None
+    end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
+    if ended.message is not None:
+        _note_line(tx, execution_id, EndLine(level=ERROR_LEVEL, message=ended.message))
+    return end_line(tx, execution_id)
 
 
 def _tell(tx: Tx, view: View, ended: Ending) -> bool:

@@ -39,8 +39,6 @@ READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
 DEADLINES: Final = frozenset({EndCause.TIME, EndCause.PENDING_DEADLINE})
 """Causes that time alone brings, also while nobody looks."""
-ERROR_LEVEL: Final = 40
-WARNING_LEVEL: Final = 30
 
 
 class Unwanted(Exception):
@@ -318,8 +316,8 @@ class Supervision:
 
     async def _end_first(self, cause: EndCause, detail: str, measured: Measured | None = None) -> None:
         ended = self._ending(cause, detail, measured)
-        told = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
-        if told and ended.message is not None:
-            # Nobody says it later: its container may end right now, and with it our watch.
+        line = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
+        if line is not None:
+            # Its container may end right now, and with it our watch: then it would be said behind all of its lines only.
             with anyio.CancelScope(shield=True):
-                await self._means.log_writer.say(self.execution, ended.message, level=ERROR_LEVEL)
+                await self._means.log_writer.say_end(self.execution, line)

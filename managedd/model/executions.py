@@ -167,6 +167,14 @@ class Execution:
     end_message: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndLine:
+    """What the run's log says of the execution's end."""
+
+    level: int
+    message: str
+
+
 def container_name(execution_id: str) -> str:
     """The deterministic name: creating it twice meets a 409 that means "adopt"."""
     return f"managedd-{execution_id}"

@@ -1,4 +1,5 @@
-"""How large each run's log is, and what of it was dropped and is not told yet: written in the transaction of the lines."""
+"""How large each run's log is, what of it was dropped and is not told yet, and whether it tells of the end: written in the transaction of the
+lines."""
 
 from __future__ import annotations
 
@@ -38,3 +39,18 @@ def drop(tx: Tx, execution_id: str, more: Dropped) -> None:
         "dropped_bytes = dropped_bytes + excluded.dropped_bytes",
         (execution_id, more.lines, more.bytes),
     )
+
+
+def is_end_told(tx: Tx, execution_id: str) -> bool:
+    """Whether the run's log says how the execution ended."""
+    return bool(tx.scalar("SELECT end_told FROM log_cursors WHERE execution_id = ?", (execution_id,)))
+
+
+def tell_end(tx: Tx, execution_id: str) -> bool:
+    """The run's log says how the execution ended: belongs into the transaction of that line; False when it said so before."""
+    done = tx.execute(
+        "INSERT INTO log_cursors (execution_id, timestamp_ns, ordinal, end_told) VALUES (?, 0, 0, 1) "
+        "ON CONFLICT (execution_id) DO UPDATE SET end_told = 1 WHERE end_told = 0",
+        (execution_id,),
+    )
+    return done.rowcount > 0

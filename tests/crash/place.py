@@ -67,10 +67,14 @@ class Place:
             "id"
         ]
 
-    def submit(self, count: int, *, lines: int = 20, pause: float = 0.02, gate: Path | None = None) -> list[str]:
-        """So many runs that are due now, submitted at once; in the middle of their lines they wait for the file `gate`."""
+    def submit(
+        self, count: int, *, lines: int = 20, pause: float = 0.02, gate: Path | None = None, breaks: bool = False
+    ) -> list[str]:
+        """So many runs that are due now, submitted at once; in the middle of their lines they wait for the file `gate`. One that `breaks` ends
+        without a word."""
         # A real flow refuses parameters that it does not have.
-        parameters = {"lines": lines, "pause": pause} | ({} if gate is None else {"gate": str(gate)})
+        parameters: dict[str, Any] = {"lines": lines, "pause": pause} | ({} if gate is None else {"gate": str(gate)})
+        parameters |= {"breaks": True} if breaks else {}
         body = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
 
         def one(_: int) -> str:

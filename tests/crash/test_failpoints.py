@@ -35,6 +35,28 @@ def test_killed_there_and_started_again(place: Place, name: str) -> None:
 
 
 @pytest.mark.crash
+@pytest.mark.parametrize("name", ["settle.uncommitted", "settle.committed", "remove.done"])
+def test_killed_around_a_runs_end_its_log_says_once_how_it_ended(place: Place, name: str) -> None:
+    place.daemon.stop()
+    place.arm(name)
+    place.daemon.start()
+    runs = place.submit(2, lines=LINES, breaks=True)
+    place.wait_dead()
+    place.check_torn()
+    place.arm(None)
+    place.daemon.start()
+    place.wait_all(runs)
+    for run_id in runs:
+        state = place.api.run(run_id)["state"]
+        assert state["type"] == "CRASHED" and "exit code 3" in state["message"]
+        said = [line["message"] for line in place.api.logs(run_id)]
+        assert said.count(state["message"]) == 1
+        assert [text for text in said if text.startswith("line ")] == [f"line {number}" for number in range(LINES)]
+    place.daemon.wait_no_containers(seconds=15)
+    place.check_sound()
+
+
+@pytest.mark.crash
 def test_killed_again_and_again(place: Place) -> None:
     """The same run meets one crash after the other."""
     place.daemon.stop()

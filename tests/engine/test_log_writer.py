@@ -15,6 +15,7 @@ from managedd.engine.log_intake import Descendants
 from managedd.engine.log_lanes import LANE_LINES
 from managedd.engine.log_writer import BATCH_LINES, LogWriter
 from managedd.errors import ManagedError, unavailable
+from managedd.model.executions import EndLine
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES
 from managedd.model.logs import RECORD_MARK, LogCursor, RawLine, Stream
 from managedd.store import log_sizes, logs, rows
@@ -96,6 +97,24 @@ async def test_lines_are_batched_with_their_cursor(world: World) -> None:
         await desk.writer.forget(execution)
         assert await desk.writer.cursor(execution) == LogCursor()
         desk.scope.cancel()
+
+
+@pytest.mark.parametrize("times_said", [0, 1, 2])
+async def test_how_a_run_ended_is_said_once_whoever_says_it(world: World, times_said: int) -> None:
+    execution, again = await world.claimed(), await world.claimed()
+    desk, end = Desk(world), EndLine(level=40, message="Out of memory")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(lines(2)), deaf)
+        for _ in range(times_said):
+            await desk.writer.say_end(execution, end)
+        for _ in range(2):
+            await desk.writer.complete(execution, end)
+        assert await desk.writer.cursor(execution) == LogCursor(1001, 1)
+        await desk.writer.complete(again)
+        desk.scope.cancel()
+    assert await world.log_lines(execution.flow_run_id) == ["line 0", "line 1", "Out of memory"]
+    assert await world.log_lines(again.flow_run_id) == []
 
 
 async def test_where_lines_may_be_missing_the_log_says_so(world: World) -> None:

@@ -29,7 +29,7 @@ def watch(world: World, daemon: Daemon) -> QuotaWatch:
         world.db,
         world.bus,
         zone=UTC,
-        say=lambda execution, message, level: daemon.writer.say(execution, message, level=level),
+        say=daemon.writer.say_end,
     )
 
 

@@ -11,10 +11,11 @@ import pytest
 from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.engine import means as means_module
 from managedd.engine import supervision
-from managedd.engine.settling import settle
+from managedd.engine.evidence import ending
+from managedd.engine.settling import end_first, settle
 from managedd.errors import unavailable
 from managedd.model.drivers import ExitStatus
-from managedd.model.executions import EndCause, Phase
+from managedd.model.executions import ENDED, EndCause, Phase
 from managedd.model.log_limits import Dropped
 from managedd.model.states import StateType
 from managedd.store import log_sizes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from managedd.drivers.fake import FakeEngine
     from managedd.model.drivers import Handle
+    from managedd.model.executions import Execution
     from managedd.model.logs import LogCursor, RawLine
     from tests.engine.world import World
 
@@ -207,3 +209,68 @@ async def test_a_log_store_that_is_busy_at_the_very_end_is_waited_for(world: Wor
     assert (ended.end_cause, store.refused) == (EndCause.IMAGE, 3)
     lines = await world.log_lines(execution.flow_run_id, "managedd")
     assert sum("5 lines (50 bytes) dropped here" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "completed", "words"),
+    [
+        (ExitStatus(exit_code=137, oom_killed=True), False, "Out of memory"),
+        (ExitStatus(exit_code=None, gone=True), False, "is gone"),
+        (ExitStatus(exit_code=0, oom_killed=True), True, "killed for want of memory"),
+        (ExitStatus(exit_code=0), True, None),
+    ],
+)
+async def test_a_log_says_how_its_run_ended_also_when_the_daemon_was_killed_before_it_could(
+    world: World, status: ExitStatus, completed: bool, words: str | None
+) -> None:
+    world.engine._plan = FakeRun(run_for_seconds=None, lines=("one",))
+    execution = await begun(world)
+    if completed:
+        await world.propose(execution.flow_run_id, StateType.COMPLETED)
+    if status.gone:
+        world.engine.vanish(execution.id)
+    else:
+        world.engine.finish(execution.id, status.exit_code or 0, oom=status.oom_killed)
+    await world.write(
+        lambda tx: settle(
+            tx, execution.id, ended=None, status=status, seen_peak_bytes=None, pending_deadline_seconds=20.0
+        )
+    )
+    said = await ended_by_the_next_daemon(world, execution)
+    assert sum(str(words) in line for line in said) == (words is not None)
+    state = await world.state(execution.flow_run_id)
+    assert said.count(str(state.message)) == (not completed)
+
+
+async def test_a_log_says_which_limit_ended_its_run_also_when_the_daemon_was_killed_before_it_could(
+    world: World,
+) -> None:
+    world.engine._plan = FakeRun(run_for_seconds=None)
+    execution = await begun(world)
+    over = ending(EndCause.TIME, execution, elapsed_seconds=5.0)
+    await world.write(lambda tx: end_first(tx, over, execution.id))
+    said = await ended_by_the_next_daemon(world, execution)
+    assert said.count(str((await world.state(execution.flow_run_id)).message)) == 1
+    assert "Time limit reached" in said[-1]
+
+
+async def begun(world: World) -> Execution:
+    """A run whose container runs, without a daemon."""
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        execution = await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, StateType.RUNNING)
+    return execution
+
+
+async def ended_by_the_next_daemon(world: World, execution: Execution) -> list[str]:
+    """What the run's log has of us, once its execution has ended and nothing of it is remembered."""
+    async with world.daemon() as daemon:
+        await daemon.reconciler.once()
+
+        async def over() -> bool:
+            return (await world.execution(execution.flow_run_id)).phase in ENDED and not daemon.fleet.running()
+
+        await world.until(over)
+    return await world.log_lines(execution.flow_run_id, "managedd")

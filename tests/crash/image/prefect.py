@@ -67,6 +67,9 @@ for number in range(lines):
         time.sleep(0.1)
     print(f"line {number}", flush=True)
     time.sleep(run["parameters"]["pause"])
+if run["parameters"].get("breaks"):
+    # Says nothing of its end.
+    sys.exit(3)
 if limit is not None:
     left = time.time()
     call("POST", "/v2/concurrency_limits/decrement-with-lease", {"lease_id": lease["lease_id"]})
