@@ -417,9 +417,12 @@ def _parts(payload: bytes, start: int, *, is_open: bool) -> Iterator[tuple[bytes
         newline = payload.find(b"\n", start, start + ENTRY_BYTES)
         end = newline + 1 if newline >= 0 else min(start + ENTRY_BYTES, len(payload))
         first = start if is_open else start + 1
-        record = payload.find(_RECORD, first, end)
-        if record < 0 and payload.endswith(_MARK, first, end):
-            record = end - 1
+        record = payload.find(_MARK, first, end)
+        if record >= 0:
+            # Few lines have another one.
+            record = payload.find(_RECORD, record, end)
+            if record < 0 and payload.endswith(_MARK, first, end):
+                record = end - 1
         if record >= 0:
             yield payload[start:record], True
             start, is_open = record, False
