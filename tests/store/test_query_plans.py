@@ -13,10 +13,12 @@ from managedd.clock import iso
 from managedd.model.logs import LogRecord
 from managedd.model.states import OCCUPYING, TERMINAL, StateType
 from managedd.store import (
+    event_sizes,
     events,
     execution_leases,
     executions,
     flow_runs,
+    lineage,
     log_pages,
     logs,
     overdue,
@@ -244,6 +246,10 @@ ENGINE: dict[str, Ask] = {
     "open executions": executions.open_ones,
     "live execution": lambda tx: executions.live_of_run(tx, SOME),
     "key": lambda tx: executions.by_key_hash(tx, "x"),
+    "task runs of others": lambda tx: lineage.foreign_task_runs(tx, [SOME, OTHER], SOME),
+    "runs of others": lambda tx: lineage.foreign(tx, [SOME, OTHER], SOME),
+    "known events": lambda tx: events.known(tx, [SOME, OTHER]),
+    "what a run has told": lambda tx: event_sizes.told(tx, SOME),
     "pools": lambda tx: rows.find(tx, WORK_POOL, [], "NAME_ASC", 200),
     "queues": lambda tx: rows.find(tx, WORK_QUEUE, [], "NAME_ASC", 200),
     "deployments": lambda tx: rows.find(tx, DEPLOYMENT, [], "NAME_ASC", 200),
@@ -265,6 +271,7 @@ def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncSt
     found = plan(state, lambda tx: events.find(tx, latest, limit=50, total=1))
     assert "events_occurred (workspace_id=? AND occurred>? AND occurred<?)" in found
     assert "TEMP B-TREE" not in found
+    assert plan(state, lambda tx: events.find(tx, latest, limit=50, offset=50, total=1, head=7)) in found
 
     def follow(tx: Tx) -> Any:
         tx.execute(
