@@ -109,12 +109,12 @@ class RunsSection(Section):
     """The API's address as runs see it; with `listen_host`, for engines whose gateway is not on this host."""
     image: Image = "prefecthq/prefect:3-latest"
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    memory_limit_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
+    memory_limit_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2, le=1024**5)
     cpu_limit: float = Field(1.0, gt=0, le=1024)
     pids_limit: int = Field(1024, ge=16)
     disk_limit_bytes: int = Field(20 * 1024**3, ge=16 * 1024**2)
     """Of files that a run writes."""
-    time_limit_seconds: int = Field(86_400, ge=1)
+    time_limit_seconds: int = Field(86_400, ge=1, le=86_400 * 3660)
     install_timeout_seconds: int = Field(600, ge=1)
     cancel_grace_seconds: PositiveSeconds = 30.0
     """How long the client in the run may take to end a cancelled run by itself."""
@@ -157,20 +157,20 @@ class RunsSection(Section):
 class PlanSection(Section):
     """The limits of a workspace; None: no limit."""
 
-    concurrent_runs: int | None = Field(None, ge=0)
+    concurrent_runs: int | None = Field(None, ge=0, le=1_000_000)
     """Runs of managed pools at the same time."""
-    managed_pools: int | None = Field(None, ge=0)
-    compute_hours: float | None = Field(None, ge=0)
+    managed_pools: int | None = Field(None, ge=0, le=1_000_000)
+    compute_hours: float | None = Field(None, ge=0, le=1e9)
     """Each calendar month of `usage.time_zone`."""
     on_exhausted: Literal["finish", "stop"] = "finish"
-    memory_limit_bytes: int | None = Field(None, ge=64 * 1024**2)
+    memory_limit_bytes: int | None = Field(None, ge=64 * 1024**2, le=1024**5)
     """The most that a run may ask for."""
-    time_limit_seconds: int | None = Field(None, ge=1)
+    time_limit_seconds: int | None = Field(None, ge=1, le=86_400 * 3660)
     """The longest that a run may take."""
     images: list[ImagePattern] | None = Field(None, min_length=1, max_length=100)
     """What runs may use, `*` for any characters; None: any image."""
-    start_burst: int | None = Field(None, ge=1)
-    starts_per_minute: float | None = Field(None, gt=0)
+    start_burst: int | None = Field(None, ge=1, le=1_000_000)
+    starts_per_minute: float | None = Field(None, gt=0, le=1e9)
 
     @model_validator(mode="after")
     def _rate(self) -> Self:
@@ -195,7 +195,7 @@ class UsageSection(Section):
 class HostSection(Section):
     """What all runs together may reserve of this host."""
 
-    memory_bytes: int | None = Field(None, ge=64 * 1024**2)
+    memory_bytes: int | None = Field(None, ge=64 * 1024**2, le=1024**5)
     """None: what the host has, less the larger of 1 GiB and a tenth."""
     cpu_overcommit: float = Field(8.0, gt=0, le=1000)
     """So many times the host's processors."""

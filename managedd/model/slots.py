@@ -9,6 +9,8 @@ MAX_WAIT_SECONDS = 30.0
 """The longest that a client is told to wait for slots that are given back, not decayed."""
 MIN_OCCUPANCY_SECONDS = 0.1
 OCCUPANCY_SAMPLES_PER_SLOT = 2
+MAX_DECAY_WAIT_SECONDS = 86_400.0
+"""The longest that a client is told to wait for slots that decay: it may be very slowly."""
 _TINY = 1e-9
 
 
@@ -60,7 +62,8 @@ class SlotLimit:
         """When to ask again for `slots` that are not free at `now_us`, given who else asked."""
         denied = self.denied_at(now_us)
         if self.decays:
-            return (max(0.0, self.taken(now_us) + slots - self.limit) + denied) / self.decay_per_second
+            waiting = max(0.0, self.taken(now_us) + slots - self.limit) + denied
+            return min(waiting / self.decay_per_second, MAX_DECAY_WAIT_SECONDS)
         return min(self._wait_per_slot() * (slots + denied) / max(1, self.limit), MAX_WAIT_SECONDS)
 
     def average_after(self, slots: int, occupancy_seconds: float) -> float:

@@ -211,6 +211,11 @@ def hold(tx: Tx, limit_id: str, task_run_ids: Iterable[str], lease_seconds: floa
         )
 
 
+def is_held(tx: Tx, name: str, holder_id: str) -> bool:
+    """Whether the holder has a live lease on the limit of that name."""
+    return any(holder["id"] == holder_id for limit in _named(tx, [name]) for _, holder in holders(tx, limit.id))
+
+
 def let_go(tx: Tx, names: Sequence[str], holder_id: str) -> list[Wire]:
     """The leases of the holder on limits of the names are gone; these limits are returned."""
     limits = _named(tx, names)

@@ -6,13 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, NonNegativeFloat, Row, at_most
+from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, NonNegativeFloat, Positive, Row, at_most
 
 MAX_LIMIT_NAMES = 1_000
 
 SlotMode = Literal["concurrency", "rate_limit"]
 """Whether slots are held until they are given back, or come back with time."""
 LeaseSeconds = Annotated[float, Field(ge=60, le=86_400)]
+MAX_SLOTS = 10**12
+
+
+def _slots(number: int) -> int:
+    # What many leases hold together must be a number that the store can add up.
+    if not 0 <= number <= MAX_SLOTS:
+        raise ValueError(f"the number of slots must be between 0 and {MAX_SLOTS:,}")
+    return number
+
+
+Slots = Annotated[Positive, AfterValidator(_slots)]
 LimitNames = Annotated[list[str], AfterValidator(at_most(MAX_LIMIT_NAMES, "names"))]
 
 
@@ -76,7 +87,7 @@ class ConcurrencyLimitCreate(Body):
     """A tag's limit to create."""
 
     tag: str
-    concurrency_limit: Int
+    concurrency_limit: Annotated[Int, AfterValidator(_slots)]
 
 
 class ConcurrencyLimit(Row):

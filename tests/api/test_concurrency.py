@@ -320,6 +320,21 @@ async def test_what_a_container_takes_is_known_to_be_its_own(api: ApiClient) -> 
     assert (await active(api), await active(api, "tag:db")) == (1, 0)
 
 
+async def test_a_task_run_that_asks_twice_holds_one_slot_of_a_tag(api: ApiClient) -> None:
+    await api.post("/concurrency_limits/", {"tag": "db", "concurrency_limit": 1})
+    body = {"names": ["db"], "task_run_id": str(uuid4())}
+    assert [(await api.post("/concurrency_limits/increment", body))[0] for _ in range(2)] == [200, 200]
+    assert await active(api, "tag:db") == 1
+
+
+async def test_numbers_of_slots_are_bounded(api: ApiClient) -> None:
+    assert (await api.post("/concurrency_limits/", {"tag": "db", "concurrency_limit": -5}))[0] == 422
+    await limit(api, number=2**63 - 1)
+    assert (await lease(api, "db", slots=2**62))[0] == 422
+    assert [(await lease(api, "db", slots=10**12))[0] for _ in range(2)] == [200, 200]
+    assert await active(api) == 2 * 10**12
+
+
 async def test_another_workspace_has_limits_of_its_own(api: ApiClient, other: ApiClient) -> None:
     made = await limit(api, number=1)
     held = (await lease(api, "db"))[1]["lease_id"]

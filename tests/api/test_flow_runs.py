@@ -9,6 +9,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter
 
+from managedd.bus import Topic
 from managedd.wire.flow_runs import FlowRunPaginationResponse, FlowRunResponse
 from managedd.wire.states import OrchestrationResult
 
@@ -257,3 +258,13 @@ async def test_another_workspace_sees_nothing(api: ApiClient, other: ApiClient) 
 async def test_an_unknown_workspace_is_not_found(api: ApiClient) -> None:
     path = f"/accounts/{uuid.uuid4()}/workspaces/{uuid.uuid4()}/flow_runs/filter"
     assert (await api.post(path, {}))[0] == 404
+
+
+async def test_a_run_that_asks_for_something_else_is_looked_at_again(api: ApiClient) -> None:
+    flow = (await api.post("/flows/", {"name": "asks"}))[1]["id"]
+    run = (await api.post("/flow_runs/", {"flow_id": flow}))[1]["id"]
+    with api.services.bus.subscribe(Topic.QUEUE) as woken:
+        assert (await api.patch(f"/flow_runs/{run}", {"name": "other"}))[0] == 204
+        assert not woken.take()
+        assert (await api.patch(f"/flow_runs/{run}", {"job_variables": {"memory_limit": "1Gi"}}))[0] == 204
+        assert woken.take()

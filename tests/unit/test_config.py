@@ -184,6 +184,9 @@ def test_what_is_wrong_in_the_file_is_named(text: str, parts: list[str], write: 
         ("runs.env", {"managedd_x": "hunter2"}, "managedd_x is the run's own"),
         ("runs.env", {"X": "hunter2\0"}, "null character"),
         ("docker.log_max_size", "0m", "pattern"),
+        ("host.memory_bytes", 10**20, "less than or equal"),
+        ("runs.memory_limit_bytes", 10**20, "less than or equal"),
+        ("plans", {"free": {"concurrent_runs": 10**20}}, "less than or equal"),
     ],
 )
 def test_a_value_that_can_not_work_is_named_with_what_can(key: str, value: Any, allowed: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from managedd.model.slots import MAX_WAIT_SECONDS, SlotLimit
+from managedd.model.slots import MAX_DECAY_WAIT_SECONDS, MAX_WAIT_SECONDS, SlotLimit
 
 LIMIT = SlotLimit(
     id="l",
@@ -72,3 +72,8 @@ def test_a_rate_is_never_exceeded(limit: int, rate: float, asked: list[tuple[int
             granted += slots
             current = replace(current, unleased=current.unleased_at(now) + slots, as_of_us=now)
     assert granted <= limit + rate * now / SECOND + 1e-6
+
+
+def test_a_wait_for_what_hardly_decays_is_a_number_that_a_header_can_say() -> None:
+    full = replace(LIMIT, decay_per_second=1e-308, unleased=10.0, denied=5.0)
+    assert full.wait_seconds(1, 0) == MAX_DECAY_WAIT_SECONDS

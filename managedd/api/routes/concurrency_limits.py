@@ -109,14 +109,15 @@ async def delete_concurrency_limit_by_tag(ctx: Context, tag: str) -> None:
 
 @operation("POST", "/concurrency_limits/increment", tag=TAG, returns=list[MinimalConcurrencyLimitResponse])
 async def increment_concurrency_limits_v1(ctx: Context, *, names: LimitNames, task_run_id: UUID) -> list[rows.Wire]:
-    """The task run holds a slot of each of the tags that has a limit. 423 when one is full."""
+    """The task run holds one slot of each of the tags that has a limit, also when it asks twice. 423 when one is full."""
     limited = [PREFIX + tag for tag in names]
     holder = {"type": "task_run", "id": str(task_run_id)}
 
     def body(tx: Any) -> concurrency.Acquired | concurrency.Refused:
+        wanted = [name for name in limited if not concurrency.is_held(tx, name, holder["id"])]
         return concurrency.acquire(
             tx,
-            limited,
+            wanted,
             1,
             "concurrency",
             lease_seconds=FOREVER_SECONDS,

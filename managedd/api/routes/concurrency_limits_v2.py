@@ -10,7 +10,7 @@ from pydantic import Field
 from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.store import concurrency, rows
-from managedd.wire.base import Limit, Offset, Positive
+from managedd.wire.base import Limit, Offset
 from managedd.wire.concurrency import (
     ConcurrencyLeaseHolder,
     ConcurrencyLimitV2,
@@ -21,6 +21,7 @@ from managedd.wire.concurrency import (
     LimitNames,
     MinimalConcurrencyLimitResponse,
     SlotMode,
+    Slots,
 )
 from managedd.wire.deployments import GlobalConcurrencyLimitResponse
 
@@ -67,7 +68,7 @@ async def delete_concurrency_limit_v2(ctx: Context, id_or_name: UUID | str) -> N
 async def bulk_increment_active_slots(
     ctx: Context,
     *,
-    slots: Positive,
+    slots: Slots,
     names: LimitNames,
     mode: SlotMode = "concurrency",
     create_if_missing: bool | None = None,
@@ -83,7 +84,7 @@ async def bulk_increment_active_slots(
 async def bulk_increment_active_slots_with_lease(
     ctx: Context,
     *,
-    slots: Positive,
+    slots: Slots,
     names: LimitNames,
     mode: SlotMode = "concurrency",
     lease_duration: LeaseSeconds = DEFAULT_LEASE_SECONDS,
@@ -105,7 +106,7 @@ async def bulk_increment_active_slots_with_lease(
 async def bulk_decrement_active_slots(
     ctx: Context,
     *,
-    slots: Positive,
+    slots: Slots,
     names: LimitNames,
     occupancy_seconds: Occupancy | None = None,
     create_if_missing: bool | None = None,

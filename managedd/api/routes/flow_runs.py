@@ -8,6 +8,7 @@ from uuid import UUID
 from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.api.versions import client_of
+from managedd.bus import Topic
 from managedd.errors import not_found
 from managedd.orchestration import resuming
 from managedd.orchestration.transition import Outcome, create_run, propose, to_proposed
@@ -69,7 +70,14 @@ async def read_flow_run(ctx: Context, id: UUID) -> rows.Wire:
 async def update_flow_run(ctx: Context, id: UUID, flow_run: FlowRunUpdate) -> None:
     """The flow run has the given values; members that were not sent stay as they were."""
     changes = flow_run.model_dump(mode="json", exclude_unset=True)
-    await ctx.write(lambda tx: rows.patch(tx, FLOW_RUN, id, changes))
+
+    def body(tx: Any) -> None:
+        rows.patch(tx, FLOW_RUN, id, changes)
+        if "job_variables" in changes:
+            # What it waits for may be there for what it asks for now.
+            tx.publish(Topic.QUEUE)
+
+    await ctx.write(body)
 
 
 @operation("DELETE", "/flow_runs/{id}", tag=TAG, status=204)
