@@ -8,9 +8,10 @@ import orjson
 
 from managedd import ids
 from managedd.clock import iso
-from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS
+from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, TokenBucket
 from managedd.model.metering import month_of
 from managedd.store import plans, rows, usage
+from managedd.store.flow_runs import slots_leaving
 from managedd.store.queue import LINGERING, MANAGED
 from managedd.store.resources import OCCUPYING_SQL, WORK_POOL
 
@@ -125,7 +126,7 @@ _DUE = "coalesce(r.next_scheduled_start_time, r.created) <= :now OR r.state_name
 def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str | None) -> Wire | None:
     run = tx.one(
         f"""
-        SELECT r.id, r.name, r.state_name, s.message, coalesce(r.next_scheduled_start_time, r.created) AS due_at, {_DUE} AS is_due,
+        SELECT r.id, r.name, r.state_name, s.message, coalesce(r.next_scheduled_start_time, r.created) AS due_at, {_DUE} AS is_due, d.id AS deployment_id,
                d.name AS deployment, d.concurrency_limit AS deployment_slots,
                (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
                    AS deployment_taken,
@@ -142,7 +143,13 @@ def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str 
     lingering = tx.all(
         f"WITH {LINGERING} SELECT pool_id, queue_id FROM lingering WHERE workspace_id = ?", (workspace["id"],)
     )
-    waits_for, reason = _obstacle(workspace, pool, queue, {**dict(run), "lingering": lingering}, engine_problem)
+    found = {
+        **dict(run),
+        "lingering": lingering,
+        "leaving": 0 if run["deployment_id"] is None else slots_leaving(tx, run["deployment_id"], but=run["id"]),
+        "starts": _starts_wait(tx, workspace["id"]),
+    }
+    waits_for, reason = _obstacle(workspace, pool, queue, found, engine_problem)
     return {
         "id": run["id"],
         "name": run["name"],
@@ -151,6 +158,21 @@ def _head(tx: Tx, workspace: Wire, pool: Wire, queue: Wire, engine_problem: str 
         "waits_for": waits_for,
         "reason": reason,
     }
+
+
+def _starts_wait(tx: Tx, workspace_id: str) -> int | None:
+    """Until when the workspace's plan starts no run of it; None: it starts one now."""
+    row = tx.one("SELECT starts_taken, starts_as_of FROM workspaces WHERE id = ?", (workspace_id,))
+    plan = plans.of_workspace(tx, workspace_id)
+    if row is None or plan.start_burst is None or plan.starts_per_minute is None or row["starts_as_of"] > tx.now:
+        return None
+    bucket = TokenBucket(
+        capacity=plan.start_burst,
+        refill_per_second=plan.starts_per_minute / 60,
+        taken=row["starts_taken"],
+        as_of_us=row["starts_as_of"],
+    )
+    return None if bucket.has(1, tx.now) else bucket.ready_us(1, tx.now)
 
 
 def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_problem: str | None) -> tuple[str, str]:
@@ -175,7 +197,13 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
             pool["concurrency_limit"],
         ),
         ("work_queue_slots", f"work queue {queue['name']!r}", queue["slots_taken"], in_queue, queue["slots"]),
-        ("deployment_slots", f"deployment {run['deployment']!r}", run["deployment_taken"], 0, run["deployment_slots"]),
+        (
+            "deployment_slots",
+            f"deployment {run['deployment']!r}",
+            run["deployment_taken"],
+            run["leaving"],
+            run["deployment_slots"],
+        ),
     ]
     if managed:
         owner = f"plan {workspace['plan']!r} of workspace {workspace['handle']!r}"
@@ -184,6 +212,8 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
         if limit is not None and taken + also >= limit:
             leaving = f", and {also} by containers of runs that have ended or wait" if also else ""
             return waits_for, f"{whose}: {taken} of {limit} slots taken{leaving}"
+    if managed and run["starts"] is not None:
+        return "starts", f"plan {workspace['plan']!r} starts no more runs until {iso(run['starts'])}"
     if managed and run["state_name"] in AWAITED:
         return AWAITED[run["state_name"]], run["message"]
     if run["is_ending"]:

@@ -15,10 +15,11 @@ from managedd.api.auth import Listener, key_hash
 from managedd.api.surface import all_operations
 from managedd.model.executions import EndCause, Phase
 from managedd.model.flow_runs import ProposedState
+from managedd.model.limits import Plan
 from managedd.model.states import StateType
 from managedd.orchestration.transition import propose
 from managedd.orchestration.verdicts import Status
-from managedd.store import executions
+from managedd.store import executions, plans, workspaces
 from managedd.wire.managed import DaemonStatus, ExecutionReport, FoundRun
 from tests.api.deployed import deploy, pool_of, run_it
 
@@ -130,6 +131,32 @@ async def test_what_is_in_the_way_is_named_from_the_widest_to_the_narrowest(api:
     assert (await head_of(api))["waits_for"] == "work_queue_paused"
     await api.patch("/work_pools/mine", {"is_paused": True})
     assert (await head_of(api))["waits_for"] == "work_pool_paused"
+
+
+async def test_a_run_that_waits_for_the_rate_of_starts_says_so(api: ApiClient) -> None:
+    plan = Plan(name="pro", start_burst=1, starts_per_minute=0.01)
+    await api.services.db.write(lambda tx: plans.replace(tx, [plan]))
+    await pool_of(api)
+    deployment = await deploy(api, work_pool_name="mine", parameters={"n": 1})
+    await run_it(api, deployment)
+    assert (await head_of(api))["waits_for"] == "nothing"
+    await api.services.db.write(lambda tx: workspaces.note_starts(tx, ids.DEFAULT_WORKSPACE_ID, 1.0, tx.now))
+    head = await head_of(api)
+    assert (head["waits_for"], "plan 'pro' starts no more runs until" in head["reason"]) == ("starts", True)
+
+
+async def test_a_deployments_slot_is_said_to_be_held_by_what_is_leaving(api: ApiClient) -> None:
+    await pool_of(api)
+    deployment = await deploy(api, work_pool_name="mine", parameters={"n": 1}, concurrency_limit=1)
+    ended = await run_it(api, deployment)
+    await claim(api, ended)
+    await api.post(f"/flow_runs/{ended['id']}/set_state", {"state": {"type": "CRASHED"}})
+    await run_it(api, deployment)
+    head = await head_of(api)
+    assert (head["waits_for"], "1 by containers of runs that have ended" in head["reason"]) == (
+        "deployment_slots",
+        True,
+    )
 
 
 async def test_a_pool_of_workers_waits_for_a_worker_not_for_our_engine(api: ApiClient) -> None:
