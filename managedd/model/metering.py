@@ -1,9 +1,9 @@
-"""Compute time: from when a run's container was started to when it ended, in whole minutes, month by month. Pure."""
+"""Compute time: from when a run's container was started to when it ended, in whole minutes, day by day. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 from managedd.clock import from_us, to_us
@@ -53,16 +53,17 @@ def _month(year: int, month: int, zone: tzinfo) -> Month:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metered:
-    """Minutes of one execution that count in one month."""
+    """Minutes of one execution that count on one day."""
 
     month: str
+    """`2026-11`."""
     day: str
-    """The first day of them in that month, `2026-11-22`."""
+    """`2026-11-22`."""
     minutes: int
 
 
 def metered(started_us: int, ended_us: int, zone: tzinfo) -> list[Metered]:
-    """What an execution costs: its time rounded up to the minute, at least one, and split at each month's end.
+    """What an execution costs: its time rounded up to the minute, at least one, and split at each day's end in the time zone.
 
     The parts add up to the whole: each is what was reached by its end, rounded up, less what was counted before.
     """
@@ -70,13 +71,12 @@ def metered(started_us: int, ended_us: int, zone: tzinfo) -> list[Metered]:
     found: list[Metered] = []
     counted, at_us = 0, started_us
     while counted < total:
-        month = month_of(at_us, zone)
-        is_last = ended_us <= month.ends_us
-        reached = total if is_last else minutes(started_us, month.ends_us)
+        day = from_us(at_us).astimezone(zone).date()
+        ends_us = to_us(datetime.combine(day + timedelta(days=1), time(), tzinfo=zone))
+        reached = total if ended_us <= ends_us else minutes(started_us, ends_us)
         if reached > counted:
-            day = from_us(at_us).astimezone(zone).date().isoformat()
-            found.append(Metered(month=month.name, day=day, minutes=reached - counted))
-        counted, at_us = reached, month.ends_us
+            found.append(Metered(month=f"{day:%Y-%m}", day=day.isoformat(), minutes=reached - counted))
+        counted, at_us = reached, ends_us
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from managedd.model.metering import Watched, metered, ran_us, running_us
-from managedd.store import executions
+from managedd.store import executions, plans
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -64,11 +64,14 @@ def record(
     took_us = _took_us(tx, execution, execution.exited_at - execution.started_at, status, watched)
     took_us = min(took_us, _most_us(execution.time_limit_seconds, stop_grace_seconds))
     ended_us = execution.started_at + max(0, took_us)
+    if tx.scalar("SELECT EXISTS (SELECT 1 FROM usage WHERE execution_id = ?)", (execution.id,)):
+        return
     owner = tx.one(_OWNER, (execution.flow_run_id,))
-    for part in metered(execution.started_at, ended_us, zone):
+    parts = metered(execution.started_at, ended_us, zone)
+    for part in parts:
         tx.execute(
             "INSERT INTO usage (execution_id, month, day, workspace_id, minutes, flow_run_id, deployment_id, owner) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 execution.id,
                 part.month,
@@ -80,6 +83,26 @@ def record(
                 DELETED if owner is None else owner["owner"],
             ),
         )
+    plan = plans.of_workspace(tx, execution.workspace_id)
+    for month in {part.month for part in parts}:
+        tx.execute(
+            "UPDATE usage_months SET plan = ?, limit_minutes = ? WHERE workspace_id = ? AND month = ?",
+            (plan.name, plan.compute_minutes, execution.workspace_id, month),
+        )
+
+
+def measure(tx: Tx, workspace_id: str, month: Month) -> tuple[str, float | None]:
+    """The plan that sizes the workspace's month, and its minutes, None for no limit: the present one, and for a month that is over the one
+    under which the last of its runs ended."""
+    if month.ends_us <= tx.now:
+        row = tx.one(
+            "SELECT plan, limit_minutes FROM usage_months WHERE workspace_id = ? AND month = ? AND plan IS NOT NULL",
+            (workspace_id, month.name),
+        )
+        if row is not None:
+            return row["plan"], row["limit_minutes"]
+    plan = plans.of_workspace(tx, workspace_id)
+    return plan.name, plan.compute_minutes
 
 
 def _took_us(tx: Tx, execution: Execution, noticed_us: int, status: ExitStatus | None, watched: Watched | None) -> int:
@@ -117,8 +140,9 @@ def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -
     column = "owner" if by == "deployment" else "day"
     minutes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
+    counted: set[tuple[str, str]] = set()
     for row in tx.all(
-        f"SELECT {column} AS name, sum(minutes) AS minutes, count(*) AS executions FROM usage "
+        f"SELECT {column} AS name, sum(minutes) AS minutes, count(DISTINCT execution_id) AS executions FROM usage "
         "WHERE workspace_id = ? AND month = ? GROUP BY 1",
         (workspace_id, month.name),
     ):
@@ -127,7 +151,8 @@ def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -
         owner = tx.one(_OWNER, (flow_run_id,))
         name = part.day if by == "day" else DELETED if owner is None else owner["owner"]
         minutes[name] += part.minutes
-        counts[name] += 1
+        counts[name] += (name, flow_run_id) not in counted
+        counted.add((name, flow_run_id))
     names = sorted(minutes) if by == "day" else sorted(minutes, key=lambda name: (-minutes[name], name))
     return [(name, minutes[name], counts[name]) for name in names]
 
@@ -152,7 +177,7 @@ def warn(tx: Tx, workspace_id: str, month: Month, percent: int) -> None:
 def forget(tx: Tx, *, before_month: str, limit: int) -> int:
     """At most `limit` entries of months before that one are gone; their sums stay."""
     done = tx.execute(
-        "DELETE FROM usage WHERE (execution_id, month) IN (SELECT execution_id, month FROM usage WHERE month < ? LIMIT ?)",
+        "DELETE FROM usage WHERE (execution_id, day) IN (SELECT execution_id, day FROM usage WHERE month < ? LIMIT ?)",
         (before_month, limit),
     )
     return done.rowcount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +10,10 @@ import pytest
 from managedd import ids
 from managedd.api.auth import Listener
 from managedd.bus import Topic
-from managedd.clock import to_us
+from managedd.clock import from_us, to_us
 from managedd.model.executions import Phase
 from managedd.model.limits import Plan
+from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage
 from managedd.wire.usage import UsageReport
 from tests.api.deployed import deploy, pool_of, run_it
@@ -81,13 +82,43 @@ async def test_who_used_what_and_when(api: ApiClient) -> None:
 async def test_more_than_the_plan_has_is_told_as_overrun(api: ApiClient) -> None:
     await pool_of(api)
     made = await deploy(api, work_pool_name="mine")
-    await ran(api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:00:00Z")
+    month = month_of(api.services.clock.now_us(), UTC)
+    began = from_us(month.begins_us)
+    await ran(api, made, began.isoformat(), (began + timedelta(hours=2)).isoformat())
     await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=1.5)]))
-    found = await report(api, month="2026-05")
+    found = await report(api)
     assert (found["limit_minutes"], found["remaining_minutes"], found["overrun_minutes"]) == (90, 0, 30)
     await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro")]))
-    found = await report(api, month="2026-05")
+    found = await report(api)
     assert (found["limit_minutes"], found["remaining_minutes"], found["overrun_minutes"]) == (None, None, 0)
+
+
+async def test_a_month_that_is_over_is_measured_by_its_own_plan(api: ApiClient) -> None:
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    await ran(api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:00:00Z")
+    await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=1.5), Plan(name="free")]))
+    await api.patch("/managed/workspace", {"plan": "free"})
+    found = await report(api, month="2026-05")
+    assert (found["plan"], found["limit_minutes"], found["overrun_minutes"]) == ("pro", 250 * 60, 0)
+    # Nothing ran there: what would hold now is all that is known.
+    assert (await report(api, month="2026-04"))["limit_minutes"] is None
+    await ran(api, made, "2026-05-31T23:00:00Z", "2026-06-01T01:00:00Z")
+    found = await report(api, month="2026-05")
+    assert (found["plan"], found["limit_minutes"], found["used_minutes"]) == ("free", None, 180)
+
+
+async def test_a_run_over_midnight_is_one_execution_on_two_days(api: ApiClient) -> None:
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    await ran(api, made, "2026-05-10T23:50:00Z", "2026-05-11T23:50:00Z")
+    days = (await report(api, month="2026-05", by="day"))["by"]
+    assert [(share["name"], share["minutes"], share["executions"]) for share in days] == [
+        ("2026-05-10", 10, 1),
+        ("2026-05-11", 1430, 1),
+    ]
+    [share] = (await report(api, month="2026-05"))["by"]
+    assert (share["minutes"], share["executions"]) == (1440, 1)
 
 
 @pytest.mark.parametrize("query", ["month=2026-13", "month=9999-12", "month=0000-01", "month=May", "by=flow", "month="])

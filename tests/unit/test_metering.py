@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from managedd.clock import to_us
 from managedd.model.metering import (
-    MINUTE_US,
     UNSEEN_US,
     Watched,
     metered,
@@ -53,11 +52,20 @@ def test_a_run_across_the_end_of_the_month_is_split_there() -> None:
         ("2026-12", "2026-12-01", 3),
     ]
     assert parts("2026-11-30T23:59:30Z", "2026-12-01T00:00:10Z") == [("2026-11", "2026-11-30", 1)]
+
+
+def test_a_run_over_midnight_counts_on_each_of_its_days() -> None:
+    assert parts("2026-11-22T23:50:00Z", "2026-11-23T23:50:00Z") == [
+        ("2026-11", "2026-11-22", 10),
+        ("2026-11", "2026-11-23", 1430),
+    ]
     assert parts("2026-12-31T23:59:00Z", "2027-02-01T00:01:00Z") == [
         ("2026-12", "2026-12-31", 1),
-        ("2027-01", "2027-01-01", 31 * 1440),
+        *(("2027-01", f"2027-01-{day:02d}", 1440) for day in range(1, 32)),
         ("2027-02", "2027-02-01", 1),
     ]
+    # A day on which the clock goes forward has an hour less.
+    assert parts("2026-03-28T12:00:00Z", "2026-03-30T12:00:00Z", BERLIN)[1] == ("2026-03", "2026-03-29", 23 * 60)
 
 
 def test_the_month_is_one_of_the_operators_time_zone() -> None:
@@ -84,16 +92,23 @@ def test_a_month_with_a_change_of_the_clock_is_an_hour_shorter() -> None:
 @given(
     st.integers(us("2026-01-01T00:00:00Z"), us("2030-01-01T00:00:00Z")),
     st.integers(-DAY_US, 100 * DAY_US),
-    st.sampled_from([UTC, BERLIN, ZoneInfo("America/New_York")]),
+    st.sampled_from(
+        [UTC, BERLIN, *map(ZoneInfo, ("America/New_York", "America/Havana", "America/Asuncion", "Asia/Beirut"))]
+    ),
 )
 def test_the_parts_add_up(started_us: int, length_us: int, zone: ZoneInfo) -> None:
     found = metered(started_us, started_us + length_us, zone)
     assert sum(part.minutes for part in found) == minutes(started_us, started_us + length_us)
-    assert [part.month for part in found] == sorted({part.month for part in found})
+    assert [part.day for part in found] == sorted({part.day for part in found})
     for part in found:
-        month = month_named(part.month, zone)
-        assert 0 < part.minutes <= -(-(month.ends_us - month.begins_us) // MINUTE_US)
+        assert 0 < part.minutes <= 25 * 60
         assert part.day.startswith(part.month)
+    for name in {part.month for part in found}:
+        # By its end, what was reached, rounded up: however many days it has.
+        month = month_named(name, zone)
+        reached = min(minutes(started_us, started_us + length_us), minutes(started_us, month.ends_us))
+        before = minutes(started_us, month.begins_us) if month.begins_us > started_us else 0
+        assert sum(part.minutes for part in found if part.month == name) == reached - before
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,16 @@ async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["depl
     def look(tx: Tx) -> Wire:
         zone = ctx.services.zone
         chosen = month_of(tx.now, zone) if month is None else _named(month, zone)
-        plan = plans.of_workspace(tx, tx.workspace)
+        plan, limit = usage.measure(tx, tx.workspace, chosen)
         used = usage.used(tx, tx.workspace, chosen, zone)
         shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
         return {
             "workspace_id": tx.workspace,
-            "plan": plan.name,
+            "plan": plan,
             **_month(chosen, str(zone)),
             "used_minutes": used.minutes,
             "running_minutes": used.running,
-            **_left(plan.compute_minutes, used.minutes),
+            **_left(limit, used.minutes),
             "by": [{"name": name, "minutes": minutes, "executions": count} for name, minutes, count in shares],
         }
 
