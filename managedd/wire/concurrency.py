@@ -23,7 +23,7 @@ def _slots(number: int) -> int:
     return number
 
 
-Slots = Annotated[Positive, AfterValidator(_slots)]
+Slots = Annotated[Positive, AfterValidator(_slots), Field(json_schema_extra={"maximum": MAX_SLOTS})]
 LimitNames = Annotated[list[str], AfterValidator(at_most(MAX_LIMIT_NAMES, "names"))]
 
 
@@ -87,7 +87,7 @@ class ConcurrencyLimitCreate(Body):
     """A tag's limit to create."""
 
     tag: str
-    concurrency_limit: Annotated[Int, AfterValidator(_slots)]
+    concurrency_limit: Annotated[Int, AfterValidator(_slots), Field(json_schema_extra={"maximum": MAX_SLOTS})]
 
 
 class ConcurrencyLimit(Row):

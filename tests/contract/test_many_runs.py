@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.docker, pytest.mark.client, pytest.mark.slow]
 
-RUNS = int(os.environ.get("MANAGEDD_TEST_RUNS", "20"))
+RUNS = int(os.environ.get("MANAGEDD_TEST_RUNS", "12"))
 """By hand with 50."""
 SLOTS = 10
 SECONDS = 600.0

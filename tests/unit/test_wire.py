@@ -154,7 +154,7 @@ def sample(schema: Any, definitions: dict[str, Any], random: Random) -> Any:
         case "integer" if low := schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1):
             return random.choice([low, schema.get("maximum", 2**63 - 1)])
         case "integer":
-            return abs(integer(random)) // 2
+            return min(abs(integer(random)) // 2, schema.get("maximum", 2**63 - 1))
         case "number":
             return max(number(random), schema.get("minimum", -1e300))
         case "boolean":
