@@ -14,16 +14,17 @@ import pytest
 
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_leavings import remove_leavings
+from managedd.drivers.docker_spec import DockerSettings
 from managedd.drivers.fake import FakeDriver, FakeEngine, FakeRun
 from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.model.drivers import Driver, Handle, RunSpec
+from tests.drivers.stub_engine import INSTANCE, StubEngine
 from tests.support.steps import STATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from managedd.drivers.docker_spec import DockerSettings
     from tests.support.provision import Provisioned
 
 IMAGE = "prefecthq/prefect:3-latest"
@@ -32,6 +33,22 @@ IMAGE = "prefecthq/prefect:3-latest"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, anyio_backend: str) -> AsyncIterator[StubEngine]:
+    """A stand-in for an engine, which does what a test has it do."""
+    async with StubEngine(tmp_path / "d.sock") as stub:
+        yield stub
+
+
+@pytest.fixture
+async def driver(engine: StubEngine) -> AsyncIterator[DockerDriver]:
+    """A driver over the stand-in that waits for nothing long; some files have one of their own instead."""
+    made = DockerDriver(INSTANCE, DockerSettings(control_timeout_seconds=1.0, pull_stall_seconds=1.0), url=engine.url)
+    await made.open()
+    yield made
+    await made.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,28 +25,11 @@ from tests.drivers.stub_engine import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from aiohttp import web
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 
 CONTAINER = r"containers/c0ffee\d+"
-
-
-@pytest.fixture
-async def engine(tmp_path: Path, anyio_backend: str) -> AsyncIterator[StubEngine]:
-    async with StubEngine(tmp_path / "d.sock") as stub:
-        yield stub
-
-
-@pytest.fixture
-async def driver(engine: StubEngine) -> AsyncIterator[DockerDriver]:
-    made = DockerDriver(INSTANCE, DockerSettings(control_timeout_seconds=1.0, pull_stall_seconds=1.0), url=engine.url)
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def quiet(_line: str) -> None: ...

@@ -11,7 +11,6 @@ import pytest
 from aiohttp import web
 
 from managedd.drivers.docker import DockerDriver
-from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Handle, ImageError, Liveness, PullPolicy
 from managedd.model.logs import LogCursor
@@ -31,26 +30,11 @@ from tests.drivers.stub_engine import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 
 CONTAINER = r"containers/c0ffee\d+"
-
-
-@pytest.fixture
-async def engine(tmp_path: Path, anyio_backend: str) -> AsyncIterator[StubEngine]:
-    async with StubEngine(tmp_path / "d.sock") as stub:
-        yield stub
-
-
-@pytest.fixture
-async def driver(engine: StubEngine) -> AsyncIterator[DockerDriver]:
-    made = DockerDriver(INSTANCE, DockerSettings(control_timeout_seconds=1.0, pull_stall_seconds=1.0), url=engine.url)
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def quiet(_line: str) -> None: ...

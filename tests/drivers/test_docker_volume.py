@@ -15,26 +15,9 @@ from managedd.errors import ManagedError
 from tests.drivers.stub_engine import INSTANCE, StubEngine, answer, refuse, running, spec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from aiohttp import web
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path, anyio_backend: str) -> AsyncIterator[StubEngine]:
-    async with StubEngine(tmp_path / "d.sock") as stub:
-        yield stub
-
-
-@pytest.fixture
-async def driver(engine: StubEngine) -> AsyncIterator[DockerDriver]:
-    made = DockerDriver(INSTANCE, url=engine.url)
-    await made.open()
-    yield made
-    await made.close()
 
 
 def volumes(engine: StubEngine) -> list[str]:
