@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from managedd.api.event_news import EventNews
 from managedd.api.log_windows import LogWindows
+from managedd.api.news import News
+from managedd.api.shared_pages import SharedPages
 from managedd.api.sockets import Sockets
+from managedd.bus import Topic
 from managedd.errors import forbidden
 from managedd.store import events
+from managedd.store import logs as log_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,12 +74,17 @@ class Services:
     """For work that would keep the loop from everybody else."""
     windows: LogWindows = field(init=False)
     """What the followers of runs' logs share; its reader is one of the daemon's loops."""
-    news: EventNews = field(init=False)
+    event_news: News[events.EventGlimpse] = field(init=False)
     """What the followers of events share; its reader is one of the daemon's loops."""
+    log_news: News[log_store.LogGlimpse] = field(init=False)
+    """What those share who follow log lines by a filter; likewise."""
+    pages: SharedPages = field(default_factory=SharedPages)
+    """What they read."""
 
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
-        self.news = EventNews(self.db, self.bus)
+        self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
+        self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -234,31 +234,34 @@ def before(tx: Tx, since_us: int) -> int:
     return indexed_to(tx) if first is None else first - 1
 
 
-def page_after(tx: Tx, filter_: EventFilter, cursor: int) -> tails.Page:
-    """What `filter_` admits of the events after position `cursor`, as frames of `/events/out`."""
-    return tails.page_after(tx, "events", "position", _LISTED, compile_event_filter(filter_, tail=True), cursor, _frame)
+def page_after(tx: Tx, filter_: EventFilter, cursor: int, *, until: int | None = None) -> tails.Page:
+    """What `filter_` admits of the events after `cursor`, up to and with the position `until` if one is given, as frames of `/events/out`."""
+    admitted = compile_event_filter(filter_, tail=True)
+    return tails.page_after(tx, "events", "position", _LISTED, admitted, cursor, _frame, time="occurred", until=until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
+class EventGlimpse:
     """What can be told of an event without reading all of it."""
 
     position: int
     workspace_id: str
-    name: str
+    key: str
+    """Its name."""
     resource_id: str
 
 
-def glimpse(tx: Tx, cursor: int) -> list[Glimpse]:
+def glimpse(tx: Tx, cursor: int) -> tails.Glimpses[EventGlimpse]:
     """The events of all workspaces after position `cursor`, the first `GLIMPSED`."""
-    return [
-        Glimpse(position=row[0], workspace_id=row[1], name=row[2], resource_id=row[3])
+    seen = [
+        EventGlimpse(position=row[0], workspace_id=row[1], key=row[2], resource_id=row[3])
         for row in tx.execute(
             "SELECT position, workspace_id, event, resource_id FROM events NOT INDEXED "
             f"WHERE position > ? ORDER BY position LIMIT {GLIMPSED}",
             (cursor,),
         )
     ]
+    return tails.Glimpses(seen=seen, cursor=seen[-1].position if seen else cursor, more=len(seen) == GLIMPSED)
 
 
 def _frame(row: Row) -> bytes:

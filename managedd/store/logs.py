@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -110,8 +111,7 @@ def before(tx: Tx, filter_: LogFilter) -> int:
     if filter_.timestamp is None or filter_.timestamp.after_ is None:
         return head(tx)
     since_us, until_us = to_us(filter_.timestamp.after_), tx.now + SLACK_US
-    runs = None if filter_.flow_run_id is None else filter_.flow_run_id.any_
-    if runs is None:
+    if (runs := _runs(filter_)) is None:
         first = tx.scalar(
             f"SELECT min(id) FROM logs INDEXED BY logs_workspace WHERE {LOG.scope} AND timestamp BETWEEN ? AND ?",
             (tx.workspace, max(since_us, tx.now - MAX_BACKFILL_US), until_us),
@@ -124,17 +124,52 @@ def before(tx: Tx, filter_: LogFilter) -> int:
     return head(tx) if first is None else first - 1
 
 
-def page_after(tx: Tx, filter_: LogFilter, cursor: int) -> tails.Page:
-    """What `filter_` admits of the lines after `cursor`, as frames of `/logs/out`."""
-    page = tails.page_after(tx, "logs", "id", LISTED, compile_filter(filter_, LOG), cursor, _frame, scope=LOG.scope)
-    if page.frames or not page.more or filter_.flow_run_id is None or not names_any(filter_, "flow_run_id"):
+def page_after(tx: Tx, filter_: LogFilter, cursor: int, *, until: int | None = None) -> tails.Page:
+    """What `filter_` admits of the lines after `cursor`, up to and with the id `until` if one is given, as frames of `/logs/out`."""
+    newest = head(tx) if until is None else until
+    admitted = compile_filter(filter_, LOG)
+    page = tails.page_after(
+        tx, "logs", "id", LISTED, admitted, cursor, _frame, time="timestamp", until=newest, scope=LOG.scope
+    )
+    if page.frames or not page.more or (runs := _runs(filter_)) is None:
         return page
     # Others' lines only: along the runs' own index it is not far to their next one.
     following: int | None = tx.scalar(
-        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND id > ?",
-        (orjson.dumps(filter_.flow_run_id.any_).decode(), page.cursor),
+        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND id > ? AND id <= ?",
+        (orjson.dumps(runs).decode(), page.cursor, newest),
     )
-    return tails.Page(frames=[], cursor=head(tx) if following is None else following - 1, more=following is not None)
+    on = newest if following is None else following - 1
+    return tails.Page(frames=[], times=[], cursor=on, more=following is not None)
+
+
+def _runs(filter_: LogFilter) -> list[str] | None:
+    """The runs of which all lines are that the filter admits; None when it admits others'."""
+    runs = filter_.flow_run_id
+    return runs.any_ if runs is not None and names_any(filter_, "flow_run_id") else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogGlimpse:
+    """What can be told of some lines without reading them."""
+
+    position: int
+    """Of the first."""
+    workspace_id: str
+    key: str | None
+    """The run's id."""
+
+
+def glimpse(tx: Tx, cursor: int) -> tails.Glimpses[LogGlimpse]:
+    """Of which runs of which workspaces there are lines after `cursor`."""
+    newest = head(tx)
+    end = min(newest, cursor + tails.SCAN_ROWS)
+    found = tx.execute(
+        f"SELECT min(logs.id), (SELECT id FROM log_workspaces WHERE key = logs.workspace), {log_keys.RUN_ID} "
+        "FROM logs NOT INDEXED WHERE logs.id > ? AND logs.id <= ? GROUP BY logs.workspace, logs.flow_run",
+        (cursor, end),
+    )
+    seen = [LogGlimpse(position=row[0], workspace_id=row[1], key=row[2]) for row in found]
+    return tails.Glimpses(seen=seen, cursor=max(cursor, end), more=end < newest)
 
 
 def wire(row: Row) -> Wire:

@@ -7,13 +7,15 @@ behind a cursor is complete, and a reader that holds one loses nothing and repea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from managedd.store.database import Row, Tx
     from managedd.store.tables import Clause
+
+T = TypeVar("T")
 
 PAGE_ROWS = 500
 PAGE_BYTES = 1024 * 1024
@@ -26,10 +28,21 @@ SCAN_ROWS = 20_000
 class Page:
     """What came after a cursor: frames ready to be sent, and where to read on."""
 
-    frames: list[bytes]
+    frames: Sequence[bytes]
+    times: Sequence[int]
+    """When each frame's row was, microseconds since the epoch."""
     cursor: int
     more: bool
     """Whether reading on at once would find unread keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpses(Generic[T]):
+    """What can be told of the rows after a cursor without reading all of them, and where to look on."""
+
+    seen: Sequence[T]
+    cursor: int
+    more: bool
 
 
 def head(tx: Tx, table: str, key: str) -> int:
@@ -47,12 +60,17 @@ def page_after(
     cursor: int,
     render: Callable[[Row], bytes],
     *,
+    time: str,
+    until: int | None = None,
     scope: str = "workspace_id = ?",
 ) -> Page:
-    """The rows after `cursor` that `admitted` admits, in the order of their keys; `scope` is what is true of a workspace's."""
-    newest = head(tx, table, key)
+    """The rows after `cursor`, up to and with the key `until` if one is given, that `admitted` admits, in the order of their keys.
+
+    `time` is the column with their times, `scope` what is true of a workspace's.
+    """
+    newest = head(tx, table, key) if until is None else until
     if cursor >= newest:
-        return Page(frames=[], cursor=cursor, more=False)
+        return Page(frames=[], times=[], cursor=cursor, more=False)
     end = min(newest, cursor + SCAN_ROWS)
     sql, params = admitted or ("1", [])
     # NOT INDEXED leaves only the walk along the key: any other plan would sort a whole history to find what is new.
@@ -62,10 +80,12 @@ def page_after(
         (cursor, end, tx.workspace, *params),
     )
     frames: list[bytes] = []
+    times: list[int] = []
     size_bytes = 0
     for row in found:
         frames.append(render(row))
+        times.append(row[time])
         size_bytes += len(frames[-1])
         if len(frames) == PAGE_ROWS or size_bytes >= PAGE_BYTES:
-            return Page(frames=frames, cursor=row[0], more=True)
-    return Page(frames=frames, cursor=end, more=end < newest)
+            return Page(frames=frames, times=times, cursor=row[0], more=True)
+    return Page(frames=frames, times=times, cursor=end, more=end < newest)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from managedd import ids
-from managedd.api.event_news import interest
+from managedd.api import interests
 from managedd.bus import Topic
 from managedd.clock import from_us, to_us
 from managedd.model.event_counts import spans
@@ -305,8 +305,8 @@ def test_a_filter_admits_what_it_says_in_queries_and_in_tails(
         assert followed(store, filter_) == expected
         # Who is not woken by an event has missed nothing.
         named = dict(store.read(lambda tx: [tuple(row) for row in tx.all("SELECT position, id FROM events")]))
-        asked = interest(ids.DEFAULT_WORKSPACE_ID, filter_)
-        seen = store.read(lambda tx: events.glimpse(tx, 0))
+        asked = interests.of_events(ids.DEFAULT_WORKSPACE_ID, filter_)
+        seen = store.read(lambda tx: events.glimpse(tx, 0)).seen
         assert set(expected) <= {named[one.position] for one in seen if asked.may_admit(one)}
     finally:
         store.close()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from managedd import ids
 from managedd.bus import Topic
@@ -175,6 +177,59 @@ def test_a_tail_begins_where_its_filter_says(store: SyncStore) -> None:
     assert start(timestamp={"after_": iso(base_us + 9)}) == 3
     of_run = {"flow_run_id": {"any_": [RUN]}, "timestamp": before}
     assert followed(store, of_run, start(**of_run)) == ["line 3"]
+
+
+def test_a_tail_of_alternatives_begins_with_what_any_of_them_admits(store: SyncStore) -> None:
+    base_us = store.read(lambda tx: tx.now) - 1_000_000
+    append(store, line(1, timestamp_us=base_us, flow_run_id=RUN_2), line(2, timestamp_us=base_us + 1))
+    either = {"flow_run_id": {"any_": [RUN]}, "timestamp": {"after_": iso(base_us)}, "operator": "or_"}
+    start = store.read(lambda tx: logs.before(tx, LogFilter.model_validate(either)))
+    assert followed(store, either, start) == ["line 1", "line 2"]
+
+
+def test_a_page_ends_where_it_is_told_to(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(store, line(1), *(line(n, flow_run_id=RUN_2) for n in range(2, 20)), line(20))
+    for scanned in (1, 7, 20_000):
+        monkeypatch.setattr(tails, "SCAN_ROWS", scanned)
+        for until in range(1, 21):
+            for filter_, count in (({}, until), ({"flow_run_id": {"any_": [RUN]}}, 1 + (until == 20))):
+                model, cursor, more, got = LogFilter.model_validate(filter_), 0, True, 0
+                while more:
+                    page = store.read(lambda tx: logs.page_after(tx, model, cursor, until=until))  # noqa: B023
+                    cursor, more, got = page.cursor, page.more, got + len(page.frames)
+                    assert len(page.times) == len(page.frames)
+                assert (cursor, got) == (until, count)
+
+
+@settings(max_examples=40)
+@given(
+    printed=st.lists(st.tuples(st.sampled_from([RUN, RUN_2, None]), st.booleans()), max_size=30),
+    scanned=st.integers(1, 12),
+    begin=st.integers(0, 30),
+)
+def test_a_glimpse_tells_of_every_line_and_of_its_first(
+    printed: list[tuple[str | None, bool]], scanned: int, begin: int
+) -> None:
+    store = SyncStore("managedd.store.migrations.logs")
+    workspaces = (OTHER_WORKSPACE, ids.DEFAULT_WORKSPACE_ID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tails, "SCAN_ROWS", scanned)
+        for number, (run, is_here) in enumerate(printed):
+            append(store, line(number, flow_run_id=run), workspace=workspaces[is_here])
+        cursor, more = begin, True
+        told: set[int] = set()
+        while more:
+            found = store.read(lambda tx: logs.glimpse(tx, cursor))  # noqa: B023
+            lines: dict[tuple[str, str | None], int] = {}
+            for number, (run, is_here) in enumerate(printed, start=1):
+                if cursor < number <= found.cursor:
+                    lines.setdefault((workspaces[is_here], run), number)
+            assert {(one.workspace_id, one.key): one.position for one in found.seen} == lines
+            assert found.cursor > cursor or not found.more
+            told |= set(range(cursor + 1, found.cursor + 1))
+            more, cursor = found.more, found.cursor
+        assert told == set(range(begin + 1, len(printed) + 1))
+    store.close()
 
 
 def test_a_tail_begins_neither_at_what_is_dated_ahead_nor_hours_ago(store: SyncStore) -> None:
