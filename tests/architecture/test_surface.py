@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_STATEMENTS = 10
 WAIVED = {
     "download_logs": "it streams: headers, pages, the end",
-    "events_out": "a websocket's whole life",
 }
 """Handler → why it may be longer. May only shrink."""
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from managedd.api import interests, log_tail
+from managedd.api import log_tail, tails
 from managedd.api.context import Context
 from managedd.api.event_intake import Intake
 from managedd.api.handshake import admit, receive_filter
 from managedd.api.operation import QUERY, operation
-from managedd.api.sockets import PROTOCOL_ERROR, Closed, Socket, serve, while_listening
-from managedd.api.tails import Tail
+from managedd.api.sockets import PROTOCOL_ERROR, Closed, Socket, serve
 from managedd.clock import to_us
-from managedd.store import events as stored
-from managedd.store import logs as log_store
 from managedd.wire.base import Id, Int, Timestamp
 from managedd.wire.filters.events import EventFilter
 from managedd.wire.filters.logs import LogFilter
-
-MAX_BACKFILL_US = timedelta(minutes=15) // timedelta(microseconds=1)
-"""How far back `/events/out` begins at most, whatever the filter says (Prefect's own bound)."""
 
 
 @operation("WS", "/events/in", tag="Events")
@@ -48,18 +41,7 @@ async def events_out(ctx: Context) -> web.WebSocketResponse:
             filter_ = EventFilter.model_validate(message.get("filter"))
         except ValidationError as error:
             raise _invalid(error) from None
-        with ctx.services.event_news.following(interests.of_events(ctx.workspace, filter_)) as follower:
-            await follower.opened()
-            cursor = await ctx.read(stored.head)
-            if message.get("backfill", True):
-                since_us = max(to_us(filter_.occurred.since), ctx.services.clock.now_us() - MAX_BACKFILL_US)
-                cursor = await ctx.read_events(lambda tx: stored.before(tx, since_us))
-            asked, span = interests.timeless_events(filter_)
-            read = ctx.services.pages.shared(
-                ("events", ctx.workspace, asked.model_dump_json()),
-                lambda after, until: ctx.read(lambda tx: stored.page_after(tx, asked, after, until=until)),
-            )
-            await while_listening(socket, Tail(socket, follower, read, span, cursor).follow)
+        await tails.follow_events(ctx, socket, filter_, backfill=bool(message.get("backfill", True)))
 
     return await serve(ctx, body)
 
@@ -75,15 +57,7 @@ async def logs_out(ctx: Context) -> web.WebSocketResponse:
             filter_ = LogFilter.model_validate(message.get("filter"))
         except ValidationError as error:
             raise _invalid(error) from None
-        with ctx.services.log_news.following(interests.of_logs(ctx.workspace, filter_)) as follower:
-            await follower.opened()
-            cursor = await ctx.read_logs(lambda tx: log_store.before(tx, filter_))
-            asked, span = interests.timeless_logs(filter_)
-            read = ctx.services.pages.shared(
-                ("logs", ctx.workspace, asked.model_dump_json()),
-                lambda after, until: ctx.read_logs(lambda tx: log_store.page_after(tx, asked, after, until=until)),
-            )
-            await while_listening(socket, Tail(socket, follower, read, span, cursor).follow)
+        await tails.follow_logs(ctx, socket, filter_)
 
     return await serve(ctx, body)
 
