@@ -15,11 +15,13 @@ from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage, workspaces
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import tzinfo
 
     from managedd.config import HostSection
     from managedd.store.database import Tx
     from managedd.store.queue import QueueHead
+    from managedd.store.usage import Used
 
 RESERVE_BYTES: Final = 1024**3
 UNBOUNDED: Final = 1 << 60
@@ -53,8 +55,8 @@ class Limiter:
         self._plans = plans.every(tx)
         self._month = month_of(tx.now, limits.zone)
         self._buckets: dict[tuple[Shortage, str], TokenBucket] = {}
-        self._used: dict[str, int] = {}
-        """Minutes of those that were started, by workspace."""
+        self._ledger: tuple[Mapping[str, Used], Mapping[str, int]] | None = None
+        """What was used by those that were started, and how many are not; by workspace."""
         self._host: tuple[TokenBucket, TokenBucket] | None = None
 
     def shortage(self, head: QueueHead) -> Shortage | None:
@@ -113,7 +115,7 @@ class Limiter:
         """Why a run of that workspace waits for compute hours: used, kept for those that start, limit and reset."""
         bucket = self._hours(head)
         assert bucket.capacity is not None
-        used = self._used[head.workspace_id]
+        used = self._minutes(head.workspace_id)[0]
         kept = f", {human_hours(bucket.taken - used)} are kept for runs that start now" if bucket.taken > used else ""
         return (
             f"The workspace has used {human_hours(used)} of the {human_hours(bucket.capacity)} compute hours of plan "
@@ -170,16 +172,18 @@ class Limiter:
         if found is None:
             minutes = self._plan(head).compute_minutes
             # Nobody asks how much of "no limit" is used.
-            taken = 0 if minutes is None else self._taken(head.workspace_id)
+            # What is about to start costs a minute at least.
+            taken = 0 if minutes is None else sum(self._minutes(head.workspace_id))
             found = TokenBucket(capacity=minutes, taken=taken, as_of_us=self._now, renewed_at_us=self._month.ends_us)
             self._buckets[Shortage.HOURS, head.workspace_id] = found
         return found
 
-    def _taken(self, workspace_id: str) -> int:
-        used = usage.used(self._tx, workspace_id, self._month, self._limits.zone)
-        self._used[workspace_id] = used.minutes
-        # What is about to start costs a minute at least.
-        return used.minutes + executions.unstarted(self._tx, workspace_id)
+    def _minutes(self, workspace_id: str) -> tuple[int, int]:
+        if self._ledger is None:
+            used = usage.used_by_all(self._tx, self._month, self._limits.zone)
+            self._ledger = used, executions.unstarted(self._tx)
+        used_by, unstarted = self._ledger
+        return used_by[workspace_id].minutes, unstarted.get(workspace_id, 0)
 
     def _host_buckets(self) -> tuple[TokenBucket, TokenBucket]:
         if self._host is None:

@@ -55,6 +55,8 @@ class Standing:
     month: Month
     minutes: int
     warned: int
+    is_running: bool
+    """Whether anything runs in it that nobody has asked to stop."""
 
     @property
     def percent(self) -> int:
@@ -66,7 +68,7 @@ class Standing:
 
     @property
     def has_to_stop(self) -> bool:
-        return self.percent == 100 and self.plan.on_exhausted is OnExhausted.STOP
+        return self.is_running and self.percent == 100 and self.plan.on_exhausted is OnExhausted.STOP
 
 
 class QuotaWatch:
@@ -110,13 +112,15 @@ class QuotaWatch:
 
     def _standings(self, tx: Tx) -> list[Standing]:
         known, month = plans.every(tx), month_of(tx.now, self._zone)
+        used, running = usage.used_by_all(tx, month, self._zone), executions.workspaces_running(tx)
         return [
             Standing(
                 workspace=workspace,
                 plan=plan,
                 month=month,
-                minutes=usage.used(tx, workspace.id, month, self._zone).minutes,
+                minutes=used[workspace.id].minutes,
                 warned=usage.warned(tx, workspace.id, month),
+                is_running=workspace.id in running,
             )
             for workspace in workspaces.every(tx)
             if (plan := known.get(workspace.plan)) is not None and plan.compute_minutes is not None

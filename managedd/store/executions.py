@@ -130,14 +130,22 @@ def running_in(tx: Tx, workspace_id: str) -> list[Execution]:
     return [_load(row) for row in found]
 
 
-def unstarted(tx: Tx, workspace_id: str) -> int:
-    """How many executions of the workspace were claimed and have not been started."""
-    count: int = tx.scalar(
-        "SELECT count(*) FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') "
-        "AND phase <> 'EXITED' AND started_at IS NULL AND workspace_id = ?",
-        (workspace_id,),
+def workspaces_running(tx: Tx) -> frozenset[str]:
+    """The workspaces in which there are such."""
+    found = tx.all(
+        "SELECT DISTINCT workspace_id FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') "
+        "AND phase = 'RUNNING' AND stop_requested_at IS NULL"
     )
-    return count
+    return frozenset(row[0] for row in found)
+
+
+def unstarted(tx: Tx) -> dict[str, int]:
+    """How many executions were claimed and have not been started, of each workspace that has such."""
+    found = tx.all(
+        "SELECT workspace_id, count(*) FROM executions INDEXED BY executions_open WHERE phase NOT IN ('FINALIZED', 'LOST') "
+        "AND phase <> 'EXITED' AND started_at IS NULL GROUP BY workspace_id"
+    )
+    return {row[0]: row[1] for row in found}
 
 
 def reserved(tx: Tx) -> Needs:

@@ -52,15 +52,15 @@ def workspaces(tx: Tx, zone: tzinfo) -> list[Wire]:
         """
     )
     known, month = plans.every(tx), month_of(tx.now, zone)
+    used = usage.used_by_all(tx, month, zone)
     shown = []
     for row in found:
         plan = known.get(row["plan"]) or plans.nothing(row["plan"])
-        used = usage.used(tx, row["id"], month, zone).minutes
         shown.append(
             {
                 **dict(row),
                 "slots": plan.concurrent_runs,
-                "compute_minutes_used": used,
+                "compute_minutes_used": used[row["id"]].minutes,
                 "compute_minutes": plan.compute_minutes,
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from managedd.model.metering import Watched, metered, ran_us, running_us
 from managedd.store import executions, plans
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import tzinfo
 
     from managedd.model.drivers import ExitStatus
@@ -135,6 +136,19 @@ def used(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> Used:
     return Used(ended=ended or 0, running=running)
 
 
+def used_by_all(tx: Tx, month: Month, zone: tzinfo) -> Mapping[str, Used]:
+    """The same of every workspace, in one pass over what runs."""
+    ended = {
+        row["workspace_id"]: row["minutes"]
+        for row in tx.all("SELECT workspace_id, minutes FROM usage_months WHERE month = ?", (month.name,))
+    }
+    running: Counter[str] = Counter()
+    for row in tx.all(_LIVE):
+        running[row["workspace_id"]] += sum(part.minutes for part in _parts(tx, row, month, zone))
+    found = {name: Used(ended=ended.get(name, 0), running=running[name]) for name in {*ended, *running}}
+    return defaultdict(lambda: Used(ended=0, running=0), found)
+
+
 def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -> list[tuple[str, int, int]]:
     """(deployment or day, minutes, executions) of the month, what runs now included; those that used most first, days in order."""
     column = "owner" if by == "deployment" else "day"
@@ -187,9 +201,13 @@ def _running(tx: Tx, workspace_id: str, month: Month, zone: tzinfo) -> list[tupl
     return [
         (row["flow_run_id"], part)
         for row in tx.all(f"{_LIVE} AND workspace_id = ?", (workspace_id,))
-        for part in metered(row["started_at"], row["started_at"] + _so_far_us(tx, row), zone)
-        if part.month == month.name
+        for part in _parts(tx, row, month, zone)
     ]
+
+
+def _parts(tx: Tx, row: Row, month: Month, zone: tzinfo) -> list[Metered]:
+    ends_us = row["started_at"] + _so_far_us(tx, row)
+    return [part for part in metered(row["started_at"], ends_us, zone) if part.month == month.name]
 
 
 def _so_far_us(tx: Tx, row: Row) -> int:

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.anyio
 
 async def used(world: World, moment_us: int | None = None) -> Used:
     month = month_of(moment_us or world.clock.now_us(), UTC)
-    return await world.read(lambda tx: usage.used(tx, world.workspace, month, UTC))
+    own = await world.read(lambda tx: usage.used(tx, world.workspace, month, UTC))
+    assert await world.read(lambda tx: usage.used_by_all(tx, month, UTC)[world.workspace]) == own
+    return own
 
 
 async def told(world: World, by: By) -> list[tuple[str, int, int]]:

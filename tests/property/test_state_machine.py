@@ -475,8 +475,10 @@ class RunsAndExecutions(RuleBasedStateMachine):
     @invariant()
     def minutes_are_what_the_rows_say(self) -> None:
         now = self.clock.now_us()
-        used = self.read(lambda tx: usage.used(tx, ids.DEFAULT_WORKSPACE_ID, month_of(now, UTC), UTC)).minutes
-        about = self.read(lambda tx: executions.unstarted(tx, ids.DEFAULT_WORKSPACE_ID))
+        month = month_of(now, UTC)
+        used = self.read(lambda tx: usage.used(tx, ids.DEFAULT_WORKSPACE_ID, month, UTC)).minutes
+        assert self.read(lambda tx: usage.used_by_all(tx, month, UTC)[ids.DEFAULT_WORKSPACE_ID]).minutes == used
+        about = self.read(lambda tx: executions.unstarted(tx).get(ids.DEFAULT_WORKSPACE_ID, 0))
         assert used + about == self.minutes()
 
     @invariant()
