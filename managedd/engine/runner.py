@@ -15,7 +15,7 @@ from managedd import failpoints
 from managedd.engine.evidence import Ending, ending
 from managedd.engine.offspring import any_below, end_below
 from managedd.engine.settling import ERROR_LEVEL, Settled, close, end_line, settle
-from managedd.engine.supervision import Interruption, Supervision
+from managedd.engine.supervision import Supervision
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Handle, ImageError, Liveness
 from managedd.model.executions import ENDED, EndCause, Execution, Phase
@@ -24,8 +24,9 @@ from managedd.observe import get_log
 from managedd.store import executions, flow_runs, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
+    from managedd.engine.interruption import Interruption
     from managedd.engine.lookout import Lookout
     from managedd.engine.means import Job, Means
     from managedd.model.drivers import ExitStatus
@@ -134,7 +135,7 @@ class ExecutionRunner:
             return made
         try:
             # Never broken off half-way by a stop: what the engine has made must be on record.
-            handle = await self._means.insist(lambda: self._means.driver.create(made.spec), _breakably(interruption))
+            handle = await self._means.insist(lambda: self._means.driver.create(made.spec), interruption.pausing)
         except ManagedError as error:
             return self._refused(error)
         failpoints.reach("create.done")
@@ -175,7 +176,7 @@ class ExecutionRunner:
     async def _start(self, handle: Handle, interruption: Interruption, *, installs: bool) -> Ending | None:
         log.debug("execution.start_requested", execution_id=self._execution.id, flow_run_id=self._execution.flow_run_id)
         try:
-            await self._means.insist(lambda: self._means.driver.start(handle), _breakably(interruption))
+            await self._means.insist(lambda: self._means.driver.start(handle), interruption.pausing)
         except ManagedError as error:
             return self._refused(error)
         self._supervision.measuring.stopwatch.begin()
@@ -325,12 +326,3 @@ class ExecutionRunner:
 
         noted = await self._means.write(body)
         self._keep(noted or self._execution)
-
-
-def _breakably(interruption: Interruption) -> Callable[[float], Awaitable[object]]:
-    """Sleeping, from which a stop wakes."""
-
-    async def pausing(seconds: float) -> None:
-        await interruption.breakable(lambda: anyio.sleep(seconds))
-
-    return pausing

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from managedd.engine.evidence import Ending, Measured, ending
+from managedd.engine.interruption import Interruption, Unwanted
 from managedd.engine.judgement import SECOND_US, Countdown, judge
 from managedd.engine.measuring import Measuring
 from managedd.engine.settling import end_first, look
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from managedd.model.drivers import ExitStatus, Handle
     from managedd.model.logs import ParsedRecord
 
-T = TypeVar("T")
-
 log = get_log("supervision")
 
 LOOK_SECONDS: Final = 30.0
@@ -39,56 +38,6 @@ READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
 DEADLINES: Final = frozenset({EndCause.TIME, EndCause.PENDING_DEADLINE})
 """Causes that time alone brings, also while nobody looks."""
-
-
-class Unwanted(Exception):
-    """The execution has to stop; the work that was under way was broken off."""
-
-    def __init__(self, cause: EndCause) -> None:
-        super().__init__(cause.value)
-        self.cause = cause
-
-
-class Interruption:
-    """The wish to stop, as the work that brings a container up sees it.
-
-    Work says itself where it may be broken off: between an engine's effect and our row for it, it may not.
-    """
-
-    def __init__(self) -> None:
-        self._cause: EndCause | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._looked = anyio.Event()
-
-    def looked(self) -> None:
-        """Somebody has asked the rows: what they had to say against the work by then is known."""
-        self._looked.set()
-
-    async def until_looked(self) -> None:
-        """Returns when the rows were asked once."""
-        await self._looked.wait()
-
-    def wish(self, cause: EndCause) -> None:
-        """The work is broken off, now or where it next may be."""
-        self._cause = cause
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def check(self) -> None:
-        """Raises Unwanted when somebody wishes so."""
-        if self._cause is not None:
-            raise Unwanted(self._cause)
-
-    async def breakable(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` came to. Raises Unwanted when it was broken off."""
-        self.check()
-        try:
-            with anyio.CancelScope() as self._scope:
-                result = await work()
-        finally:
-            self._scope = None
-        self.check()
-        return result
 
 
 class _Reading:
