@@ -36,11 +36,10 @@ PAGE_LINES: Final = 500
 NEWS_BYTES: Final = 1024 * 1024
 NEWS_LINES: Final = 2_000
 SCAN_KEYS: Final = 20_000
-"""How many keys one read looks at."""
-SPARSE_LINES: Final = 25
-"""A run that has fewer lines among so many keys is read along its own index: there may be millions of others' before it has a page."""
+"""How many keys one reading of news looks at."""
 _LISTED: Final = f"logs.id AS key, {LISTED}"
 _OF_RUN: Final = f"flow_run = {log_keys.OF_RUN}"
+_IN_ORDER: Final = f"logs INDEXED BY logs_run_order WHERE {_OF_RUN} AND {LOG.scope}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,36 +88,18 @@ def head(tx: Tx) -> int:
 
 def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
     """The key behind which the run's last `lines` lines lie, or all of them when None."""
-    if lines is not None and lines <= 0:
-        return head(tx)
-    if lines is None:
-        return _before(tx, f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN}", (flow_run_id,))
-    first: int | None = tx.scalar(
-        f"SELECT min(id) FROM (SELECT id FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} ORDER BY timestamp DESC, id DESC LIMIT ?)",
-        (flow_run_id, lines),
-    )
-    newest = head(tx)
-    if first is None:
-        return newest
-    # No fewer lines lie behind that one, but more when a clock was set back: the last by their times are not the last by their keys. A few
-    # keys are walked; behind those of many others the run's own index is.
-    way = "NOT INDEXED" if newest - first <= SCAN_KEYS else "INDEXED BY logs_flow_run"
-    sql = f"SELECT id FROM logs {way} WHERE {_OF_RUN} AND id >= ? ORDER BY id DESC LIMIT 1 OFFSET ?"
-    last: int | None = tx.scalar(sql, (flow_run_id, first, lines - 1))
-    return (first if last is None else last) - 1
+    order, most = ("ASC", 1) if lines is None else ("DESC", max(lines, 0))
+    sql = f"SELECT min(id) FROM (SELECT id FROM {_IN_ORDER} ORDER BY id {order} LIMIT ?)"
+    first: int | None = tx.scalar(sql, (flow_run_id, tx.workspace, most))
+    return head(tx) if first is None else first - 1
 
 
 def before_time(tx: Tx, flow_run_id: str, since_us: int) -> int:
     """The key behind which all of the run's lines lie that are dated `since_us` or later."""
-    return _before(
-        tx,
+    first: int | None = tx.scalar(
         f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND timestamp >= ?",
         (flow_run_id, since_us),
     )
-
-
-def _before(tx: Tx, sql: str, params: Sequence[object]) -> int:
-    first: int | None = tx.scalar(sql, params)
     return head(tx) if first is None else first - 1
 
 
@@ -127,41 +108,18 @@ def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = Non
     newest = head(tx) if until is None else until
     if cursor >= newest:
         return Page(batches=[], cursor=cursor, more=False)
-    end = min(newest, cursor + SCAN_KEYS)
     render = _RENDER[form]
-    # NOT INDEXED leaves only the walk along the key: any other plan would sort a whole history to find what is new.
+    # However many lines of others lie between: with any other index a whole history would be sorted to find what is new.
     found = tx.execute(
-        f"SELECT {_LISTED} FROM logs NOT INDEXED WHERE id > ? AND id <= ? AND {LOG.scope} AND {_OF_RUN} "
-        f"ORDER BY id LIMIT {PAGE_LINES}",
-        (cursor, end, tx.workspace, flow_run_id),
+        f"SELECT {_LISTED} FROM {_IN_ORDER} AND logs.id > ? AND logs.id <= ? ORDER BY logs.id LIMIT {PAGE_LINES}",
+        (flow_run_id, tx.workspace, cursor, newest),
     )
     packer = _Packer()
     for row in found:
         packer.add(row["key"], render(row))
         if packer.is_full:
-            return Page(batches=packer.batches(), cursor=row["key"], more=True)
-    if packer.lines < SPARSE_LINES and end < newest:
-        return _sparse_page(tx, flow_run_id, end, newest, packer, render)
-    return Page(batches=packer.batches(), cursor=end, more=end < newest)
-
-
-def _sparse_page(
-    tx: Tx, flow_run_id: str, cursor: int, newest: int, packer: _Packer, render: Callable[[Row], bytes]
-) -> Page:
-    """What `packer` has, and the run's next lines after `cursor`, however many others' are between them."""
-    # All of the run's keys are sorted for it: those of a run that is sparse are few.
-    sql = f"SELECT id FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND id > ? AND id <= ? ORDER BY id LIMIT {PAGE_LINES}"
-    keys = [row[0] for row in tx.all(sql, (flow_run_id, cursor, newest))]
-    found = tx.execute(
-        f"SELECT {_LISTED} FROM logs WHERE logs.id IN (SELECT value FROM json_each(?)) AND +{LOG.scope} ORDER BY logs.id",
-        (orjson.dumps(keys).decode(), tx.workspace),
-    )
-    for row in found:
-        packer.add(row["key"], render(row))
-        if packer.is_full:
-            return Page(batches=packer.batches(), cursor=row["key"], more=True)
-    end = keys[-1] if len(keys) == PAGE_LINES else newest
-    return Page(batches=packer.batches(), cursor=end, more=end < newest)
+            return Page(batches=packer.batches(), cursor=row["key"], more=row["key"] < newest)
+    return Page(batches=packer.batches(), cursor=newest, more=False)
 
 
 def news_after(tx: Tx, runs: Iterable[Key], cursor: int) -> News:

@@ -96,5 +96,5 @@ def test_what_sqlite_is_told_of_the_tables_are_the_new_ones(store: SyncStore) ->
     there = store.read(
         lambda tx: {tuple(row) for row in tx.all("SELECT tbl_name, name FROM sqlite_schema WHERE type = 'index'")}
     )
-    assert {name for _, name in told} >= {"logs_flow_run", "logs_task_run", "logs_workspace"}
+    assert {name for _, name in told} >= {"logs_flow_run", "logs_run_order", "logs_task_run", "logs_workspace"}
     assert told <= there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from managedd.store.log_pages import Batch, Page
+    from managedd.store.transaction import Tx
 
 BASE_US = 1_795_000_000_000_000
 RUN, RUN_2 = ids.new_id(), ids.new_id()
@@ -24,9 +26,12 @@ RUN, RUN_2 = ids.new_id(), ids.new_id()
 
 @pytest.fixture
 def store() -> Iterator[SyncStore]:
-    made = SyncStore("managedd.store.migrations.logs")
-    yield made
-    made.close()
+    with closing(store_of_lines()) as made:
+        yield made
+
+
+def store_of_lines() -> SyncStore:
+    return SyncStore("managedd.store.migrations.logs")
 
 
 def line(number: int, **changes: Any) -> LogRecord:
@@ -80,17 +85,11 @@ def test_a_reader_begins_with_the_last_lines_or_at_a_time(store: SyncStore) -> N
     assert store.read(lambda tx: log_pages.before_time(tx, RUN, BASE_US + 10)) == 10
 
 
-@pytest.mark.parametrize("scan_keys", [log_pages.SCAN_KEYS, 1])
 @pytest.mark.parametrize("lines", [1, 3, 5, 7, 99])
-def test_the_last_lines_are_those_that_came_last_also_after_a_clock_was_set_back(
-    store: SyncStore, monkeypatch: pytest.MonkeyPatch, lines: int, scan_keys: int
-) -> None:
-    monkeypatch.setattr(log_pages, "SCAN_KEYS", scan_keys)
+def test_the_last_lines_are_those_that_came_last_also_after_a_clock_was_set_back(store: SyncStore, lines: int) -> None:
     append(store, *(line(n) for n in range(5)))
     append(store, *(line(n, timestamp_us=BASE_US - 1_000 + n) for n in range(5, 10)), line(0, flow_run_id=RUN_2))
-    begin = start(store, lines)
-    monkeypatch.undo()
-    assert messages(page(store, begin).batches) == [f"line {n}" for n in range(10)][-lines:]
+    assert messages(page(store, start(store, lines)).batches) == [f"line {n}" for n in range(10)][-lines:]
 
 
 @pytest.mark.parametrize("behind", range(4))
@@ -120,22 +119,7 @@ def test_messages_and_pages_are_bounded_by_their_size(store: SyncStore) -> None:
     assert pages > 3
 
 
-def test_a_long_stretch_of_others_lines_is_stepped_over(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_pages, "SCAN_KEYS", 10)
-    append(store, line(0), *(line(n, flow_run_id=RUN_2) for n in range(500)), line(1), line(2, flow_run_id=RUN_2))
-    cursor, more, pages = 1, True, 0
-    got: list[str] = []
-    while more:
-        found = page(store, cursor)
-        cursor, more, pages = found.cursor, found.more, pages + 1
-        got += messages(found.batches)
-    assert got == ["line 1"]
-    assert cursor == 503
-    assert pages <= 4
-
-
-def test_a_sparse_run_is_read_in_pages_of_its_own_lines(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_pages, "SCAN_KEYS", 10)
+def test_a_run_is_read_in_pages_of_its_own_lines(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_pages, "PAGE_LINES", 7)
     for n in range(30):
         append(store, *(line(n, flow_run_id=RUN_2) for _ in range(11)), line(n))
@@ -152,8 +136,46 @@ def test_a_sparse_run_is_read_in_pages_of_its_own_lines(store: SyncStore, monkey
         got += messages(found.batches)
     assert got == [f"line {n}" for n in range(30)]
     assert cursor == 30 * 13
-    assert pages <= 12
+    assert pages == 5
     assert messages(page(store, 0, until=26).batches) == ["line 0", "line 1"]
+
+
+BURST_LINES, KEYS_BETWEEN = 100, 25_000
+
+
+def printed_in_bursts(store: SyncStore, bursts: int) -> None:
+    """The run has so many times `BURST_LINES` lines, with room for others' keys between."""
+    append(store, line(0))
+    copied = (
+        "INSERT INTO logs (id, workspace, flow_run, name, level, timestamp, message) "
+        "SELECT ?, workspace, flow_run, name, level, ?, message FROM logs WHERE id = 1"
+    )
+    keys = [n * KEYS_BETWEEN + m for n in range(bursts) for m in range(BURST_LINES)][2:]
+    store.write(lambda tx: tx.executemany(copied, ((key, BASE_US + key) for key in keys)))
+
+
+def read_all(tx: Tx) -> None:
+    cursor, more = 0, True
+    while more:
+        found = log_pages.page_after(tx, RUN, cursor)
+        cursor, more = found.cursor, found.more
+
+
+def test_reading_a_run_that_printed_in_bursts_takes_work_in_proportion_to_its_lines() -> None:
+    with closing(store_of_lines()) as short, closing(store_of_lines()) as long:
+        printed_in_bursts(short, 20)
+        printed_in_bursts(long, 80)
+        assert long.steps(read_all) < 5 * short.steps(read_all)
+
+
+@pytest.mark.parametrize("lines", [None, 10])
+def test_where_a_run_begins_or_its_last_lines_do_is_found_however_long_it_is(lines: int | None) -> None:
+    with closing(store_of_lines()) as short, closing(store_of_lines()) as long:
+        printed_in_bursts(short, 2)
+        printed_in_bursts(long, 50)
+        assert start(long, lines) == (0 if lines is None else 49 * KEYS_BETWEEN + BURST_LINES - 11)
+        asked = [store.steps(lambda tx: log_pages.before_last(tx, RUN, lines)) for store in (short, long)]
+        assert asked[0] == asked[1]
 
 
 def test_a_file_has_lines_of_text_or_objects(store: SyncStore) -> None:

@@ -51,6 +51,21 @@ class SyncStore:
         """How SQLite would answer the query."""
         return "\n".join(row[3] for row in self._sqlite.execute(f"EXPLAIN QUERY PLAN {sql}", params))
 
+    def steps(self, fn: Callable[[Tx], object]) -> int:
+        """How many instructions SQLite's machine takes to answer what `fn` asks."""
+        taken = 0
+
+        def one_more() -> None:
+            nonlocal taken
+            taken += 1
+
+        self._sqlite.set_progress_handler(one_more, 1)
+        try:
+            self.read(fn)
+        finally:
+            self._sqlite.set_progress_handler(None, 1)
+        return taken
+
     def close(self) -> None:
         self._sqlite.close()
 
