@@ -9,6 +9,7 @@ from aiohttp import WSMsgType
 from pydantic import TypeAdapter, ValidationError
 
 from managedd.api.sockets import Gone
+from managedd.errors import ManagedError
 from managedd.model.log_limits import told_enough
 from managedd.model.logs import LogRecord
 from managedd.observe import get_log
@@ -113,16 +114,22 @@ class Intake:
         try:
             event = events.from_wire(self._adapter.validate_json(message.data))
         except ValidationError as error:
-            # Its sender can't mend it: closing the socket would only make it send the same event again, with all that follow.
-            self._refused += 1
-            if self._refused == 1:
-                problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-                log.warning("event.refused", where=list(problem["loc"]), reason=problem["msg"])
+            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            self._refuse(list(problem["loc"]), problem["msg"])
+            return
+        except ManagedError as error:
+            self._refuse([], error.message)
             return
         if not self._batch:
             self._begun = self._ctx.services.clock.monotonic()
         self._batch.append(event)
         self._bytes += len(message.data)
+
+    def _refuse(self, where: list[int | str], reason: str) -> None:
+        # Its sender can't mend it: closing the socket would only make it send the same event again, with all that follow.
+        self._refused += 1
+        if self._refused == 1:
+            log.warning("event.refused", where=where, reason=reason)
 
     async def store(self) -> None:
         """The batch is stored, and empty."""

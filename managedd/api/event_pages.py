@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 PAGE_EVENTS: Final = 50
-"""The most events in a page (Prefect's bound)."""
+MAX_PAGE_EVENTS: Final = 200
+"""The most that may be asked for: Prefect's client asks for 100, of which its own server gives none (its bound is 50)."""
 TOKEN_MAX_CHARS: Final = 14 * 1024
 """The longest token: with what stands before it, its URL fits the longest request line that the daemon reads (16 KiB)."""
 PLACE_MAX_BYTES: Final = 1024 * 1024
@@ -30,7 +31,7 @@ class Place(BaseModel):
 
     filter: EventFilter
     count: int = Field(ge=0)
-    page_size: int = Field(ge=0, le=PAGE_EVENTS)
+    page_size: int = Field(ge=0, le=MAX_PAGE_EVENTS)
     offset: int = Field(ge=0, le=2**53)
     head: int = Field(ge=0, le=2**53)
 
@@ -63,4 +64,7 @@ def next_page(request: web.Request, place: Place) -> str | None:
         return None
     path = request.rel_url.path.removesuffix("/").removesuffix("/next")
     following = place.model_copy(update={"offset": offset})
-    return str(request.url.origin().with_path(f"{path}/next").with_query({"page-token": following.token()}))
+    # The client asks for just this URL, with its key: where a proxy speaks TLS with it, it must not be told to leave that out.
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
+    origin = request.url.origin().with_scheme(scheme if scheme in ("http", "https") else request.scheme)
+    return str(origin.with_path(f"{path}/next").with_query({"page-token": following.token()}))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from managedd import ids
 from managedd.clock import to_us
+from managedd.errors import ErrorCode, ManagedError
 from managedd.model.events import Event, explaining_event, state_event
 from managedd.orchestration import run_events, task_run_recorder
 from managedd.store import event_sizes, lineage
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from managedd.wire.events import Event as WireEvent
 
 
+MAX_EVENT_BYTES = 1_500_000
+"""What one event may have (Prefect's bound): a query looks through the whole text of each that it meets."""
+
+
 def from_wire(event: WireEvent) -> Event:
-    """A client's event as the house keeps it."""
-    return Event(
+    """A client's event as the house keeps it. Raises ManagedError(TOO_LARGE)."""
+    made = Event(
         id=event.id,
         occurred_us=to_us(event.occurred),
         event=event.event,
@@ -32,6 +37,13 @@ def from_wire(event: WireEvent) -> Event:
         payload=event.payload,
         follows=event.follows,
     )
+    if (size_bytes := event_sizes.size_of(made)) > MAX_EVENT_BYTES:
+        raise ManagedError(
+            ErrorCode.TOO_LARGE,
+            f"An event of {size_bytes:,} bytes is too large: {MAX_EVENT_BYTES:,} are allowed, its related resources included. "
+            "Store what is large as an artifact or a result, and tell of it",
+        )
+    return made
 
 
 def receive(tx: Tx, events: Iterable[Event]) -> list[Event]:

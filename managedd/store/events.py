@@ -225,13 +225,14 @@ def before(tx: Tx, since_us: int) -> int:
 
     Our own clock is asked too: else one event dated ahead would make every reader begin at it, however long ago it came.
     """
-    first: int | None = tx.scalar(
+    sql = (
         "SELECT position FROM events INDEXED BY events_received "
-        "WHERE indexed = 1 AND received >= ? AND occurred >= ? AND workspace_id = ? ORDER BY received, position LIMIT 1",
-        (since_us - SLACK_US, since_us, tx.workspace),
+        "WHERE indexed = 1 AND received >= ? AND occurred >= ? AND workspace_id = ? ORDER BY received, position LIMIT 1"
     )
+    # What came before a clock was set back lies before what came since, and was received later than now.
+    firsts = [tx.scalar(sql, (from_us, since_us, tx.workspace)) for from_us in (since_us - SLACK_US, tx.now + SLACK_US)]
     # Not the head: what came in since the indexes were brought up to date is not found here.
-    return indexed_to(tx) if first is None else first - 1
+    return min((first - 1 for first in firsts if first is not None), default=indexed_to(tx))
 
 
 def page_after(tx: Tx, filter_: EventFilter, cursor: int, *, until: int | None = None) -> tails.Page:

@@ -107,9 +107,39 @@ async def test_events_that_come_late_double_and_hide_none_of_the_pages(api: ApiC
     assert (await page(api)).total == 120 + 2 * 3
 
 
-@pytest.mark.parametrize("limit", [-1, 51])
-async def test_a_page_has_at_most_fifty_events(api: ApiClient, limit: int) -> None:
+@pytest.mark.parametrize("limit", [-1, 201])
+async def test_a_page_has_at_most_two_hundred_events(api: ApiClient, limit: int) -> None:
     assert (await api.post("/events/filter", {"limit": limit}))[0] == 422
+
+
+async def test_a_page_has_what_the_client_asks_for_by_default(api: ApiClient) -> None:
+    await post(api, *(an_event(age_seconds=n) for n in range(120)))
+    assert len((await page(api)).events) == 50
+    first = await page(api, {"limit": 100})
+    assert len(first.events) == 100
+    url = urlsplit(first.next_page or "")
+    rest = await api.http.get(f"{url.path}?{url.query}")
+    assert len(EventPage.model_validate_json(await rest.read()).events) == 20
+
+
+@pytest.mark.parametrize(("told", "scheme"), [("https", "https"), ("http", "http"), ("gopher", "http")])
+async def test_the_next_page_is_where_a_proxy_answers(api: ApiClient, told: str, scheme: str) -> None:
+    await post(api, an_event(), an_event())
+    body = orjson.dumps({"limit": 1})
+    headers = {"X-Forwarded-Proto": told, "Content-Type": "application/json"}
+    response = await api.http.post(f"{api.prefix}/events/filter", data=body, headers=headers)
+    found = EventPage.model_validate_json(await response.read())
+    assert urlsplit(found.next_page or "").scheme == scheme
+
+
+async def test_an_event_that_is_too_large_is_refused_with_what_is_allowed(api: ApiClient) -> None:
+    large = {**an_event(), "payload": {"text": "x" * 1_500_001}}
+    body = BytesIO(orjson.dumps([an_event(), large], default=str))
+    headers = {"Content-Type": "application/json"}
+    response = await api.http.post(f"{api.prefix}/events", data=body, headers=headers)
+    assert response.status == 413
+    assert "1,500,000 are allowed" in (await response.json())["exception_message"]
+    assert (await page(api)).total == 0
 
 
 async def test_no_events_asked_for_is_no_endless_query(api: ApiClient) -> None:

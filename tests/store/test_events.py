@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -321,6 +322,46 @@ def test_both_ends_of_the_time_are_included(store: SyncStore) -> None:
 
 
 # --- tails ---------------------------------------------------------------------------------------------------------------
+
+
+LONG = "a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_found"),
+    [
+        (LONG[:4_000], False),
+        (LONG[:4_000] + "*", True),
+        ("!" + LONG[:4_000] + "*", False),
+        ("*" + LONG[:4_000] + "b", False),
+        ("!*" + LONG[:4_000] + "b", True),
+        ("a*a*a*a*b*", False),
+        ("a?*", True),
+        ("*", True),
+        ("!!*", True),
+        ("!", True),
+    ],
+)
+def test_patterns_of_labels_see_the_beginning_of_a_long_one(store: SyncStore, pattern: str, is_found: bool) -> None:
+    thing = {"prefect.resource.id": "thing", "color": LONG}
+    made = Event(id=ids.new_id(), occurred_us=BASE_US, event="a", resource=thing)
+    store.write(lambda tx: events.insert(tx, [made]))
+    began = time.thread_time()
+    assert (found(store, wanted(resource={"labels": {"color": pattern}})) == [made.id]) is is_found
+    # Without a bound, ten seconds in one call that nothing ends.
+    assert time.thread_time() - began < 5
+
+
+def test_a_tail_begins_before_what_came_when_the_clock_was_ahead(store: SyncStore) -> None:
+    made = [
+        Event(id=ids.new_id(), occurred_us=BASE_US + n, event="a", resource={"prefect.resource.id": "x"})
+        for n in range(3)
+    ]
+    store.write(lambda tx: events.insert(tx, made))
+    ahead_us = store.read(lambda tx: tx.now) + 3_600_000_000
+    store.write(lambda tx: tx.execute("UPDATE events SET received = ? WHERE position <= 2", (ahead_us,)))
+    assert query(store, lambda tx: events.before(tx, BASE_US)) == 0
+    assert query(store, lambda tx: events.before(tx, BASE_US + 1)) == 1
 
 
 def test_a_tail_begins_behind_what_is_too_old(store: SyncStore) -> None:

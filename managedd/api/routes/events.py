@@ -8,7 +8,7 @@ from pydantic import Field
 
 from managedd.api.context import Context
 from managedd.api.event_intake import receive
-from managedd.api.event_pages import PAGE_EVENTS, Place, next_page
+from managedd.api.event_pages import MAX_PAGE_EVENTS, PAGE_EVENTS, Place, next_page
 from managedd.api.operation import EMBED, SentAs, operation
 from managedd.clock import to_us
 from managedd.errors import ErrorCode, ManagedError, forbidden, invalid
@@ -21,7 +21,7 @@ from managedd.store.rows import Wire
 from managedd.wire.events import Countable, Event, EventCount, EventPage, TimeUnit
 from managedd.wire.filters.events import EventFilter
 
-PageLimit = Annotated[int, Field(ge=0, le=PAGE_EVENTS)]
+PageLimit = Annotated[int, Field(ge=0, le=MAX_PAGE_EVENTS)]
 Interval = Annotated[float, Field(ge=0.01)]
 
 
