@@ -94,7 +94,14 @@ LISTED: Final = (
     f"{log_keys.RUN_ID} AS flow_run_id, {log_keys.TASK_RUN_ID} AS task_run_id"
 )
 
-_OF_RUNS: Final = "flow_run IN (SELECT key FROM log_runs WHERE id IN (SELECT value FROM json_each(?)))"
+_GIVEN_RUNS: Final = "log_runs WHERE id IN (SELECT value FROM json_each(?))"
+_OF_RUNS: Final = f"flow_run IN (SELECT key FROM {_GIVEN_RUNS})"
+# Of each run its next one, and of these the first: what follows is neither counted nor sorted.
+_NEXT_OF_RUN: Final = (
+    f"SELECT logs.id FROM logs INDEXED BY logs_run_order WHERE flow_run = log_runs.key AND {LOG.scope} "
+    "AND logs.id > ? AND logs.id <= ? ORDER BY logs.id LIMIT 1"
+)
+_NEXT_OF_RUNS: Final = f"SELECT min(({_NEXT_OF_RUN})) FROM {_GIVEN_RUNS}"
 
 
 def head(tx: Tx) -> int:
@@ -118,8 +125,8 @@ def before(tx: Tx, filter_: LogFilter) -> int:
         )
     else:
         first = tx.scalar(
-            f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND timestamp BETWEEN ? AND ?",
-            (orjson.dumps(runs).decode(), since_us, until_us),
+            f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND {LOG.scope} AND timestamp BETWEEN ? AND ?",
+            (orjson.dumps(runs).decode(), tx.workspace, since_us, until_us),
         )
     return head(tx) if first is None else first - 1
 
@@ -134,10 +141,7 @@ def page_after(tx: Tx, filter_: LogFilter, cursor: int, *, until: int | None = N
     if page.frames or not page.more or (runs := _runs(filter_)) is None:
         return page
     # Others' lines only: along the runs' own index it is not far to their next one.
-    following: int | None = tx.scalar(
-        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUNS} AND id > ? AND id <= ?",
-        (orjson.dumps(runs).decode(), page.cursor, newest),
-    )
+    following: int | None = tx.scalar(_NEXT_OF_RUNS, (tx.workspace, page.cursor, newest, orjson.dumps(runs).decode()))
     on = newest if following is None else following - 1
     return tails.Page(frames=[], times=[], cursor=on, more=following is not None)
 

@@ -92,6 +92,21 @@ def test_the_last_lines_are_those_that_came_last_also_after_a_clock_was_set_back
     assert messages(page(store, start(store, lines)).batches) == [f"line {n}" for n in range(10)][-lines:]
 
 
+def test_lines_that_another_workspace_wrote_under_the_runs_id_move_no_beginning(store: SyncStore) -> None:
+    append(store, *(line(n, timestamp_us=BASE_US + 10**6) for n in range(20)), workspace=OTHER_WORKSPACE)
+    append(store, *(line(n) for n in range(10)))
+    append(store, *(line(n, timestamp_us=BASE_US + 10**6) for n in range(20)), workspace=OTHER_WORKSPACE)
+    assert messages(page(store, start(store, 2)).batches) == ["line 8", "line 9"]
+    assert (start(store, None), start(store, 99)) == (20, 20)
+
+    def since(number: int) -> int:
+        return store.read(lambda tx: log_pages.before_time(tx, RUN, BASE_US + number))
+
+    assert messages(page(store, since(7)).batches) == ["line 7", "line 8", "line 9"]
+    assert since(-1) == 20
+    assert since(11) == 50
+
+
 @pytest.mark.parametrize("behind", range(4))
 def test_a_batch_gives_what_is_behind_a_cursor(store: SyncStore, behind: int) -> None:
     append(store, *(line(n) for n in range(3)))

@@ -268,6 +268,21 @@ def test_a_tail_of_runs_steps_over_a_long_stretch_of_others_lines(
     assert cursors(flow_run_id={"any_": [ids.new_id()]}) == [303]
 
 
+def test_lines_that_another_workspace_wrote_under_the_runs_id_are_stepped_over_as_well(
+    store: SyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "SCAN_ROWS", 10)
+    now_us = store.read(lambda tx: tx.now)
+    append(store, *(line(n, timestamp_us=now_us) for n in range(100)), workspace=OTHER_WORKSPACE)
+    append(store, line(1, timestamp_us=now_us))
+    append(store, *(line(n, timestamp_us=now_us) for n in range(100)), workspace=OTHER_WORKSPACE)
+    append(store, line(2, timestamp_us=now_us))
+    mine = LogFilter.model_validate({"flow_run_id": {"any_": [RUN]}, "timestamp": {"after_": iso(now_us - 1)}})
+    assert store.read(lambda tx: logs.before(tx, mine)) == 100
+    assert store.read(lambda tx: logs.page_after(tx, mine, 0)).cursor == 100
+    assert store.read(lambda tx: logs.page_after(tx, mine, 101)).cursor == 201
+
+
 def test_ids_are_never_used_again(store: SyncStore) -> None:
     append(store, line(1), line(2))
     assert store.write(lambda tx: logs.delete_of_run(tx, RUN, 10)) == 2

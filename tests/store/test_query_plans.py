@@ -316,7 +316,10 @@ OF_RUNS = LogFilter.model_validate({"flow_run_id": {"any_": [SOME, OTHER]}, "tim
 OF_LOGS: dict[str, tuple[Ask, str]] = {
     "lines of runs": (lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0), BY_RUN),
     "lines after": (lambda tx: logs.lines_after(tx, SOME, (-1, 0), 200), BY_RUN),
-    "a tail's begin": (lambda tx: logs.before(tx, OF_RUNS), "COVERING INDEX logs_flow_run (flow_run=? AND timestamp>?"),
+    "a tail's begin": (
+        lambda tx: logs.before(tx, OF_RUNS),
+        "INDEX logs_flow_run (flow_run=? AND timestamp>? AND timestamp<?)",
+    ),
     "a workspace's tail's begin": (
         lambda tx: logs.before(tx, LogFilter.model_validate({"timestamp": {"after_": iso(NOW)}})),
         "COVERING INDEX logs_workspace (workspace=? AND timestamp>?",
@@ -324,7 +327,7 @@ OF_LOGS: dict[str, tuple[Ask, str]] = {
     "a tail's page": (lambda tx: logs.page_after(tx, OF_RUNS, 0), BY_KEY),
     "the first line": (lambda tx: log_pages.before_last(tx, SOME, None), f"COVERING INDEX {IN_ORDER})"),
     "the last lines": (lambda tx: log_pages.before_last(tx, SOME, 20), f"COVERING INDEX {IN_ORDER})"),
-    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW), f"COVERING INDEX {BY_RUN} AND timestamp>?"),
+    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW + 1), f"COVERING INDEX {BY_RUN} AND timestamp>?"),
     "a run's page": (lambda tx: log_pages.page_after(tx, SOME, 0), f"{IN_ORDER} AND rowid>? AND rowid<?)"),
     "news": (lambda tx: log_pages.news_after(tx, [(ids.DEFAULT_WORKSPACE_ID, SOME)], 0), BY_KEY),
     "deletion of a run's": (lambda tx: logs.delete_of_run(tx, SOME, 500), f"COVERING INDEX {BY_RUN}"),
