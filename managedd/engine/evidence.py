@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from managedd.engine.judgement import ended_by_itself
+from managedd.engine.judgement import SECOND_US, ended_by_itself
 from managedd.model.executions import END_RULES, EndCause, Execution
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NEAR_LIMIT = 0.95
 """With this share of the memory limit used and a SIGKILL nobody sent, memory was the cause (cgroup v2 may lose the flag)."""
 SIGKILL_CODE = 137
+KILLED_CODES = frozenset({SIGKILL_CODE, 143})
+"""Ended by a signal such as we send, whoever sent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,8 @@ def end_state(cause: EndCause, **evidence: str) -> ProposedState:
     return ProposedState(type=rule.type, name=rule.name, message=rule.template.format(**evidence))
 
 
-def cause_of_exit(view: View, status: ExitStatus) -> EndCause:
-    """Why the container ended. Exit code 0 is never taken as success: only the run's own state is."""
+def cause_of_exit(view: View, status: ExitStatus, ran_us: int | None = None) -> EndCause:
+    """Why the container ended, which has run for `ran_us`. Exit code 0 is never taken as success: only the run's own state is."""
     execution, state = view.execution, view.state
     if state is None:
         return EndCause.CANCEL
@@ -138,7 +140,15 @@ def cause_of_exit(view: View, status: ExitStatus) -> EndCause:
         return EndCause.MEMORY
     if status.install_failed:
         return EndCause.PACKAGES
-    return EndCause.ENGINE_EXIT
+    # Its engine was away when its time was over, or nobody looked: whoever killed it afterwards is not the cause.
+    return EndCause.TIME if _beyond_its_time(execution, status, ran_us) else EndCause.ENGINE_EXIT
+
+
+def _beyond_its_time(execution: Execution, status: ExitStatus, ran_us: int | None) -> bool:
+    limit = execution.time_limit_seconds
+    if limit is None or ran_us is None:
+        return False
+    return status.exit_code in KILLED_CODES and ran_us >= limit * SECOND_US
 
 
 def _out_of_memory(execution: Execution, status: ExitStatus) -> bool:

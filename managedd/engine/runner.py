@@ -211,6 +211,7 @@ class ExecutionRunner:
                 status=status,
                 seen_peak_bytes=self._supervision.measuring.peak_memory_bytes,
                 pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
+                watched=watched,
             )
             if settled is not None:
                 usage.record(

@@ -15,10 +15,11 @@ from managedd.observe import get_log
 from managedd.orchestration import events
 from managedd.orchestration.transition import propose
 from managedd.orchestration.verdicts import Status
-from managedd.store import execution_leases, executions, flow_runs
+from managedd.store import execution_leases, executions, flow_runs, usage
 
 if TYPE_CHECKING:
     from managedd.model.drivers import ExitStatus
+    from managedd.model.metering import Watched
     from managedd.store.database import Tx
 
 log = get_log("settling")
@@ -68,10 +69,11 @@ def settle(
     status: ExitStatus | None,
     seen_peak_bytes: int | None,
     pending_deadline_seconds: float,
+    watched: Watched | None = None,
 ) -> Settled | None:
     """The execution is EXITED, and its run has an end state; None when it is gone or had ended for good.
 
-    `ended` is why it never ran, `status` how its container ended: one of them is given.
+    `ended` is why it never ran, `status` how its container ended: one of them is given. `watched` is what was seen of its time.
     """
     view = look(tx, execution_id)
     if view is None or view.execution.phase in ENDED:
@@ -84,7 +86,10 @@ def settle(
     if status is not None:
         peak_bytes = max(filter(None, (status.peak_memory_bytes, seen_peak_bytes)), default=None)
         changes |= _evidence(execution, status, peak_bytes)
-        ended = _ending_of(view, status, peak_bytes, pending_deadline_seconds)
+        ran_us = None
+        if execution.started_at is not None:
+            ran_us = usage.ran_for_us(tx, execution, tx.now - execution.started_at, status, watched)
+        ended = _ending_of(view, status, peak_bytes, ran_us, pending_deadline_seconds)
     assert ended is not None
     ended = _as_the_run_has_it(view, ended)
     changes |= {"end_cause": ended.cause, "end_message": execution.end_message or ended.message}
@@ -180,18 +185,16 @@ def _as_the_run_has_it(view: View, ended: Ending) -> Ending:
     return ended
 
 
-def _ending_of(view: View, status: ExitStatus, peak_bytes: int | None, pending_deadline_seconds: float) -> Ending:
-    execution, cause = view.execution, cause_of_exit(view, status)
+def _ending_of(
+    view: View, status: ExitStatus, peak_bytes: int | None, ran_us: int | None, pending_deadline_seconds: float
+) -> Ending:
+    execution, cause = view.execution, cause_of_exit(view, status, ran_us)
     execution = replace(execution, installed_at=execution.installed_at or status.installed_at_us)
-    started, ended = execution.started_at, view.now_us
-    if status.out_of_time and status.finished_at_us is not None:
-        # It was ended while nobody looked, by this host's clock.
-        ended = status.finished_at_us
     return ending(
         cause,
         execution,
         detail=ASKED_TO_STOP if cause is EndCause.CANCEL else exit_detail(cause, status),
-        elapsed_seconds=None if started is None else (ended - started) / SECOND_US,
+        elapsed_seconds=None if ran_us is None else ran_us / SECOND_US,
         exit_code=status.exit_code,
         peak_memory_bytes=peak_bytes,
         pending_deadline_seconds=pending_deadline_seconds,

@@ -62,7 +62,7 @@ def record(
     """
     if execution.started_at is None or execution.exited_at is None:
         return
-    took_us = _took_us(tx, execution, execution.exited_at - execution.started_at, status, watched)
+    took_us = ran_for_us(tx, execution, execution.exited_at - execution.started_at, status, watched)
     took_us = min(took_us, _most_us(execution.time_limit_seconds, stop_grace_seconds))
     ended_us = execution.started_at + max(0, took_us)
     if tx.scalar("SELECT EXISTS (SELECT 1 FROM usage WHERE execution_id = ?)", (execution.id,)):
@@ -106,7 +106,10 @@ def measure(tx: Tx, workspace_id: str, month: Month) -> tuple[str, float | None]
     return plan.name, plan.compute_minutes
 
 
-def _took_us(tx: Tx, execution: Execution, noticed_us: int, status: ExitStatus | None, watched: Watched | None) -> int:
+def ran_for_us(
+    tx: Tx, execution: Execution, noticed_us: int, status: ExitStatus | None, watched: Watched | None
+) -> int:
+    """How long what has ended has run: by its engine's account and by what was seen, or is on record of that; else until it was noticed."""
     account_us = _account_us(status)
     if watched is None:
         seen_us = executions.ran_us(tx, execution.id)

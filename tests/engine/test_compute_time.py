@@ -169,3 +169,18 @@ async def test_what_was_adopted_is_looked_at_before_anything_is_reckoned(still: 
         assert (await used(still)).running == 120
         assert (await still.execution(execution.flow_run_id)).phase is Phase.RUNNING
         await ended(still, execution)
+
+
+async def test_what_was_killed_from_outside_is_not_out_of_time_because_a_clock_was_set(still: World) -> None:
+    """Its engine's account says twelve hours, of which it was seen to run ten minutes."""
+    plan(still, FOREVER)
+    driver = WallStamps(still)
+    async with still.daemon(driver=driver) as daemon:
+        execution = await started(still, daemon, HOUR)
+        passed(still, 600)
+        await seen(still, daemon, execution)
+        set_wall(still, 12 * HOUR)
+        driver.set_seconds = 12 * HOUR
+        still.engine.finish(execution.id, 137)
+        gone = await finished(still, execution)
+    assert gone.end_cause is EndCause.ENGINE_EXIT

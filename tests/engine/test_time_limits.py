@@ -173,3 +173,74 @@ async def test_an_engine_that_is_down_when_the_time_is_over_is_asked_when_it_is_
         still.engine.wake()
         ended = await finished(still, execution)
     assert (ended.end_cause, ended.exit_code) == (EndCause.ENGINE_EXIT, 1)
+
+
+@pytest.mark.parametrize("code", [137, 143])
+@pytest.mark.parametrize("down", ["engine", "daemon"])
+async def test_an_engine_that_dies_at_the_time_limit_does_not_change_the_cause(
+    still: World, down: str, code: int
+) -> None:
+    """What runs lives on beyond its time while nobody can stop it; an engine that comes back then kills it."""
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 300}))
+        daemon.fleet.start(execution)
+        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await still.propose(execution.flow_run_id, RUNNING)
+        await still.until_called("wait", execution.id)
+        if down == "engine":
+            clock.advance(290)
+            still.engine.down = True
+            clock.advance(110)
+            await still.propose(execution.flow_run_id, PAUSED, details={"pause_reschedule": False})
+            asked = still.calls("recover", execution.id)
+            await still.until_called("recover", execution.id, asked + 2)
+            still.engine.finish(execution.id, code)
+            still.engine.down = False
+            still.engine.wake()
+            ended = await finished(still, execution)
+    if down == "daemon":
+        clock.advance(400)
+        still.engine.finish(execution.id, code)
+        clock.advance(4000)
+        async with still.daemon() as daemon:
+            await daemon.reconciler.once()
+            ended = await finished(still, execution)
+    state = await still.state(execution.flow_run_id)
+    assert (ended.end_cause, ended.exit_code) == (EndCause.TIME, code)
+    assert state.message == "Time limit reached: the run was stopped after 6 min 40 s; its limit is 5 min 0 s."
+    evidence = (await still.evidence(execution.id))["end"]
+    assert (evidence["cause"], evidence["limit"], evidence["reached"]) == ("time", 300, 400)
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "after", "cause"),
+    [
+        (1, False, 400, EndCause.ENGINE_EXIT),
+        (137, True, 400, EndCause.MEMORY),
+        (137, False, 299, EndCause.ENGINE_EXIT),
+        (143, False, 299, EndCause.ENGINE_EXIT),
+    ],
+)
+async def test_an_end_with_a_reason_of_its_own_is_not_taken_for_the_time_limit(
+    still: World, code: int, oom: bool, after: int, cause: EndCause
+) -> None:
+    """Also where it came after the limit, and nobody was there to hold that."""
+    clock = still.clock
+    assert isinstance(clock, ManualClock)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        await still.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 300}))
+        daemon.fleet.start(execution)
+        await still.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await still.propose(execution.flow_run_id, RUNNING)
+    clock.advance(after)
+    still.engine.finish(execution.id, code, oom=oom)
+    clock.advance(4000)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        assert (await finished(still, execution)).end_cause is cause
