@@ -45,6 +45,8 @@ class Batch:
     strategy: str = "ENQUEUE"
     every_seconds: float = 0.0
     """How long one is due after the one before; 0: all at once."""
+    at_once: int = 1
+    """So many are due at the same moment."""
 
 
 @dataclass(kw_only=True)
@@ -76,7 +78,7 @@ def tenants() -> dict[str, Tenant]:
             Batch(name="plain", pool="a1", count=35),
             Batch(name="urgent", pool="a1", queue="urgent", count=15, every_seconds=4),
             Batch(name="single", pool="a2", count=10, slots=1),
-            Batch(name="newest", pool="a2", count=10, slots=1, strategy="CANCEL_NEW", every_seconds=3),
+            Batch(name="newest", pool="a2", count=10, slots=1, strategy="CANCEL_NEW", every_seconds=6, at_once=2),
             Batch(name="gated", pool="a2", count=12, parameters={**SHORT, "limit": GATE}),
         ),
     )
@@ -221,7 +223,7 @@ class Stage:
         """Every run, those that last first; the deployments by workspace and batch."""
         made = {handle: self.furnish(tenant) for handle, tenant in self.tenants.items()}
         orders = [
-            (handle, made[handle][batch.name], batch, number * batch.every_seconds)
+            (handle, made[handle][batch.name], batch, number // batch.at_once * batch.every_seconds)
             for handle, tenant in self.tenants.items()
             for batch in tenant.batches
             for number in range(batch.count)
