@@ -9,7 +9,6 @@ import anyio
 from managedd.engine.lookout import Lookout
 from managedd.engine.runner import ExecutionRunner
 from managedd.errors import ManagedError
-from managedd.model.executions import Phase
 from managedd.observe import get_log
 from managedd.store import executions
 
@@ -64,10 +63,9 @@ class Fleet:
             self._runners.pop(execution_id, None)
 
     async def looked(self) -> None:
-        """What became of every container that is watched is known, and for how long it has run is on record."""
+        """For how long every container has run is on record, or in the ledger where it has ended."""
         for runner in list(self._runners.values()):
-            if runner.supervision.execution.phase is Phase.RUNNING:
-                await runner.supervision.measuring.looked.wait()
+            await runner.supervision.measuring.looked.wait()
         await self.note_times()
 
     async def note_times(self) -> None:

@@ -45,7 +45,7 @@ class Measuring:
         self.peak_memory_bytes: int | None = None
         self.stopwatch = Stopwatch(means.clock)
         self.looked = anyio.Event()
-        """What became of it before somebody watched is known: it runs, or has ended."""
+        """What it has cost before somebody watched can be told: it runs, and for how long is known, or it has never run, or it is in the ledger."""
         self._execution = execution
         self._means = means
         self._end = end
@@ -91,7 +91,9 @@ class Measuring:
             try:
                 with anyio.fail_after(VERB_SECONDS):
                     await self._look(handle)
-                self.looked.set()
+                # One that does not run any more is known when it is settled.
+                if self.stopwatch.seen_us is not None:
+                    self.looked.set()
             except Exception as error:
                 log.debug("execution.not_seen", execution_id=self._execution.id, reason=str(error))
                 pause = READ_SECONDS

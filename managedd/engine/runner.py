@@ -72,6 +72,8 @@ class ExecutionRunner:
             return
         if self._execution.phase is Phase.CREATED and await self._was_started():
             await self._started(await self._start_us())
+        if self._execution.phase is not Phase.RUNNING:
+            self._supervision.measuring.looked.set()
         if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
             ended = await self._supervision.unless_stopped(self._bring_up)
             if ended is not None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
-from managedd.drivers.fake import FakeDriver
+from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.engine import measuring
 from managedd.engine.quota import QuotaWatch
 from managedd.model.executions import EndCause, Phase
@@ -16,13 +18,16 @@ from managedd.model.limits import OnExhausted
 from managedd.store import executions
 from managedd.store.usage import Used
 from tests.engine.test_quota import told
-from tests.engine.test_runner import COMPLETED, FOREVER, RUNNING, finished, plan
+from tests.engine.test_runner import COMPLETED, FOREVER, PENDING, RUNNING, SCHEDULED, Slow, finished, plan
 from tests.engine.test_usage import begun, ended, passed, used
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from managedd.model.drivers import ExitStatus, Handle
     from managedd.model.executions import Execution
+    from managedd.model.logs import LogCursor, RawLine
     from tests.engine.world import Daemon, World
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +53,16 @@ class WallStamps(FakeDriver):
         if status.finished_at_us is None:
             return status
         return replace(status, finished_at_us=status.finished_at_us + self.set_seconds * 1_000_000)
+
+
+class SlowLogs(FakeDriver):
+    """Reading a log takes its time, as one of some megabytes does."""
+
+    @contextlib.asynccontextmanager
+    async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
+        await anyio.sleep(0.2)
+        async with super().logs(handle, after) as lines:
+            yield lines
 
 
 async def started(world: World, daemon: Daemon, time_limit_seconds: int | None = None) -> Execution:
@@ -184,3 +199,52 @@ async def test_what_was_killed_from_outside_is_not_out_of_time_because_a_clock_w
         still.engine.finish(execution.id, 137)
         gone = await finished(still, execution)
     assert gone.end_cause is EndCause.ENGINE_EXIT
+
+
+async def test_what_ended_in_a_downtime_is_in_the_ledger_before_anything_is_started(still: World) -> None:
+    """Ten of ten hours were used while nobody looked, and its log is still being read."""
+    await still.on_plan(compute_hours=10)
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon)
+        await still.propose(execution.flow_run_id, COMPLETED)
+    passed(still, 10 * HOUR)
+    still.engine.finish(execution.id)
+    async with still.daemon(driver=SlowLogs(still.engine)) as daemon:
+        waiting = await still.run()
+        await daemon.reconciler.once()
+        await daemon.fleet.looked()
+        assert await used(still) == Used(ended=600, running=0)
+        await daemon.dispatcher.tick()
+        assert (await still.state(waiting)).type is SCHEDULED
+        await finished(still, execution)
+
+
+async def test_a_start_that_nobody_noted_is_reckoned_before_anything_is_started(still: World) -> None:
+    plan(still, FOREVER)
+    first = Slow(still.engine, "start")
+    async with still.daemon(driver=first) as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await first.entered.wait()
+    await still.propose(execution.flow_run_id, RUNNING)
+    passed(still, 2 * HOUR)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        await daemon.fleet.looked()
+        assert await used(still) == Used(ended=0, running=120)
+        await ended(still, execution)
+
+
+async def test_nobody_waits_for_what_has_not_been_started(still: World) -> None:
+    """It costs nothing, however long its image takes."""
+    plan(still, FakeRun(pull_seconds=60))
+    async with still.daemon() as daemon:
+        execution = await still.claimed()
+        daemon.fleet.start(execution)
+        await still.until_called("prepare", execution.id)
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        with anyio.fail_after(5):
+            await daemon.fleet.looked()
+        assert (await still.state(execution.flow_run_id)).type is PENDING
