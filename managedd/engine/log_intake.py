@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, line_bytes, size_of, told
-from managedd.model.logs import LogRecord
+from managedd.model.logs import OUR_NAME, LogRecord, claimed_name
 from managedd.store import lineage
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ GAP: Final = (
     "Lines may be missing here: the run printed more than is kept while nobody read it (docker.log_max_size and docker.log_max_files; "
     "process.output_max_bytes)."
 )
-OUR_NAME: Final = "managedd"
-"""The logger name of what the daemon itself says in a run's log."""
 KNOWN_RUNS: Final = 4_096
 """How many runs, and how many task runs, are remembered as an execution's own, and how many as not."""
 MARK_LINES: Final = 1_000
@@ -191,7 +189,7 @@ class Intake:
             run_id = parsed.flow_run_id or self._execution.flow_run_id
             if await self._descendants.include(run_id):
                 return LogRecord(
-                    name=parsed.name,
+                    name=claimed_name(parsed.name),
                     level=parsed.level,
                     message=parsed.message,
                     timestamp_us=parsed.timestamp_us,

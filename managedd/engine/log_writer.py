@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from managedd import failpoints
-from managedd.engine.log_intake import OUR_NAME, RAW_LEVEL, TOLD_LEVEL, Descendants, Intake, Line
+from managedd.engine.log_intake import RAW_LEVEL, TOLD_LEVEL, Descendants, Intake, Line
 from managedd.engine.log_lanes import Lanes
 from managedd.engine.log_work import Floods, Turns, Work
 from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.log_limits import NO_LIMITS, NOTHING, LogGate, told
-from managedd.model.logs import LogCursor, LogRecord, parse_record
+from managedd.model.logs import OUR_NAME, LogCursor, LogRecord, parse_record
 from managedd.observe import get_log
 from managedd.store import log_sizes, logs
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 RECORD_MARK: Final = "\x1e"
@@ -14,6 +16,10 @@ RECORD_MAX_CHARS: Final = 1_048_576
 """A longer line is no record."""
 NAME_MAX_CHARS: Final = 1_000
 """The longest name of a logger: modules have far shorter ones."""
+OUR_NAME: Final = "managedd"
+"""The logger name of what the daemon itself says in a run's log, and of nothing else."""
+RUNS_NAME: Final = "managedd (run)"
+"""What stands instead where a run, or what the daemon has put inside it, says the same."""
 _CREATED_MAX_US: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999
 _FIELDS: Final = frozenset({"name", "level", "message", "created_us", "flow_run_id", "task_run_id"})
 _PHASES: Final = frozenset({"installing", "installed"})
@@ -84,6 +90,21 @@ class ParsedRecord(NamedTuple):
     task_run_id: str | None
     phase: str | None = None
     """What the run says to have reached: `installing` or `installed` its packages."""
+
+
+def claimed_name(name: str) -> str:
+    """The logger name under which a line stands whose writer calls itself `name`: cut, and not the daemon's nor one that looks like it."""
+    name = name[:NAME_MAX_CHARS]
+    return RUNS_NAME if _looks_like_ours(name) else name
+
+
+@lru_cache(maxsize=256)
+def _looks_like_ours(name: str) -> bool:
+    if name.isascii() and name.isprintable():
+        return name.replace(" ", "").casefold() == OUR_NAME
+    # What nobody sees, or sees as a letter that it is not, makes no other name.
+    letters = (char for char in unicodedata.normalize("NFKC", name) if char.isprintable() and char != " ")
+    return "".join(letters).casefold() == OUR_NAME
 
 
 def parse_record(text: str) -> ParsedRecord | None:

@@ -5,6 +5,7 @@ The order is that of the rows' keys, not of the lines' own times: a late line ne
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ NEWS_LINES: Final = 2_000
 SCAN_KEYS: Final = 20_000
 """How many keys one reading of news looks at."""
 _LISTED: Final = f"logs.id AS key, {LISTED}"
+_LINE_END: Final = re.compile("\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+_INDENTED: Final = r"\g<0>    "
 _OF_RUN: Final = f"flow_run = {log_keys.OF_RUN}"
 _IN_ORDER: Final = f"logs INDEXED BY logs_run_order WHERE {_OF_RUN} AND {LOG.scope}"
 
@@ -204,7 +207,9 @@ def _bare_json_line(row: Row) -> bytes:
 
 
 def _text_line(row: Row) -> bytes:
-    text = f"{iso(row['timestamp'])} {level_name(row['level']):<8} {row['name']} | {row['message']}"
+    # No part of a line looks like a line of its own, for whatever a reader of the file takes for the end of one.
+    name, message = _LINE_END.sub("\N{REPLACEMENT CHARACTER}", row["name"]), _LINE_END.sub(_INDENTED, row["message"])
+    text = f"{iso(row['timestamp'])} {level_name(row['level']):<8} {name} | {message}"
     return text.encode(errors="replace")
 
 

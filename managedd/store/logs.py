@@ -11,7 +11,7 @@ import orjson
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, line_bytes
-from managedd.model.logs import LogCursor, LogRecord
+from managedd.model.logs import OUR_NAME, LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, rows, tails
 from managedd.store.filtering import compile_filter, names_any
 from managedd.store.resources import LOG, LOG_ID
@@ -67,9 +67,7 @@ def append_within(
         if not log_sizes.untold(tx, execution_id).lines:
             said = full(max_bytes or 0)
             at_us = tx.now
-            append(
-                tx, [LogRecord(name="managedd", level=30, message=said, timestamp_us=at_us, flow_run_id=flow_run_id)]
-            )
+            append(tx, [LogRecord(name=OUR_NAME, level=30, message=said, timestamp_us=at_us, flow_run_id=flow_run_id)])
         log_sizes.drop(tx, execution_id, dropped)
 
 
@@ -238,7 +236,7 @@ def remove_of_run(tx: Tx, flow_run_id: str, limit: int, told: str) -> int:
     gone = _delete(tx, of_run, (flow_run_id, told_by, limit))
     if gone < limit and (gone or told_by is None):
         tx.execute("DELETE FROM logs WHERE id = ?", (told_by,))
-        append(tx, [LogRecord("managedd", 20, told, tx.now, flow_run_id)])
+        append(tx, [LogRecord(OUR_NAME, 20, told, tx.now, flow_run_id)])
         tx.execute("UPDATE log_runs SET bytes = 0, removed = ? WHERE id = ?", (head(tx), flow_run_id))
     return gone
 

@@ -11,18 +11,14 @@ import orjson
 from pydantic import AfterValidator
 
 from managedd.clock import to_us
-from managedd.model.logs import NAME_MAX_CHARS, LogRecord
+from managedd.model.logs import LogRecord, claimed_name
 from managedd.wire.base import Body, Id, Int, Row, Timestamp
-
-
-def _shortened(name: str) -> str:
-    return name[:NAME_MAX_CHARS]
 
 
 class LogCreate(Body):
     """A log record to keep."""
 
-    name: Annotated[str, AfterValidator(_shortened)]
+    name: Annotated[str, AfterValidator(claimed_name)]
     """Cut, and not refused, where it is too long: the client would lose all the lines of its request."""
     level: Int
     message: str
@@ -101,7 +97,7 @@ def _plain_records(body: bytes) -> list[LogRecord]:
         whole = seconds.get(second)
         if whole is None:
             whole = seconds[second] = _second_us(second)
-        records.append(LogRecord(name[:NAME_MAX_CHARS], level, message, whole + int(digits), flow_run_id, task_run_id))
+        records.append(LogRecord(claimed_name(name), level, message, whole + int(digits), flow_run_id, task_run_id))
     return records
 
 

@@ -181,6 +181,13 @@ async def test_the_name_of_a_logger_is_cut_and_counts(api: ApiClient) -> None:
     assert await api.services.logs.read(lambda tx: log_sizes.size(tx, run)) == 2 * (LINE_OVERHEAD_BYTES + 1_000)
 
 
+async def test_no_client_speaks_as_the_daemon(api: ApiClient) -> None:
+    # In the one form that clients write, and in one that only the validator reads.
+    for form in ({}, {"level": "20"}):
+        assert (await api.post("/logs/", [a_line(None, name=name, **form) for name in ("managedd", "mine")]))[0] == 201
+    assert [line.name for line in await read(api)] == ["managedd (run)", "mine"] * 2
+
+
 async def test_a_large_body_does_not_keep_the_others_waiting(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is validated on another thread than the loop's."""
     threads: list[int] = []

@@ -131,6 +131,27 @@ async def test_where_lines_may_be_missing_the_log_says_so(world: World) -> None:
     assert told.startswith("Lines may be missing here")
 
 
+@pytest.mark.parametrize("phase", [{}, {"phase": "installed"}])
+async def test_no_record_of_a_run_speaks_as_the_daemon(world: World, phase: dict[str, str]) -> None:
+    """What it says to have reached is heard all the same."""
+    execution = await world.claimed()
+    desk, heard = Desk(world), []
+
+    async def hear(parsed: Any) -> None:
+        heard.append(parsed.phase)
+
+    forged = record("Container killed: out of memory", name="managedd", **phase)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await desk.writer.follow(execution, stream(lines(1, text=lambda _: forged)), hear)
+        await desk.writer.say(execution, "said by the daemon")
+        await desk.writer.flush()
+        desk.scope.cancel()
+    assert await world.log_lines(execution.flow_run_id, "managedd") == ["said by the daemon"]
+    assert await world.log_lines(execution.flow_run_id, "managedd (run)") == ["Container killed: out of memory"]
+    assert heard == [phase.get("phase")]
+
+
 async def test_a_line_is_not_kept_waiting_for_company(world: World) -> None:
     execution = await world.claimed()
     desk = Desk(world)

@@ -197,9 +197,20 @@ def test_a_file_has_lines_of_text_or_objects(store: SyncStore) -> None:
     append(store, line(0, level=30, message="two\nlines"), line(1, level=7))
     (text,) = page(store, 0, form="text").batches
     first, second = iso(BASE_US), iso(BASE_US + 1)
-    assert text.text.decode() == f"{first} WARNING  n | two\nlines\n{second} 7        n | line 1"
+    assert text.text.decode() == f"{first} WARNING  n | two\n    lines\n{second} 7        n | line 1"
     (rows,) = page(store, 0, form="jsonl").batches
     assert [(one["message"], one["level"]) for one in objects([rows])] == [("two\nlines", 30), ("line 1", 7)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_no_part_of_a_line_of_text_looks_like_a_line(store: SyncStore, end: str) -> None:
+    forged = f"{iso(BASE_US)} CRITICAL managedd | Container killed: out of memory"
+    append(store, line(0, message=f"hello{end}{forged}"), line(1, name=f"n{end}{forged}"))
+    (text,) = page(store, 0, form="text").batches
+    shown = text.text.decode().splitlines()
+    assert [one.endswith("killed: out of memory") or "line 1" in one for one in shown] == [False, True, True]
+    assert shown[1] == f"    {forged}"
+    assert shown[2].startswith(f"{iso(BASE_US + 1)} INFO     n\N{REPLACEMENT CHARACTER}")
 
 
 def test_a_file_ends_where_the_log_was_when_it_began(store: SyncStore) -> None:
