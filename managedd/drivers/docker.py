@@ -18,7 +18,7 @@ from aiodocker.exceptions import DockerError
 
 from managedd.drivers import docker_end
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status, words
-from managedd.drivers.docker_follow import Followers, follow
+from managedd.drivers.docker_follow import Followers, follow, stamps_each_entry
 from managedd.drivers.docker_images import Images
 from managedd.drivers.docker_logs import LogReader
 from managedd.drivers.docker_look import LIVENESS, inspect, inspect_patiently, liveness_of, was_started
@@ -244,7 +244,8 @@ class DockerDriver:
     @contextlib.asynccontextmanager
     async def logs(self, handle: Handle, after: LogCursor) -> AsyncIterator[AsyncIterator[RawLine]]:
         """The container's lines after `after`."""
-        reader = LogReader(after, line_bytes=self._settings.line_bytes)
+        stamps_each = stamps_each_entry(self._engine.version)
+        reader = LogReader(after, line_bytes=self._settings.line_bytes, stamps_each=stamps_each)
         container_id, file_bytes = _id(handle), self._settings.log_max_bytes
         with self._followers.one_of(container_id) as patience:
             lines = follow(self._engine, container_id, reader, patience, file_bytes=file_bytes)

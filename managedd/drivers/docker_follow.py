@@ -19,21 +19,27 @@ from managedd.model.drivers import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-    from contextlib import AbstractAsyncContextManager
-
-    import aiohttp
 
     from managedd.drivers.docker_engine import Engine
     from managedd.drivers.docker_logs import LogReader, Recheck
     from managedd.model.logs import RawLine
 
 LOG_ATTEMPTS: Final = 5
+SILENT_ATTEMPTS: Final = 2
+"""How often a reading after the container's end may fall silent without having told anything new."""
 SILENCE_SECONDS: Final = 15.0
-"""How long a stream may be silent before it is asked whether the container still runs."""
+"""How long a follower's stream may be silent before it is asked whether the container still runs."""
 ENDED_SECONDS: Final = 1.0
 """The same when somebody has seen that it does not."""
+LAST_SILENCE_SECONDS: Final = 90.0
+"""How long a stream may be silent whose end the engine tells: it may have to search full files for the first line, and for many at once."""
 
 _log = structlog.get_logger(__name__)
+
+
+def stamps_each_entry(version: Mapping[str, Any]) -> bool:
+    """Whether the engine that says this of itself stamps each entry of a log, and not all alike that it reads at once."""
+    return not any("podman" in str(part.get("Name")).lower() for part in version.get("Components") or ())
 
 
 class Patience:
@@ -84,6 +90,7 @@ async def follow(
     """The container's lines, over every end of a stream that is not the end of the container.
 
     Lines that the engine has not told because its files of `file_bytes` were replaced too fast come last, as far as they are still there.
+    Raises ManagedError(DRIVER) when the engine won't tell what it has, also when the container has ended and the reading does not get to an end.
     """
     quiet = failures = 0
     followed = False
@@ -100,22 +107,23 @@ async def follow(
         follows = liveness is Liveness.RUNNING
         followed |= follows
         try:
+            # Only a follower's stream may stall. The end of any other the engine tells, however long it searches before.
+            silence = patience if follows else None
             picky = None if await _needs_all(engine, container, reader) else reader
-            async with _reading(engine, container_id, reader.since, follows=follows) as response:
-                chunks = response.content.iter_any()
-                while (chunk := await _next_chunk(engine, container_id, chunks, picky, patience)) is not None:
+            async with _reading(engine, container_id, reader.since, silence) as chunks:
+                while (chunk := await _next_chunk(engine, container_id, chunks, picky, silence)) is not None:
                     for line in reader.feed(chunk):
                         heard = True
                         yield line
             whole, failures = True, 0
         except (*FAULTS, FrameError) as error:
-            failures += 1
-            if is_status(error, 409) and liveness is Liveness.EXITED:
+            failures = 1 if heard else failures + 1
+            if is_status(error, 409) and not follows:
                 break  # it is being removed: there is nothing more to be had
-            if isinstance(error, FrameError) or (isinstance(error, DockerError) and failures >= LOG_ATTEMPTS):
+            if _is_final(error, failures, follows=follows):
                 raise failed("The container's output could not be read", error) from error
             _log.debug("engine.logs_interrupted", error=words(error))
-        if whole and liveness is Liveness.EXITED:
+        if whole and not follows:
             break
         reader.reconnect()
         quiet = 0 if heard else quiet + 1
@@ -135,8 +143,8 @@ async def _missed(engine: Engine, container_id: str, recheck: Recheck | None) ->
         return
     found = 0
     try:
-        async with _reading(engine, container_id, recheck.since, follows=False) as response:
-            async for chunk in response.content.iter_any():
+        async with _reading(engine, container_id, recheck.since, None) as chunks:
+            while (chunk := await _next_chunk(engine, container_id, chunks, None, None)) is not None:
                 for line in recheck.feed(chunk):
                     found += 1
                     yield line
@@ -152,11 +160,21 @@ async def _missed(engine: Engine, container_id: str, recheck: Recheck | None) ->
         _log.info("engine.logs_missed", container=container_id, lines=found)
 
 
-def _reading(
-    engine: Engine, container_id: str, since: str | None, *, follows: bool
-) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-    params = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(follows).lower()}
-    return engine.stream("GET", f"containers/{container_id}/logs", params | ({} if since is None else {"since": since}))
+@contextlib.asynccontextmanager
+async def _reading(
+    engine: Engine, container_id: str, since: str | None, patience: Patience | None
+) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    """What the engine tells; a follower has `patience`. Raises TimeoutError when it does not even begin: some engines send no head before
+    there is something to tell."""
+    params = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(patience is not None).lower()}
+    if since is not None:
+        params["since"] = since
+    async with contextlib.AsyncExitStack() as stack:
+        with anyio.move_on_after(LAST_SILENCE_SECONDS) if patience is None else patience.scope() as scope:
+            response = await stack.enter_async_context(engine.stream("GET", f"containers/{container_id}/logs", params))
+        if scope.cancelled_caught:
+            raise TimeoutError
+        yield response.content.iter_any()
 
 
 async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogReader) -> bool:
@@ -171,10 +189,20 @@ async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogRe
 
 
 async def _next_chunk(
-    engine: Engine, container_id: str, chunks: AsyncIterator[bytes], picky: LogReader | None, patience: Patience
+    engine: Engine,
+    container_id: str,
+    chunks: AsyncIterator[bytes],
+    picky: LogReader | None,
+    patience: Patience | None,
 ) -> bytes | None:
-    """What the stream brings next; None at its end, and when it is silent although the container has ended, or because it keeps something
-    back from the reader, which did not ask for all."""
+    """What the stream brings next; None at its end.
+
+    A follower's ends for it also when it is silent although the container has ended, or because it keeps something back from the reader,
+    which did not ask for all. Raises TimeoutError when one is silent for long that does not follow, without `patience`.
+    """
+    if patience is None:
+        with anyio.fail_after(LAST_SILENCE_SECONDS):
+            return await anext(chunks, None)
     while True:
         with patience.scope():
             return await anext(chunks, None)
@@ -183,3 +211,12 @@ async def _next_chunk(
             return None
         if picky is not None and await _needs_all(engine, container, picky):
             return None
+
+
+def _is_final(error: BaseException, failures: int, *, follows: bool) -> bool:
+    """Whether it is given up after so many failures without anything new: never while the container runs and its engine merely is away."""
+    if isinstance(error, FrameError):
+        return True
+    if isinstance(error, TimeoutError) and not follows:
+        return failures >= SILENT_ATTEMPTS
+    return failures >= LOG_ATTEMPTS and (isinstance(error, DockerError) or not follows)

@@ -10,6 +10,8 @@ What engines do, and what follows from it:
 - `since` is inclusive, and engines pass over every entry that is stamped earlier, also those of a clock that was set back. A reading that begins a little before a cursor counts the same way and knows what it has passed.
 - A follower over a log rotation may be told entries again, or nothing more while there is more. One that is slower than the rotation is
   not told a whole file of them: a `Recheck` after the end finds what is still there.
+- Docker stamps each entry by itself, to the nanosecond: one that is like another of the same stamp and stream was told again. Podman's
+  monitor stamps all that it reads at once alike: there equal lines of one stamp are several.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ FRAME_MAX_BYTES: Final = 16 * 1024 * 1024
 OVERLAP_NS: Final = 2_000_000_000
 """How far before the cursor a reading begins: more than two streams' entries can be out of order."""
 REMEMBERED_ENTRIES: Final = 128 * 1024
-"""At least so many, at most twice, with 16 bytes each: about as many as one file of the engine's holds, which it may tell once more."""
+"""At least so many, at most a quarter more, with 8 bytes each: an engine may tell its newest file once more, or as much of it as there is."""
 SEARCHED_ENTRIES: Final = 4096
 """How many entries may have come between one and another that is stamped later, for it to be recognised."""
 NEAR_ENTRIES: Final = 256
@@ -54,11 +56,13 @@ class FrameError(ValueError):
 class LogReader:
     """One execution's reader: keeps half-read lines over reconnections, and memory bounded whatever is printed."""
 
-    def __init__(self, after: LogCursor, *, line_bytes: int = 64 * 1024) -> None:
+    def __init__(self, after: LogCursor, *, line_bytes: int = 64 * 1024, stamps_each: bool = True) -> None:
         self._line_bytes = line_bytes
+        self._stamps_each = stamps_each
+        """Whether the engine stamps each entry, and not all that it reads at once."""
         self._after = after
         self._began_at = after
-        self._told = _Told()
+        self._told = _Entries()
         self._told_bytes = 0
         self._rebuild = True
         """The first reading goes through what was delivered before, by another reader, to see which lines were half printed."""
@@ -75,10 +79,10 @@ class LogReader:
         self._count = 0
         self._open: dict[Stream, int | None] = {}
         """Of each stream whose last entry ended no line, its time: the next entry may look just the same."""
-        self._keys = array("q")
-        """A hash of each entry that is remembered."""
-        self._tops = array("q")
-        """The highest time up to each of them: sorted, whatever the entries are."""
+        self._seen = _Entries()
+        """Those of this reading."""
+        self._last_ns = 0
+        """The time of the last of them."""
         self._replay: int | None = None
 
     @property
@@ -118,7 +122,7 @@ class LogReader:
             # Cut before it was through with the old: what it knows of half lines will come again.
             for partial in self._partial.values():
                 partial.clear()
-            self._told = _Told()
+            self._told = _Entries()
         self._begin()
 
     def feed(self, data: bytes) -> list[RawLine]:
@@ -190,33 +194,27 @@ class LogReader:
     def _told_again(self, stream: Stream, timestamp_ns: int, payload: bytes, key: int) -> bool:
         """Whether this is an entry of this very reading once more: after a rotation the engine begins a file anew."""
         if self._replay is not None:
-            if self._keys[self._replay] == key:
+            if self._seen.is_at(self._replay, key):
                 self._go_on_after(self._replay)
                 return True
             self._replay = None
         continues = self._open.get(stream) == timestamp_ns
-        if timestamp_ns <= self._highest and not continues:
-            before = self._find(timestamp_ns, key)
+        is_one_of_many = timestamp_ns == self._last_ns and not self._stamps_each
+        if timestamp_ns <= self._highest and not continues and not is_one_of_many:
+            before = self._seen.find(timestamp_ns, key, SEARCHED_ENTRIES)
             if before is not None:
                 self._go_on_after(before)
                 return True
             if timestamp_ns < self._highest - OVERLAP_NS:
                 self._stepped_back = True
         self._open[stream] = None if payload.endswith(b"\n") else timestamp_ns
-        if len(self._keys) == 2 * REMEMBERED_ENTRIES:
-            del self._keys[:REMEMBERED_ENTRIES], self._tops[:REMEMBERED_ENTRIES]
-        self._keys.append(key)
-        self._tops.append(max(self._highest, timestamp_ns))
+        self._last_ns = timestamp_ns
+        self._seen.add(timestamp_ns, key)
         return False
-
-    def _find(self, timestamp_ns: int, key: int) -> int | None:
-        first = bisect_left(self._tops, timestamp_ns)
-        last = min(first + SEARCHED_ENTRIES, len(self._keys))
-        return next((at for at in range(first, last) if self._keys[at] == key), None)
 
     def _go_on_after(self, told: int) -> None:
         """What comes next is what came after the remembered entry, unless that was the last."""
-        self._replay = told + 1 if told + 1 < len(self._keys) else None
+        self._replay = told + 1 if told + 1 < len(self._seen) else None
 
 
 class Recheck:
@@ -226,7 +224,7 @@ class Recheck:
     kept is recognised by its place; what is older than what is remembered counts as told.
     """
 
-    def __init__(self, told: _Told, began_at: LogCursor, reached: LogCursor, line_bytes: int) -> None:
+    def __init__(self, told: _Entries, began_at: LogCursor, reached: LogCursor, line_bytes: int) -> None:
         self._told = told
         self._began_at = began_at
         self._cursor = reached
@@ -272,7 +270,7 @@ class Recheck:
             return True
         if self._told.is_older(timestamp_ns):
             return True
-        found = self._told.find(timestamp_ns, key)
+        found = self._told.find(timestamp_ns, key, NEAR_ENTRIES)
         if found is None:
             return False
         self._next = max(self._next, found + 1)
@@ -289,20 +287,25 @@ class Recheck:
         return RawLine(stream=stream, cursor=self._cursor, text=text)
 
 
-class _Told:
-    """The entries that a follower was told last, in their order: at least `REMEMBERED_ENTRIES` of them, at most twice as many."""
+class _Entries:
+    """Entries in the order in which they were told: at least the last `REMEMBERED_ENTRIES` of them, at most a quarter more."""
 
     def __init__(self) -> None:
         self._keys = array("q")
+        """A hash of each."""
         self._tops = array("q")
         """The highest time up to every `STRIDE_ENTRIES`th of them."""
         self._top = 0
         self._forgot = False
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def add(self, timestamp_ns: int, key: int) -> None:
         """The entry is remembered, in the place of the oldest ones."""
-        if len(self._keys) == 2 * REMEMBERED_ENTRIES:
-            del self._keys[:REMEMBERED_ENTRIES], self._tops[: REMEMBERED_ENTRIES // STRIDE_ENTRIES]
+        spare = REMEMBERED_ENTRIES // 4
+        if len(self._keys) == REMEMBERED_ENTRIES + spare:
+            del self._keys[:spare], self._tops[: spare // STRIDE_ENTRIES]
             self._forgot = True
         self._top = max(self._top, timestamp_ns)
         if len(self._keys) % STRIDE_ENTRIES == 0:
@@ -317,11 +320,11 @@ class _Told:
         """Whether an entry of that time may have been forgotten."""
         return self._forgot and timestamp_ns <= self._tops[0]
 
-    def find(self, timestamp_ns: int, key: int) -> int | None:
-        """The place of that entry."""
+    def find(self, timestamp_ns: int, key: int, within: int) -> int | None:
+        """The place of that entry: so many others may have come between it and the first that is stamped so late."""
         first = max(0, bisect_left(self._tops, timestamp_ns) - 1) * STRIDE_ENTRIES
         try:
-            return self._keys.index(key, first, min(first + STRIDE_ENTRIES + NEAR_ENTRIES, len(self._keys)))
+            return self._keys.index(key, first, min(first + STRIDE_ENTRIES + within, len(self._keys)))
         except ValueError:
             return None
 

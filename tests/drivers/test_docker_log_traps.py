@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from managedd.drivers import docker_follow
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.errors import ManagedError
@@ -21,6 +22,7 @@ from tests.drivers.stub_engine import (
     frame,
     refuse,
     running,
+    sent,
     stream,
 )
 
@@ -142,6 +144,156 @@ async def test_a_stream_that_has_stalled_is_left_soon_after_the_end(engine: Stub
             await driver.wait(handle)
             assert [line.text async for line in lines] == ["two"]
     assert not driver._followers._of
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence of a follower's stream is noticed at once."""
+    monkeypatch.setattr(docker_follow, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(docker_follow, "ENDED_SECONDS", 0.05)
+
+
+def pausing(*chunks: bytes, before: int) -> Any:
+    """The engine falls silent before that chunk for much longer than a follower waits, and goes on."""
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        response = await sent(request, *chunks[:before])
+        await anyio.sleep(0.5)
+        for chunk in chunks[before:]:
+            await response.write(chunk)
+        return response
+
+    return give
+
+
+def headless(*, left: asyncio.Event) -> Any:
+    """The request is taken, and nothing is answered; `left` is set when the client has gone."""
+
+    async def give(_request: web.Request) -> web.StreamResponse:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        raise AssertionError
+
+    return give
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("followed", [True, False])
+async def test_a_pause_of_the_last_reading_is_not_its_end(
+    engine: StubEngine, driver: DockerDriver, followed: bool, before: int
+) -> None:
+    """Engines send the head at once and then search their files for where the reading begins; the busy ones for seconds."""
+    handle, name = await running(driver)
+    frames = [frame(10, "one\n"), frame(11, "two\n"), frame(12, "three\n")]
+
+    async def ends_short(request: web.Request) -> web.StreamResponse:
+        engine.set_status(name, "exited", 0)
+        return await stream(frames[0])(request)
+
+    last = pausing(*frames, before=before)
+    if followed:
+        engine.on("GET", CONTAINER + "/logs", ends_short, last)
+    else:
+        engine.set_status(name, "exited", 0)
+        engine.on("GET", CONTAINER + "/logs", last)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(driver.wait, handle)
+        assert await read(driver, handle) == ["one", "two", "three"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_last_reading_that_falls_silent_is_read_again(
+    engine: StubEngine, driver: DockerDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_follow, "LAST_SILENCE_SECONDS", 0.2)
+    handle, name = await running(driver)
+    engine.set_status(name, "exited", 0)
+    one, two, three = frame(10, "one\n"), frame(20, "two\n"), frame(30, "three\n")
+    left = asyncio.Event()
+    engine.on("GET", CONTAINER + "/logs", headless(left=left), endless(one), endless(one, two), stream(one, two, three))
+    assert await read(driver, handle) == ["one", "two", "three"]
+    assert left.is_set()
+
+
+@pytest.mark.parametrize("way", ["head", "body", "cut"])
+async def test_a_last_reading_that_never_gets_to_its_end_is_a_failure(
+    engine: StubEngine, driver: DockerDriver, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whoever reads for a run says so in its log."""
+    monkeypatch.setattr(docker_follow, "LAST_SILENCE_SECONDS", 0.2)
+    handle, name = await running(driver)
+    engine.set_status(name, "exited", 0)
+    one = frame(10, "one\n")
+    handler = {"head": headless(left=asyncio.Event()), "body": endless(one), "cut": cut_stream(one)}[way]
+    engine.on("GET", CONTAINER + "/logs", handler)
+    told: list[str] = []
+    with anyio.fail_after(20), pytest.raises(ManagedError, match="The container's output could not be read"):
+        async with driver.logs(handle, LogCursor()) as lines:
+            async for line in lines:
+                told.append(line.text)  # noqa: PERF401 (what came before the failure counts)
+    assert told == ([] if way == "head" else ["one"])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_follower_that_is_not_even_answered_is_left_after_the_end(
+    engine: StubEngine, driver: DockerDriver
+) -> None:
+    """Some engines send no head before there is something to tell."""
+    handle, name = await running(driver)
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def unanswered(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        return await headless(left=left)(request)
+
+    async def ends() -> None:
+        await asked.wait()
+        engine.set_status(name, "exited", 0)
+        engine.on("GET", CONTAINER + "/logs", stream(frame(10, "one\n")))
+
+    engine.on("GET", CONTAINER + "/logs", unanswered)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ends)
+        assert await read(driver, handle) == ["one"]
+    assert left.is_set()
+
+
+async def test_a_recheck_that_falls_silent_leaves_what_was_told(
+    engine: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_follow, "LAST_SILENCE_SECONDS", 0.2)
+    driver = DockerDriver(INSTANCE, DockerSettings(log_max_bytes=100), url=engine.url)
+    await driver.open()
+    handle, name = await running(driver)
+
+    async def ends(request: web.Request) -> web.StreamResponse:
+        engine.set_status(name, "exited", 0)
+        return await stream(frame(10, "10\n"), frame(12, "12\n"))(request)
+
+    engine.on("GET", CONTAINER + "/logs", ends, stream(), endless(frame(11, "11\n")))
+    assert await read(driver, handle) == ["10", "12", "11"]
+    await driver.close()
+
+
+@pytest.mark.parametrize("is_podman", [True, False])
+async def test_equal_lines_of_one_stamp_are_several_where_the_engine_stamps_many_at_once(
+    engine: StubEngine, driver: DockerDriver, is_podman: bool
+) -> None:
+    """Elsewhere they are one line that was told twice."""
+    engine.version["Components"] = [{"Name": "Podman Engine" if is_podman else "Engine", "Version": "4.3.1"}]
+    mine = DockerDriver(INSTANCE, DockerSettings(), url=engine.url)
+    await mine.open()
+    handle, name = await running(mine)
+    engine.set_status(name, "exited", 0)
+    engine.on(
+        "GET", CONTAINER + "/logs", stream(*(frame(10, f"{text}\n") for text in ("---", "a", "---", "", "", "b")))
+    )
+    expected = ["---", "a", "---", "", "", "b"] if is_podman else ["---", "a", "", "b"]
+    assert await read(mine, handle) == expected
+    await mine.close()
 
 
 def kept(*frames: bytes, follows: bool) -> Any:
