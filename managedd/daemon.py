@@ -216,6 +216,7 @@ class Daemon:
             _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
             _start(tasks, "watchdog", _watchdog),
             _start(tasks, "log windows", services.windows.run),
+            _start(tasks, "run keys", services.keys.run),
             _start(tasks, "event news", services.event_news.run),
             _start(tasks, "log news", services.log_news.run),
             _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again)),

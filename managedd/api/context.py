@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from managedd.api.key_watch import KeyWatch
 from managedd.api.log_windows import LogWindows
 from managedd.api.news import News
 from managedd.api.shared_pages import SharedPages
@@ -78,11 +79,14 @@ class Services:
     """What the followers of events share; its reader is one of the daemon's loops."""
     log_news: News[log_store.LogGlimpse] = field(init=False)
     """What those share who follow log lines by a filter; likewise."""
+    keys: KeyWatch = field(init=False)
+    """What ends with a run's key; its reader is one of the daemon's loops."""
     pages: SharedPages = field(default_factory=SharedPages)
     """What they read."""
 
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
+        self.keys = KeyWatch(self.db, self.bus)
         self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
         self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)
 

@@ -15,10 +15,8 @@ import anyio
 from aiohttp import WSMsgType, web
 
 from managedd.api.limits import source_of
-from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
-from managedd.store import executions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -47,8 +45,6 @@ TRY_AGAIN_LATER: Final = 1013
 _CLOSE_CODES: Final = {ErrorCode.UNAVAILABLE: SERVICE_RESTART, ErrorCode.TOO_MANY: TRY_AGAIN_LATER}
 _REASON_MAX_BYTES: Final = 123
 _STOPPING: Final = "managedd is stopping"
-KEY_CHECK_SECONDS: Final = 60.0
-"""The safety net under the wake-ups that tell of executions' ends."""
 
 
 class Gone(Exception):
@@ -234,15 +230,14 @@ async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> 
 async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:
     """`body` ended, or it was stopped because the execution did whose key opened the socket."""
 
+    def end() -> None:
+        socket.stop(POLICY_VIOLATION, "the run's key has ended")
+
     async def watch() -> None:
-        with ctx.services.bus.subscribe(Topic.EXECUTIONS) as woken:
-            await socket.admitted.wait()
-            owner = socket.execution_id
-            while owner is not None:
-                if not await ctx.services.db.look(lambda tx: executions.is_open(tx, owner)):
-                    socket.stop(POLICY_VIOLATION, "the run's key has ended")
-                    return
-                await woken.wait(KEY_CHECK_SECONDS)
+        await socket.admitted.wait()
+        if socket.execution_id is not None:
+            with ctx.services.keys.watching(socket.execution_id, end):
+                await anyio.sleep_forever()
 
     await _beside(watch, lambda: body(socket))
 

@@ -13,7 +13,7 @@ from managedd.model.executions import NEXT, EndCause, Execution, Phase
 from managedd.model.limits import Needs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from managedd.store.database import Row, Tx
 
@@ -181,9 +181,14 @@ def live_of_run(tx: Tx, flow_run_id: str) -> Execution | None:
     return None if row is None else _load(row)
 
 
-def is_open(tx: Tx, execution_id: str) -> bool:
-    """Whether the execution has not ended."""
-    return bool(tx.scalar("SELECT phase NOT IN ('FINALIZED', 'LOST') FROM executions WHERE id = ?", (execution_id,)))
+def open_among(tx: Tx, execution_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the executions that have not ended."""
+    asked = orjson.dumps(execution_ids).decode()
+    found = tx.all(
+        "SELECT id FROM executions WHERE id IN (SELECT value FROM json_each(?)) AND phase NOT IN ('FINALIZED', 'LOST')",
+        (asked,),
+    )
+    return frozenset(row[0] for row in found)
 
 
 def may_run(tx: Tx, execution_id: str) -> bool:

@@ -86,6 +86,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(made.windows.run)
+            tasks.start_soon(made.keys.run)
             tasks.start_soon(made.event_news.run)
             tasks.start_soon(made.log_news.run)
             yield made
