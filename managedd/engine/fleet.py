@@ -71,9 +71,9 @@ class Fleet:
     async def note_times(self) -> None:
         """For how long each container was seen to run is on record."""
         watches = {id_: runner.supervision.measuring.stopwatch for id_, runner in self._runners.items()}
-        ran_us = {id_: watch.seen_us for id_, watch in watches.items() if watch.seen_us is not None}
-        if ran_us:
-            await self._means.db.write(lambda tx: executions.note_ran(tx, ran_us))
+        seen = {id_: watch.noted for id_, watch in watches.items() if watch.noted is not None}
+        if seen:
+            await self._means.db.write(lambda tx: executions.note_ran(tx, seen))
 
     async def _keep_noting(self) -> None:
         while True:

@@ -59,10 +59,13 @@ class Countdown:
         return None if first is None else (first[0].cause, first[1] - now)
 
 
-def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us: int = 0) -> list[Verdict]:
+def judge(
+    view: View, settings: RunsSection, *, before_start: bool, progress_us: int = 0, ran_us: int | None = None
+) -> list[Verdict]:
     """Why and when the execution has to stop, by what is known now; none: nothing of the kind is in sight.
 
-    `progress_us` is when its image or its installation last made progress. Before the start nobody has to be given time to leave.
+    `progress_us` is when its image or its installation last made progress. `ran_us` is for how long it has run; None: nobody has taken its
+    time yet, and the wall clock has to do. Before the start nobody has to be given time to leave.
     """
     execution, state = view.execution, view.state
     if state is None:
@@ -89,7 +92,8 @@ def judge(view: View, settings: RunsSection, *, before_start: bool, progress_us:
         at_us = since + int(settings.pending_deadline_seconds * SECOND_US)
         found.append(Verdict(cause=EndCause.PENDING_DEADLINE, at_us=at_us))
     if execution.started_at is not None and execution.time_limit_seconds is not None:
-        at_us = execution.started_at + execution.time_limit_seconds * SECOND_US
+        started_us = execution.started_at if ran_us is None else view.now_us - ran_us
+        at_us = started_us + execution.time_limit_seconds * SECOND_US
         found.append(Verdict(cause=EndCause.TIME, at_us=at_us))
     return found
 

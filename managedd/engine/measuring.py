@@ -11,6 +11,7 @@ from managedd.engine.means import VERB_SECONDS
 from managedd.engine.stopwatch import SECOND_US, Stopwatch
 from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause
+from managedd.model.metering import adopted_us
 from managedd.observe import get_log
 from managedd.store import executions
 
@@ -90,7 +91,7 @@ class Measuring:
             pause = SEE_SECONDS
             try:
                 with anyio.fail_after(VERB_SECONDS):
-                    await self._look(handle)
+                    await self._look_again(handle)
                 # One that does not run any more is known when it is settled.
                 if self.stopwatch.seen_us is not None:
                     self.looked.set()
@@ -99,22 +100,28 @@ class Measuring:
                 pause = READ_SECONDS
             await anyio.sleep(pause)
 
-    async def _look(self, handle: Handle) -> None:
-        asked_us, seen_us = self.stopwatch.elapsed_us, self.stopwatch.seen_us
-        if asked_us is not None and seen_us is not None and asked_us - seen_us < SEE_SECONDS * SECOND_US:
-            return
-        if await self._means.driver.recover(handle) is not Liveness.RUNNING:
-            return
-        if asked_us is None:
-            # What it has run before somebody watched counts as well.
-            self.stopwatch.begin(await self._ran_before_us(handle))
-        else:
+    async def _look_again(self, handle: Handle) -> None:
+        noted = self.stopwatch.noted
+        if noted is None or noted[1] >= SEE_SECONDS * SECOND_US:
+            await self.look(handle)
+
+    async def look(self, handle: Handle) -> Liveness:
+        """What its engine says of it now; when it runs, it is seen to, and its time is taken from then on at the latest."""
+        asked_us = self.stopwatch.elapsed_us
+        liveness = await self._means.driver.recover(handle)
+        if liveness is Liveness.RUNNING:
+            if asked_us is None:
+                # What it has run before somebody watched counts as well.
+                self.stopwatch.begin(await self._ran_before_us(handle))
             self.stopwatch.see(asked_us)
+        return liveness
 
     async def _ran_before_us(self, handle: Handle) -> int:
         seconds = await self._means.driver.started_ago(handle)
-        noted_us = await self._means.db.read(lambda tx: executions.ran_us(tx, self._execution.id)) or 0
-        return max(noted_us, round((seconds or 0.0) * SECOND_US))
+        ago_us = None if seconds is None else round(seconds * SECOND_US)
+        return await self._means.db.read(
+            lambda tx: adopted_us(ago_us, executions.noted(tx, self._execution.id), tx.now)
+        )
 
     async def _weigh(self, handle: Handle) -> None:
         limit, driver = self._means.settings.disk_limit_bytes, self._means.driver

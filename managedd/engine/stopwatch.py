@@ -22,7 +22,9 @@ class Stopwatch:
         self._ended_us: int | None = None
 
     def begin(self, ran_us: int = 0) -> None:
-        """It runs, and has for `ran_us`."""
+        """It runs, and has for `ran_us`; the first time counts."""
+        if self._began is not None:
+            return
         self._began = self._clock.monotonic() - ran_us / SECOND_US
         self._seen_us = ran_us
 
@@ -40,6 +42,12 @@ class Stopwatch:
     def seen_us(self) -> int | None:
         """How long it was seen to run; None: it was never seen."""
         return None if self._began is None else self._seen_us
+
+    @property
+    def noted(self) -> tuple[int, int] | None:
+        """The same, and how long ago that was."""
+        seen_us, elapsed_us = self.seen_us, self.elapsed_us
+        return None if seen_us is None or elapsed_us is None else (seen_us, max(0, elapsed_us - seen_us))
 
     def see(self, elapsed_us: int | None) -> None:
         """It did run when `elapsed_us` had gone by."""

@@ -206,23 +206,26 @@ class Supervision:
         asked: set[EndCause] = set()
         # Its engine may have been away for long: whoever wished something meanwhile is heard.
         while (cause := await self._wish(before_start=False)) in DEADLINES - asked:
-            if not await self._may_run(handle):
+            was_timed = self.measuring.stopwatch.elapsed_us is not None
+            liveness = await self._ask(handle)
+            if liveness in {Liveness.EXITED, Liveness.GONE}:
                 # It ended before, while nobody looked: how, its own end says.
                 return
-            asked.add(cause)
+            if was_timed or liveness is not Liveness.RUNNING:
+                asked.add(cause)
         if cause not in {EndCause.CANCEL, EndCause.COMPLETED}:
             # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
             await self._end_first(cause, "the flow's process did not report that it runs")
         log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
         await self.stop(handle, cause)
 
-    async def _may_run(self, handle: Handle) -> bool:
-        """Whether the container has not ended, as far as its engine says; one that does not answer is waited for."""
+    async def _ask(self, handle: Handle) -> Liveness | None:
+        """What the container's engine says of it, and its time is taken from then on; one that does not answer is waited for, None when it
+        refuses to say."""
         try:
-            liveness = await self._means.insist(lambda: self._means.driver.recover(handle))
+            return await self._means.insist(lambda: self.measuring.look(handle))
         except ManagedError:
-            return True
-        return liveness not in {Liveness.EXITED, Liveness.GONE}
+            return None
 
     async def _wish(self, *, before_start: bool, looked: Callable[[], None] = lambda: None) -> EndCause:
         """Returns when the container has to go, with the cause."""
@@ -235,7 +238,13 @@ class Supervision:
                     continue
                 if view is None:
                     return EndCause.CANCEL
-                verdicts = judge(view, self._means.settings, before_start=before_start, progress_us=self.progress_us)
+                verdicts = judge(
+                    view,
+                    self._means.settings,
+                    before_start=before_start,
+                    progress_us=self.progress_us,
+                    ran_us=self.measuring.stopwatch.elapsed_us,
+                )
                 cause, left = self._countdown.nearest(verdicts, view.now_us) or (None, LOOK_SECONDS)
                 if cause is not None and left <= 0:
                     return cause

@@ -105,6 +105,35 @@ def ran_us(account_us: int | None, watched: Watched) -> int:
     return account_us
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """What is on record of a container's time."""
+
+    ran_us: int
+    """So long it was seen to run, by a clock that nobody sets."""
+    at_us: int
+    """When, by the wall clock."""
+
+    def watched(self, now_us: int) -> Watched:
+        """What that says of an end that was noticed only now: between them lies what the wall clock says, in which a clock that was set before
+        has no part. One that was set back since says nothing."""
+        since_us = now_us - self.at_us
+        return Watched(seen_us=self.ran_us, noticed_us=None if since_us < 0 else self.ran_us + since_us)
+
+
+def adopted_us(ago_us: int | None, noted: Noted | None, now_us: int) -> int:
+    """How long what runs has run when somebody watches it again: since its start `ago_us`, by a clock that may have been set since then, as
+    far as that agrees with what is on record, else since the note. None: nobody knows."""
+    if noted is None:
+        return ago_us or 0
+    most_us = noted.watched(now_us).noticed_us
+    if most_us is None:
+        return max(noted.ran_us, ago_us or 0)
+    if ago_us is None or not noted.ran_us - AGREES_US <= ago_us <= most_us + AGREES_US:
+        return most_us
+    return max(noted.ran_us, ago_us)
+
+
 def running_us(started_us: int, now_us: int, *, ran_us: int | None, noted_us: int | None) -> int:
     """How long what runs has run: by what was noted of it last, and the little that may have gone by since; by the wall clock before."""
     if ran_us is None or noted_us is None:

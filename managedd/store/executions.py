@@ -11,6 +11,7 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.model.executions import NEXT, EndCause, Execution, Phase
 from managedd.model.limits import Needs
+from managedd.model.metering import Noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -236,12 +237,13 @@ def note(tx: Tx, execution_id: str, changes: Mapping[str, Any]) -> None:
     tx.publish(Topic.EXECUTIONS)
 
 
-def note_ran(tx: Tx, ran_us: Mapping[str, int]) -> None:
-    """For how long each of these was seen to run is on record. Nobody is woken: nothing has happened to them."""
+def note_ran(tx: Tx, seen: Mapping[str, tuple[int, int]]) -> None:
+    """For how long each of these was seen to run is on record, and how long ago that was, in microseconds. Nobody is woken: nothing has
+    happened to them."""
     tx.execute(
-        "UPDATE executions SET ran_us = max(coalesce(executions.ran_us, 0), seen.value), seen_at = ? "
-        "FROM json_each(?) AS seen WHERE executions.id = seen.key AND executions.phase = 'RUNNING'",
-        (tx.now, orjson.dumps(dict(ran_us)).decode()),
+        "UPDATE executions SET ran_us = seen.value ->> 0, seen_at = ? - (seen.value ->> 1) FROM json_each(?) AS seen "
+        "WHERE executions.id = seen.key AND executions.phase = 'RUNNING' AND coalesce(executions.ran_us, 0) <= seen.value ->> 0",
+        (tx.now, orjson.dumps(dict(seen)).decode()),
     )
 
 
@@ -254,10 +256,12 @@ def note_unwatched(tx: Tx, execution_ids: Iterable[str]) -> None:
     )
 
 
-def ran_us(tx: Tx, execution_id: str) -> int | None:
-    """For how long it was seen to run, in microseconds; None: nothing is on record."""
-    found: int | None = tx.scalar("SELECT ran_us FROM executions WHERE id = ?", (execution_id,))
-    return found
+def noted(tx: Tx, execution_id: str) -> Noted | None:
+    """For how long it was seen to run, and when; None: nothing is on record."""
+    row = tx.one("SELECT ran_us, seen_at FROM executions WHERE id = ?", (execution_id,))
+    if row is None or row["ran_us"] is None or row["seen_at"] is None:
+        return None
+    return Noted(ran_us=row["ran_us"], at_us=row["seen_at"])
 
 
 def request_stop(tx: Tx, execution_id: str, reason: EndCause) -> bool:

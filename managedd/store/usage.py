@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from managedd.model.metering import Watched, metered, ran_us, running_us
+from managedd.model.metering import metered, ran_us, running_us
 from managedd.store import executions, plans
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from managedd.model.drivers import ExitStatus
     from managedd.model.executions import Execution
-    from managedd.model.metering import Metered, Month
+    from managedd.model.metering import Metered, Month, Watched
     from managedd.store.database import Row, Tx
 
 _OWNER = (
@@ -112,10 +112,10 @@ def ran_for_us(
     """How long what has ended has run: by its engine's account and by what was seen, or is on record of that; else until it was noticed."""
     account_us = _account_us(status)
     if watched is None:
-        seen_us = executions.ran_us(tx, execution.id)
-        if seen_us is None:
+        noted = executions.noted(tx, execution.id)
+        if noted is None:
             return noticed_us if account_us is None else account_us
-        watched = Watched(seen_us=seen_us, noticed_us=None)
+        watched = noted.watched(tx.now)
     if status is not None and status.host_restarted:
         # Its engine has written down when it came back.
         account_us = None

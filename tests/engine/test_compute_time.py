@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,7 +18,18 @@ from managedd.model.limits import OnExhausted
 from managedd.store import executions
 from managedd.store.usage import Used
 from tests.engine.test_quota import told
-from tests.engine.test_runner import COMPLETED, FOREVER, PENDING, RUNNING, SCHEDULED, Slow, finished, plan
+from tests.engine.test_runner import (
+    COMPLETED,
+    CRASHED,
+    FOREVER,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    Slow,
+    finished,
+    plan,
+)
 from tests.engine.test_usage import begun, ended, passed, used
 from tests.support.clock import ManualClock
 
@@ -55,6 +66,23 @@ class WallStamps(FakeDriver):
         return replace(status, finished_at_us=status.finished_at_us + self.set_seconds * 1_000_000)
 
 
+class WallClock(FakeDriver):
+    """It has no clock but this host's wall clock."""
+
+    async def started_ago(self, handle: Handle) -> float | None:
+        container = self._find(handle)
+        if container is None or container.started_us is None:
+            return None
+        return max(0, self.engine.clock.now_us() - container.started_us) / 1_000_000
+
+    async def wait(self, handle: Handle) -> ExitStatus:
+        status, container = await super().wait(handle), self._find(handle)
+        if container is None or container.ends is None:
+            return status
+        ago_us = round((self.engine.clock.monotonic() - container.ends) * 1_000_000)
+        return replace(status, finished_at_us=self.engine.clock.now_us() - ago_us)
+
+
 class SlowLogs(FakeDriver):
     """Reading a log takes its time, as one of some megabytes does."""
 
@@ -77,6 +105,20 @@ async def seen(world: World, daemon: Daemon, execution: Execution) -> None:
     """A reading was made after this moment, and it is on record."""
     await world.until_called("stats", execution.id, world.calls("stats", execution.id) + 2)
     await daemon.fleet.note_times()
+
+
+def mid_month(world: World) -> None:
+    """A clock that is set by hours stays in its month."""
+    assert isinstance(world.clock, ManualClock)
+    world.clock.turn_to(datetime(2026, 11, 22, 12, tzinfo=UTC))
+
+
+async def woken(world: World, execution: Execution) -> None:
+    """Its watch has looked at the clock once more."""
+    await world.propose(execution.flow_run_id, PAUSED, details={"pause_reschedule": False})
+    await anyio.sleep(0.1)
+    await world.propose(execution.flow_run_id, RUNNING)
+    await anyio.sleep(0.1)
 
 
 def set_wall(world: World, seconds: float) -> None:
@@ -248,3 +290,80 @@ async def test_nobody_waits_for_what_has_not_been_started(still: World) -> None:
         with anyio.fail_after(5):
             await daemon.fleet.looked()
         assert (await still.state(execution.flow_run_id)).type is PENDING
+
+
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+@pytest.mark.parametrize("set_seconds", [-3 * HOUR, 3 * HOUR])
+async def test_a_clock_that_was_set_before_a_restart_costs_nothing(
+    still: World, set_seconds: int, ended_meanwhile: bool
+) -> None:
+    """What was noted after that says how long it had run."""
+    mid_month(still)
+    plan(still, FOREVER)
+    async with still.daemon(driver=WallClock(still.engine)) as daemon:
+        execution = await started(still, daemon)
+        passed(still, 600)
+        await seen(still, daemon, execution)
+        set_wall(still, set_seconds)
+        passed(still, 55)
+        await seen(still, daemon, execution)
+    passed(still, 300)
+    if ended_meanwhile:
+        await still.propose(execution.flow_run_id, COMPLETED)
+        still.engine.finish(execution.id)
+    async with still.daemon(driver=WallClock(still.engine)) as daemon:
+        await daemon.reconciler.once()
+        await daemon.fleet.looked()
+        if not ended_meanwhile:
+            assert await used(still) == Used(ended=0, running=16)
+            await ended(still, execution)
+        else:
+            await finished(still, execution)
+    # Of an end that nobody saw, an account from before its own start says nothing: what was seen counts.
+    least = ended_meanwhile and set_seconds < 0
+    assert await used(still) == Used(ended=11 if least else 16, running=0)
+
+
+async def test_what_is_noted_is_when_it_was_seen(still: World) -> None:
+    """The engine was away for an hour before the daemon went down: it has run in that time."""
+    plan(still, FOREVER)
+    async with still.daemon() as daemon:
+        execution = await started(still, daemon)
+        passed(still, 600)
+        await seen(still, daemon, execution)
+        still.engine.down = True
+        passed(still, HOUR)
+        await daemon.fleet.note_times()
+    still.engine.down = False
+    async with still.daemon() as daemon:
+        await daemon.reconciler.once()
+        await daemon.fleet.looked()
+        assert (await used(still)).running == 70
+        await ended(still, execution)
+
+
+@pytest.mark.parametrize("set_seconds", [-3 * HOUR, 3 * HOUR])
+async def test_a_clock_that_was_set_before_a_restart_moves_no_time_limit(still: World, set_seconds: int) -> None:
+    mid_month(still)
+    plan(still, FOREVER)
+    async with still.daemon(driver=WallClock(still.engine)) as daemon:
+        execution = await started(still, daemon, HOUR)
+        passed(still, 600)
+        await seen(still, daemon, execution)
+        set_wall(still, set_seconds)
+        passed(still, 60)
+        await seen(still, daemon, execution)
+    async with still.daemon(driver=WallClock(still.engine)) as daemon:
+        await daemon.reconciler.once()
+        await daemon.fleet.looked()
+        await seen(still, daemon, execution)
+        passed(still, 48 * 60)
+        await woken(still, execution)
+        assert (await still.state(execution.flow_run_id)).type is RUNNING
+        passed(still, 61)
+        await woken(still, execution)
+        state = await still.until_state(execution.flow_run_id, CRASHED)
+        passed(still, 61)
+        gone = await finished(still, execution)
+    assert state.message == "Time limit reached: the run was stopped after 1 h 0 min; its limit is 1 h 0 min."
+    assert gone.end_cause is EndCause.TIME

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from managedd.clock import to_us
 from managedd.model.metering import (
     UNSEEN_US,
+    Noted,
     Watched,
+    adopted_us,
     metered,
     minutes,
     month_named,
@@ -138,3 +140,25 @@ def test_what_runs_is_reckoned_from_when_it_was_noted_last() -> None:
     assert running_us(start, noted + 9, ran_us=40, noted_us=noted) == 49
     assert running_us(start, noted - 3600 * SECOND_US, ran_us=40, noted_us=noted) == 40, "set back"
     assert running_us(start, noted + 3600 * SECOND_US, ran_us=40, noted_us=noted) == 40 + UNSEEN_US, "set forward"
+
+
+@pytest.mark.parametrize(
+    ("ago", "ran", "since", "expected"),
+    [
+        (660, 600, 60, 660),
+        (11_460, 600, 60, 660),
+        (0, 600, 60, 660),
+        (None, 600, 60, 660),
+        (7200, 600, 6600, 7200),
+        (660, 600, -3600, 660),
+        (3600, None, 0, 3600),
+        (None, None, 0, 0),
+    ],
+    ids=["it agrees", "set forward", "set back", "unknown", "downtime", "set back since", "no note", "nothing"],
+)
+def test_what_is_adopted_has_run_as_long_as_agrees_with_what_was_noted(
+    ago: int | None, ran: int | None, since: int, expected: int
+) -> None:
+    now = 10_000_000 * SECOND_US
+    noted = None if ran is None else Noted(ran_us=ran * SECOND_US, at_us=now - since * SECOND_US)
+    assert adopted_us(None if ago is None else ago * SECOND_US, noted, now) == expected * SECOND_US
