@@ -6,7 +6,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, Excess, full, line_bytes, size_of, told
+from managedd.model.log_limits import (
+    LINE_OVERHEAD_BYTES,
+    NOTHING,
+    TASK_RUN_BYTES,
+    Dropped,
+    Excess,
+    full,
+    line_bytes,
+    size_of,
+    told,
+)
 from managedd.model.logs import OUR_NAME, LogRecord, claimed_name
 from managedd.store import lineage
 
@@ -94,11 +104,12 @@ class Intake:
             await self._hand_in(self._line((said,), None, 0))
         text_bytes = self._text_bytes(line, parsed)
         before = self._gate.excess
-        if self._gate.admit(line.cursor.timestamp_ns, text_bytes, self._monotonic()):
+        more_bytes = self._more_bytes(parsed)
+        if self._gate.admit(line.cursor.timestamp_ns, text_bytes, self._monotonic(), more_bytes):
             if self._untold.lines:
                 await self._tell(self._previous or line, before)
             record = await self._record(line, parsed)
-            await self._hand_in(self._line((record,), line.cursor, text_bytes + LINE_OVERHEAD_BYTES))
+            await self._hand_in(self._line((record,), line.cursor, text_bytes + more_bytes + LINE_OVERHEAD_BYTES))
         else:
             await self._drop(line, parsed, text_bytes, before)
         self._previous = line
@@ -109,6 +120,11 @@ class Intake:
         if parsed is None or not (parsed.flow_run_id is None or self._descendants.knows(parsed.flow_run_id)):
             return size_of(line.text)
         return line_bytes(parsed.name, parsed.message)
+
+    def _more_bytes(self, parsed: ParsedRecord | None) -> int:
+        # A run may make up as many task runs as it likes, and each has a row of its own.
+        is_new = parsed is not None and self._descendants.is_new_task_run(parsed.task_run_id)
+        return TASK_RUN_BYTES if is_new else 0
 
     async def end(self) -> None:
         """The output has ended: what was dropped is told, and then come its last lines, which were kept."""
@@ -121,7 +137,7 @@ class Intake:
             at_us = records[0].timestamp_us if records else self._previous.cursor.timestamp_ns // 1000
             records.insert(0, self._said(told(missing, self._gate.excess, self._limits), at_us))
         for _, _, text_bytes in self._last:
-            self._gate.count(text_bytes)
+            self._gate.count(text_bytes + LINE_OVERHEAD_BYTES)
         await self._settle(tuple(records), kept.bytes + kept.lines * LINE_OVERHEAD_BYTES)
 
     async def _drop(self, line: RawLine, parsed: ParsedRecord | None, text_bytes: int, before: Excess | None) -> None:
@@ -252,6 +268,10 @@ class Descendants:
             )
             self._runs.put(run_id, known)
         return known
+
+    def is_new_task_run(self, task_run_id: str | None) -> bool:
+        """Whether no line has named that task run yet, as far as is remembered."""
+        return task_run_id is not None and self._task_runs.get(task_run_id) is None
 
     async def admit_task_run(self, task_run_id: str) -> bool:
         """Whether it may write lines of that task run: it is not known to be another run's."""

@@ -173,7 +173,7 @@ class LogWriter:
         )
         # Its rate goes on where it was when the engine's stream was cut; its size is what is stored.
         gate = self._gates.setdefault(execution.id, LogGate(self._limits))
-        gate.stored_bytes = stored_bytes
+        gate.begin(stored_bytes)
 
         async def hand_in(line: Line) -> None:
             began = time.monotonic()
@@ -234,11 +234,22 @@ class LogWriter:
                 flush.settle(written=True)
         self._flushes = [flush for flush in self._flushes if oldest <= flush.number]
 
+    def _settle(self, lines: list[Line], stored_bytes: dict[str, int]) -> None:
+        """The gates know what is stored, also of what their runs have sent to the API meanwhile."""
+        sizes: Counter[tuple[str, str]] = Counter()
+        for line in lines:
+            if line.execution_id is not None and line.flow_run_id in stored_bytes:
+                sizes[line.execution_id, line.flow_run_id] += line.size_bytes
+        for (execution_id, flow_run_id), size_bytes in sizes.items():
+            if gate := self._gates.get(execution_id):
+                gate.settle(size_bytes, stored_bytes[flow_run_id])
+
     async def _commit(self, lines: list[Line]) -> bool:
         while lines:
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._log_db.write(lambda tx: _append(tx, lines))
+                    stored_bytes = await self._log_db.write(lambda tx: _append(tx, lines))
+                self._settle(lines, stored_bytes)
                 break
             except Exception as error:
                 if not isinstance(error, ManagedError) or error.code is not ErrorCode.UNAVAILABLE:
@@ -265,7 +276,8 @@ def _stopped() -> ManagedError:
     return unavailable("the log writer has stopped")
 
 
-def _append(tx: Tx, lines: list[Line]) -> None:
+def _append(tx: Tx, lines: list[Line]) -> dict[str, int]:
+    """The lines are stored; returns how large the logs of their runs are now."""
     by_workspace: dict[str, list[LogRecord]] = {}
     cursors: dict[str, LogCursor] = {}
     sizes: Counter[str] = Counter()
@@ -286,5 +298,4 @@ def _append(tx: Tx, lines: list[Line]) -> None:
     for line in lines:
         if line.execution_id is not None and line.dropped != NOTHING:
             log_sizes.drop(tx, line.execution_id, line.dropped)
-    for flow_run_id, size_bytes in sizes.items():
-        log_sizes.grow(tx, flow_run_id, size_bytes)
+    return {flow_run_id: log_sizes.grow(tx, flow_run_id, size_bytes) for flow_run_id, size_bytes in sizes.items()}

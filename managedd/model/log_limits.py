@@ -8,6 +8,8 @@ from typing import Final
 
 LINE_OVERHEAD_BYTES: Final = 100
 """What a line counts besides its texts, about what the store needs for it: empty lines fill a disk as well."""
+TASK_RUN_BYTES: Final = 100
+"""What a task run counts besides, with the first line that names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,32 +77,47 @@ class LogGate:
         self._printing = _Rates(limits)
         self._reading = _Rates(limits)
         self.stored_bytes = stored_bytes
-        """What counts against the size."""
+        """What counts against the size, with what is on its way to the store."""
+        self._on_the_way_bytes = 0
         self.excess: Excess | None = None
         """Why lines are being dropped; None: they are not."""
 
-    def admit(self, at_ns: int, text_bytes: int, read_at: float) -> bool:
-        """Whether a line of that time and size is kept, which was read at `read_at`, monotonic seconds; then it counts."""
+    def begin(self, stored_bytes: int) -> None:
+        """So much is stored, and nothing is on its way."""
+        self.stored_bytes, self._on_the_way_bytes = stored_bytes, 0
+
+    def admit(self, at_ns: int, text_bytes: int, read_at: float, more_bytes: int = 0) -> bool:
+        """Whether a line of that time and size is kept, which was read at `read_at`, monotonic seconds; then it counts.
+
+        `more_bytes` is what it takes besides its texts and what every line does.
+        """
         self._printing.refill(at_ns)
         self._reading.refill(int(read_at * 1e9))
-        self.excess = self._judge(text_bytes)
+        size_bytes = text_bytes + more_bytes + LINE_OVERHEAD_BYTES
+        self.excess = self._judge(size_bytes)
         if self.excess is not None:
             return False
         self._printing.take(text_bytes)
         self._reading.take(text_bytes)
-        self.count(text_bytes)
+        self.count(size_bytes)
         return True
 
-    def count(self, text_bytes: int) -> None:
-        """A line of that size was kept."""
-        self.stored_bytes += text_bytes + LINE_OVERHEAD_BYTES
+    def count(self, size_bytes: int) -> None:
+        """A line was kept that takes so much."""
+        self.stored_bytes += size_bytes
+        self._on_the_way_bytes += size_bytes
 
-    def _judge(self, text_bytes: int) -> Excess | None:
+    def settle(self, size_bytes: int, stored_bytes: int) -> None:
+        """So much of what was kept is stored now, and `stored_bytes` with what others have stored meanwhile."""
+        self._on_the_way_bytes -= size_bytes
+        self.stored_bytes = stored_bytes + self._on_the_way_bytes
+
+    def _judge(self, size_bytes: int) -> Excess | None:
         most = self._limits.max_bytes
         if self.excess is Excess.SIZE:
             # Also shorter lines that would still fit: what is missing is missing in one piece.
             return Excess.SIZE
-        if most is not None and self.stored_bytes + text_bytes + LINE_OVERHEAD_BYTES > most:
+        if most is not None and self.stored_bytes + size_bytes > most:
             return Excess.SIZE
         goes_on = self.excess in {Excess.LINES, Excess.BYTES}
         excess = self._printing.excess(goes_on)

@@ -17,12 +17,14 @@ def size(tx: Tx, flow_run_id: str) -> int:
     return found or 0
 
 
-def grow(tx: Tx, flow_run_id: str, more_bytes: int) -> None:
-    """The run's log is larger by so much."""
-    tx.execute(
-        "INSERT INTO log_runs (id, bytes) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET bytes = bytes + excluded.bytes",
+def grow(tx: Tx, flow_run_id: str, more_bytes: int) -> int:
+    """The run's log is larger by so much; returns its size."""
+    size_bytes: int = tx.scalar(
+        "INSERT INTO log_runs (id, bytes) VALUES (?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING bytes",
         (flow_run_id, more_bytes),
     )
+    return size_bytes
 
 
 def untold(tx: Tx, execution_id: str) -> Dropped:

@@ -10,7 +10,7 @@ import orjson
 
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, Dropped, full, line_bytes
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, TASK_RUN_BYTES, Dropped, full, line_bytes
 from managedd.model.logs import OUR_NAME, LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, rows, tails
 from managedd.store.filtering import compile_filter, names_any
@@ -53,14 +53,17 @@ def append_within(
     room = math.inf if max_bytes is None else max_bytes - log_sizes.size(tx, flow_run_id)
     kept: list[LogRecord] = []
     used, dropped = 0, NOTHING
+    new = _new_task_runs(tx, records)
     for record in records:
         text_bytes = line_bytes(record.name, record.message)
+        size_bytes = text_bytes + LINE_OVERHEAD_BYTES + (TASK_RUN_BYTES if record.task_run_id in new else 0)
         # What is missing is missing in one piece, also if shorter lines would still fit.
-        if dropped.lines or used + text_bytes + LINE_OVERHEAD_BYTES > room:
+        if dropped.lines or used + size_bytes > room:
             dropped += Dropped(1, text_bytes)
         else:
             kept.append(record)
-            used += text_bytes + LINE_OVERHEAD_BYTES
+            used += size_bytes
+            new.discard(record.task_run_id)
     append(tx, kept)
     log_sizes.grow(tx, flow_run_id, used)
     if dropped.lines:
@@ -69,6 +72,12 @@ def append_within(
             at_us = tx.now
             append(tx, [LogRecord(name=OUR_NAME, level=30, message=said, timestamp_us=at_us, flow_run_id=flow_run_id)])
         log_sizes.drop(tx, execution_id, dropped)
+
+
+def _new_task_runs(tx: Tx, records: Sequence[LogRecord]) -> set[str | None]:
+    """The task runs of which the store has no line yet."""
+    named = {record.task_run_id for record in records if record.task_run_id is not None}
+    return set[str | None](named.difference(log_keys.known(tx, "log_task_runs", named)) if named else ())
 
 
 def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, offset: int) -> list[Wire]:

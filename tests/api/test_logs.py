@@ -16,7 +16,7 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.operation import Operation
 from managedd.api.surface import all_operations
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, Dropped
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped
 from managedd.store import executions, log_sizes, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 from managedd.wire.logs import Log
@@ -159,6 +159,26 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
     assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 6 * (NAME_BYTES + 4))
     assert (await api.post("/logs/", [a_line(run, "an operator's")]))[0] == 201
     assert len(await read(api)) == 12
+
+
+async def test_a_task_run_counts_with_the_first_line_that_a_run_sends_of_it(api: ApiClient) -> None:
+    run = await a_run(api)
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> None:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+
+    await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    one, other = ids.new_id(), ids.new_id()
+    async with TestClient(TestServer(application)) as http:
+        within = replace(api, http=http)
+        for tasks in ((one, one, None), (one, other)):
+            lines = [a_line(run, "four", task_run_id=task) for task in tasks]
+            assert (await within.post("/logs/", lines, headers={"Authorization": f"Bearer {key}"}))[0] == 201
+    size = await api.services.logs.read(lambda tx: log_sizes.size(tx, run))
+    assert size == 5 * (LINE_OVERHEAD_BYTES + NAME_BYTES + 4) + 2 * TASK_RUN_BYTES
 
 
 async def test_the_name_of_a_logger_is_cut_and_counts(api: ApiClient) -> None:

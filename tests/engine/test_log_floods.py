@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
+from managedd import ids
 from managedd.engine.log_intake import LAST_LINES, MARK_LINES
 from managedd.engine.log_lanes import LANE_LINES, Lanes
 from managedd.engine.log_writer import LogWriter
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, LogLimits
-from managedd.model.logs import LogCursor, RawLine, Stream
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, LogLimits
+from managedd.model.logs import LogCursor, LogRecord, RawLine, Stream
 from managedd.store import log_sizes, logs
-from tests.engine.test_log_writer import Desk, deaf
+from tests.engine.test_log_writer import Desk, deaf, record
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -78,6 +80,10 @@ def account(found: list[tuple[str, str]], whole: int) -> list[int]:
             expected += 1
     assert expected == whole
     return there
+
+
+async def ends_with(world: World, execution: Execution, message: str) -> bool:
+    return (await lines_of(world, execution))[-1:] == [("stdout", message)]
 
 
 async def follow(desk: Desk, execution: Execution, lines: list[RawLine], **options: Any) -> None:
@@ -158,6 +164,54 @@ async def test_a_restart_neither_begins_the_count_anew_nor_loses_or_doubles_a_li
     assert len(there) <= 1_020 + LAST_LINES
     stored = await world.logs.read(lambda tx: log_sizes.size(tx, execution.flow_run_id))
     assert stored <= (1_002 + LAST_LINES) * (LINE_OVERHEAD_BYTES + 9)
+
+
+async def test_what_a_run_sends_to_the_api_meanwhile_counts(world: World) -> None:
+    """Its log is not twice as large because two ways lead there."""
+    execution, line_bytes = await world.claimed(), LINE_OVERHEAD_BYTES + 9
+    limits = LogLimits(max_bytes=3_000 * line_bytes)
+    desk, sent = LimitedDesk(world, limits), anyio.Event()
+
+    def send(tx: Any) -> None:
+        lines = [LogRecord("n", 20, "x" * 8, number, execution.flow_run_id) for number in range(2_000)]
+        logs.append_within(
+            tx, lines, flow_run_id=execution.flow_run_id, execution_id=execution.id, max_bytes=limits.max_bytes
+        )
+
+    async def pausing() -> AsyncIterator[RawLine]:
+        for line in printed(10, 10):
+            yield line
+        await sent.wait()
+        for line in printed(5_000, 10, first=10):
+            yield line
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        tasks.start_soon(desk.writer.follow, execution, pausing(), deaf)
+        await world.until(lambda: ends_with(world, execution, "line 9"), 10)
+        await world.logs.write(send, workspace=execution.workspace_id)
+        sent.set()
+        await world.until(lambda: ends_with(world, execution, "line 5009"), 10)
+        desk.scope.cancel()
+    stored = await world.logs.read(lambda tx: log_sizes.size(tx, execution.flow_run_id))
+    # Beyond it are what was on its way before a commit told of the others, and the last lines.
+    assert stored <= (3_000 + LANE_LINES + LAST_LINES) * line_bytes
+
+
+async def test_a_task_run_counts_with_its_first_line(world: World) -> None:
+    execution = await world.claimed()
+    tasks_of_run = [ids.new_id() for _ in range(3)]
+    desk = LimitedDesk(world, LogLimits(max_bytes=10**6))
+    lines = [
+        replace(line, text=record("m", name="n", task_run_id=tasks_of_run[n % 3]))
+        for n, line in enumerate(printed(9, 1))
+    ]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await follow(desk, execution, lines)
+        desk.scope.cancel()
+    stored = await world.logs.read(lambda tx: log_sizes.size(tx, execution.flow_run_id))
+    assert stored == 9 * (LINE_OVERHEAD_BYTES + 2) + 3 * TASK_RUN_BYTES
 
 
 async def test_the_cursor_moves_on_while_lines_are_dropped(world: World) -> None:

@@ -128,6 +128,20 @@ def test_the_size_goes_on_from_what_is_stored() -> None:
     assert len(kept(LogGate(limits, 7 * (LINE_OVERHEAD_BYTES + 10)), 100, 1)) == 3
 
 
+def test_what_others_store_meanwhile_counts_with_what_is_on_its_way() -> None:
+    gate = LogGate(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + 10)))
+    gate.begin(0)
+    assert len(kept(gate, 4, 1)) == 4
+    # Three of the four are stored, and three of somebody else's.
+    gate.settle(3 * (LINE_OVERHEAD_BYTES + 10), 6 * (LINE_OVERHEAD_BYTES + 10))
+    assert len(kept(gate, 100, 1)) == 3
+
+
+def test_what_a_line_takes_besides_counts() -> None:
+    gate = LogGate(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + 10)))
+    assert [gate.admit(0, 10, 0.0, LINE_OVERHEAD_BYTES + 10) for _ in range(6)] == [True] * 5 + [False]
+
+
 def test_the_words_name_how_much_and_the_setting() -> None:
     limits = LogLimits(lines_per_second=5_000, bytes_per_second=4 * 1024**2, max_bytes=512 * 1024**2)
     assert told(Dropped(12_345, 3 * 1024**2), Excess.LINES, limits) == (
