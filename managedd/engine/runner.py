@@ -71,7 +71,9 @@ class ExecutionRunner:
         if not await self._reload():
             return
         if self._execution.phase is Phase.CREATED and await self._was_started():
-            await self._started(await self._start_us())
+            at_us = await self._start_us()
+            # Nobody has seen it run: if it is gone, nobody knows for how long it did.
+            await self._advance(Phase.RUNNING, {"started_at": at_us, "ran_us": 0, "seen_at": at_us})
         if self._execution.phase is not Phase.RUNNING:
             self._supervision.measuring.looked.set()
         if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
@@ -183,12 +185,10 @@ class ExecutionRunner:
             return self._refused(error)
         self._supervision.measuring.stopwatch.begin()
         failpoints.reach("start.done")
-        await self._started(self._means.clock.now_us(), installs=installs)
-        return None
-
-    async def _started(self, at_us: int, *, installs: bool = True) -> None:
+        at_us = self._means.clock.now_us()
         # With nothing to install, nobody is going to say that it is done.
         await self._advance(Phase.RUNNING, {"started_at": at_us} | ({} if installs else {"installed_at": at_us}))
+        return None
 
     def _refused(self, error: ManagedError) -> Ending:
         if error.code is not ErrorCode.DRIVER:
