@@ -71,9 +71,7 @@ class ExecutionRunner:
         if not await self._reload():
             return
         if self._execution.phase is Phase.CREATED and await self._was_started():
-            at_us = await self._start_us()
-            # Nobody has seen it run: if it is gone, nobody knows for how long it did.
-            await self._advance(Phase.RUNNING, {"started_at": at_us, "ran_us": 0, "seen_at": at_us})
+            await self._advance(Phase.RUNNING, await self._start_unnoted())
         if self._execution.phase is not Phase.RUNNING:
             self._supervision.measuring.looked.set()
         if self._execution.phase in {Phase.CLAIMED, Phase.CREATED}:
@@ -120,17 +118,18 @@ class ExecutionRunner:
             return state is not None and state.type is not StateType.PENDING
         return liveness is not Liveness.CREATED
 
-    async def _start_us(self) -> int:
-        """When the container on record was started, on our clock. What it has run before somebody looked counts as well."""
+    async def _start_unnoted(self) -> Mapping[str, int]:
+        """When the container on record was started, on our clock. What it has run before somebody looked counts as well, if anybody knows."""
         execution = self._execution
         seconds = await self._means.insist(lambda: self._means.driver.started_ago(self._handle()))
         now_us = self._means.clock.now_us()
         if seconds is None:
             # It is gone. Its run has said when it began, unless it has said more since.
             state = await self._means.db.read(lambda tx: flow_runs.current(tx, execution.flow_run_id))
-            return state.timestamp_us if state is not None and state.type is StateType.RUNNING else now_us
+            at_us = state.timestamp_us if state is not None and state.type is StateType.RUNNING else now_us
+            return {"started_at": at_us, "ran_us": 0, "seen_at": at_us}
         # Whatever the engine says, it was not before it was made.
-        return max(execution.created_at or execution.claimed_at, now_us - round(seconds * 1e6))
+        return {"started_at": max(execution.created_at or execution.claimed_at, now_us - round(seconds * 1e6))}
 
     async def _bring_up(self, interruption: Interruption) -> Ending | None:
         """The container runs; or why it never will. One that was made before is found by its name and adopted."""
