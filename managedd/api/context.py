@@ -14,6 +14,7 @@ from managedd.api.shared_pages import SharedPages
 from managedd.api.sockets import Sockets
 from managedd.bus import Topic
 from managedd.errors import forbidden
+from managedd.model.log_limits import SentGates
 from managedd.store import events
 from managedd.store import logs as log_store
 
@@ -81,12 +82,15 @@ class Services:
     """What those share who follow log lines by a filter; likewise."""
     keys: KeyWatch = field(init=False)
     """What ends with a run's key; its reader is one of the daemon's loops."""
+    log_gates: SentGates = field(init=False)
+    """How fast runs send log lines by themselves, and what their logs may have."""
     pages: SharedPages = field(default_factory=SharedPages)
     """What they read."""
 
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
         self.keys = KeyWatch(self.db, self.bus)
+        self.log_gates = SentGates(self.settings.runs.log_limits)
         self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
         self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)
 

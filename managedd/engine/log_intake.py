@@ -90,7 +90,8 @@ class Intake:
         self._monotonic = monotonic
         self._hand_in = hand_in
         self._untold = untold
-        self._announced = untold.lines > 0
+        is_full = limits.max_bytes is not None and gate.stored_bytes >= limits.max_bytes
+        self._announced = is_full and untold.lines > 0
         self._unmarked = NOTHING
         """Of `_untold`, what the store does not know yet."""
         self._previous: RawLine | None = None
@@ -148,8 +149,12 @@ class Intake:
         if self._gate.excess is Excess.SIZE and before is not Excess.SIZE and not self._announced:
             # At once: nothing else is said of it until the output ends.
             self._announced = True
-            said = self._said(full(self._limits.max_bytes or 0), line.cursor.timestamp_ns // 1000)
-            await self._mark(line.cursor, (said,))
+            most = self._limits.max_bytes or 0
+            said = self._said(full(most), line.cursor.timestamp_ns // 1000)
+            # Nothing more fits from here on, and nobody says so again.
+            rest_bytes = max(0, most - self._gate.stored_bytes)
+            self._gate.count(rest_bytes)
+            await self._mark(line.cursor, (said,), rest_bytes)
         elif self._unmarked.lines >= MARK_LINES:
             await self._mark(line.cursor)
 
@@ -173,10 +178,10 @@ class Intake:
         cursor = None if self._previous is None else self._previous.cursor
         await self._hand_in(self._line(records, cursor, size_bytes, dropped))
 
-    async def _mark(self, cursor: LogCursor, records: tuple[LogRecord, ...] = ()) -> None:
+    async def _mark(self, cursor: LogCursor, records: tuple[LogRecord, ...] = (), size_bytes: int = 0) -> None:
         """The store knows how far the output was read, and what of it was dropped."""
         dropped, self._unmarked = self._unmarked, NOTHING
-        await self._hand_in(self._line(records, cursor, 0, dropped))
+        await self._hand_in(self._line(records, cursor, size_bytes, dropped))
 
     def _line(
         self, records: tuple[LogRecord, ...], cursor: LogCursor | None, size_bytes: int, dropped: Dropped = NOTHING

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LINE_OVERHEAD_BYTES: Final = 100
 """What a line counts besides its texts, about what the store needs for it: empty lines fill a disk as well."""
 TASK_RUN_BYTES: Final = 100
 """What a task run counts besides, with the first line that names it."""
+SENDERS: Final = 4_096
+"""Of how many executions is remembered how fast they have sent lines by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,48 @@ class LogGate:
         return None if excess is None or self._reading.excess(goes_on) is None else excess
 
 
+class SentGate:
+    """Which of the lines are kept that one execution sends by itself: those for which its rate has room when they come.
+
+    What the size of the log allows, the store knows.
+    """
+
+    def __init__(self, limits: LogLimits) -> None:
+        self._rates = _Rates(limits)
+        self.excess: Excess | None = None
+        """Why lines are being dropped; None: they are not."""
+
+    def admit(self, texts_bytes: Sequence[int], at_ns: int) -> int:
+        """How many of the lines are kept, from the first on, that come together at that monotonic time; they count."""
+        self._rates.refill(at_ns)
+        in_all = sum(texts_bytes)
+        if self.excess is None and self._rates.hold(len(texts_bytes), in_all):
+            self._rates.take(in_all, len(texts_bytes))
+            return len(texts_bytes)
+        for number, text_bytes in enumerate(texts_bytes):
+            self.excess = self._rates.excess(self.excess is not None)
+            if self.excess is not None:
+                return number
+            self._rates.take(text_bytes)
+        return len(texts_bytes)
+
+
+class SentGates:
+    """The gates of those who have sent lines last: who comes after `SENDERS` others begins with a whole burst again."""
+
+    def __init__(self, limits: LogLimits) -> None:
+        self.limits = limits
+        self._gates: dict[str, SentGate] = {}
+
+    def of(self, execution_id: str) -> SentGate:
+        """The execution's."""
+        gate = self._gates.pop(execution_id, None) or SentGate(self.limits)
+        self._gates[execution_id] = gate
+        if len(self._gates) > SENDERS:
+            del self._gates[next(iter(self._gates))]
+        return gate
+
+
 class _Rates:
     """Both rates by one clock."""
 
@@ -140,8 +187,11 @@ class _Rates:
             return Excess.LINES
         return None if self._bytes.has_room(goes_on) else Excess.BYTES
 
-    def take(self, text_bytes: int) -> None:
-        self._lines.take(1)
+    def hold(self, lines: int, text_bytes: int) -> bool:
+        return self._lines.holds(lines) and self._bytes.holds(text_bytes)
+
+    def take(self, text_bytes: int, lines: int = 1) -> None:
+        self._lines.take(lines)
         self._bytes.take(text_bytes)
 
 
@@ -160,6 +210,9 @@ class _Bucket:
             gained = (at_ns - self._at_ns) * self._per_second / 1e9
             self._left = min(self._most, self._left + gained)
             self._at_ns = at_ns
+
+    def holds(self, amount: int) -> bool:
+        return self._per_second is None or self._left >= max(amount, 1)
 
     def has_room(self, was_empty: bool) -> bool:
         if self._per_second is None:
@@ -180,14 +233,22 @@ class _Bucket:
 
 def told(dropped: Dropped, excess: Excess | None, limits: LogLimits) -> str:
     """The line that stands where lines were dropped."""
-    why = {
+    lines = "1 line" if dropped.lines == 1 else f"{dropped.lines:,} lines"
+    return f"{lines} ({_mebibytes(dropped.bytes)}) dropped here: the run printed {_more(excess, limits)}."
+
+
+def too_fast(excess: Excess | None, limits: LogLimits) -> str:
+    """The line that stands where a run has sent its first line for which the rate had no room."""
+    return f"This run has sent {_more(excess, limits)} to the API: what is more is dropped, also later on, and counted at the end of this log."
+
+
+def _more(excess: Excess | None, limits: LogLimits) -> str:
+    return {
         Excess.LINES: f"more than {limits.lines_per_second or 0:,.0f} lines a second (runs.log_lines_per_second)",
         Excess.BYTES: f"more than {_mebibytes(limits.bytes_per_second or 0)} a second (runs.log_bytes_per_second)",
         Excess.SIZE: f"more than {_mebibytes(limits.max_bytes or 0)} (runs.log_max_bytes)",
         None: "more than its limits allow (runs.log_…)",
     }[excess]
-    lines = "1 line" if dropped.lines == 1 else f"{dropped.lines:,} lines"
-    return f"{lines} ({_mebibytes(dropped.bytes)}) dropped here: the run printed {why}."
 
 
 def full(max_bytes: int) -> str:

@@ -10,7 +10,7 @@ import orjson
 
 from managedd.bus import Topic
 from managedd.clock import iso, to_us
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, NOTHING, TASK_RUN_BYTES, Dropped, full, line_bytes
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped, full, too_fast
 from managedd.model.logs import OUR_NAME, LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, rows, tails
 from managedd.store.filtering import compile_filter, names_any
@@ -19,6 +19,7 @@ from managedd.store.resources import LOG, LOG_ID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from managedd.model.log_limits import Excess, LogLimits
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
     from managedd.wire.filters.logs import LogFilter
@@ -46,32 +47,43 @@ def append(tx: Tx, records: Sequence[LogRecord]) -> None:
     tx.publish(Topic.LOGS)
 
 
-def append_within(
-    tx: Tx, records: Sequence[LogRecord], *, flow_run_id: str, execution_id: str, max_bytes: int | None
-) -> None:
-    """The lines that a run sent by itself are stored as far as the size of its log allows; the rest counts as dropped."""
-    room = math.inf if max_bytes is None else max_bytes - log_sizes.size(tx, flow_run_id)
-    kept: list[LogRecord] = []
-    used, dropped = 0, NOTHING
-    new = _new_task_runs(tx, records)
-    for record in records:
-        text_bytes = line_bytes(record.name, record.message)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Lines that a run has sent by itself."""
+
+    records: Sequence[LogRecord]
+    texts_bytes: Sequence[int]
+    """What the texts of each count."""
+    admitted: int
+    """For so many, from the first on, its rate has room."""
+    excess: Excess | None
+    """Why for no more."""
+
+
+def append_within(tx: Tx, sent: Sent, *, flow_run_id: str, execution_id: str, limits: LogLimits) -> None:
+    """The lines are stored as far as the run's rate and the size of its log allow; the rest counts as dropped."""
+    room = math.inf if limits.max_bytes is None else limits.max_bytes - log_sizes.size(tx, flow_run_id)
+    new = _new_task_runs(tx, sent.records)
+    kept, used = 0, 0
+    # What is missing is missing in one piece, also if shorter lines would still fit.
+    for record, text_bytes in zip(sent.records[: sent.admitted], sent.texts_bytes, strict=False):
         size_bytes = text_bytes + LINE_OVERHEAD_BYTES + (TASK_RUN_BYTES if record.task_run_id in new else 0)
-        # What is missing is missing in one piece, also if shorter lines would still fit.
-        if dropped.lines or used + size_bytes > room:
-            dropped += Dropped(1, text_bytes)
-        else:
-            kept.append(record)
-            used += size_bytes
-            new.discard(record.task_run_id)
-    append(tx, kept)
+        if used + size_bytes > room:
+            break
+        kept += 1
+        used += size_bytes
+        new.discard(record.task_run_id)
+    append(tx, sent.records[:kept])
+    if kept < len(sent.records):
+        is_first, is_full = not log_sizes.untold(tx, execution_id).lines, kept < sent.admitted
+        if is_first or (is_full and room > 0):
+            said = full(limits.max_bytes or 0) if is_full else too_fast(sent.excess, limits)
+            append(tx, [LogRecord(OUR_NAME, 30, said, tx.now, flow_run_id)])
+        if is_full:
+            # Nothing more fits from here on, and nobody says so again.
+            used = max(used, int(room))
+        log_sizes.drop(tx, execution_id, Dropped(len(sent.records) - kept, sum(sent.texts_bytes[kept:])))
     log_sizes.grow(tx, flow_run_id, used)
-    if dropped.lines:
-        if not log_sizes.untold(tx, execution_id).lines:
-            said = full(max_bytes or 0)
-            at_us = tx.now
-            append(tx, [LogRecord(name=OUR_NAME, level=30, message=said, timestamp_us=at_us, flow_run_id=flow_run_id)])
-        log_sizes.drop(tx, execution_id, dropped)
 
 
 def _new_task_runs(tx: Tx, records: Sequence[LogRecord]) -> set[str | None]:

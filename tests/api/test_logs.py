@@ -16,7 +16,7 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.operation import Operation
 from managedd.api.surface import all_operations
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped, LogLimits, SentGates
 from managedd.store import executions, log_sizes, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 from managedd.wire.logs import Log
@@ -145,8 +145,7 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
         return made.id
 
     execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    runs = api.services.settings.runs.model_copy(update={"log_max_bytes": 10 * (LINE_OVERHEAD_BYTES + NAME_BYTES + 4)})
-    api.services.settings = api.services.settings.model_copy(update={"runs": runs})
+    api.services.log_gates = SentGates(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + NAME_BYTES + 4)))
     application = Api(api.services, all_operations(), Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         within = replace(api, http=http)
@@ -156,6 +155,31 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
     messages = [line.message for line in await read(api)]
     assert messages.count("four") == 10
     assert sum("runs.log_max_bytes" in message for message in messages) == 1
+    assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 6 * (NAME_BYTES + 4))
+    assert (await api.post("/logs/", [a_line(run, "an operator's")]))[0] == 201
+    assert len(await read(api)) == 12
+
+
+async def test_what_a_run_sends_by_itself_has_a_rate(api: ApiClient) -> None:
+    run = await a_run(api)
+    key = "managedd-run:secret"
+
+    def prepare(tx: Any) -> str:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
+        return made.id
+
+    execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    api.services.log_gates = SentGates(LogLimits(lines_per_second=1e-6, burst_seconds=10e6, max_bytes=10**6))
+    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    async with TestClient(TestServer(application)) as http:
+        within = replace(api, http=http)
+        for _ in range(4):
+            lines = [a_line(run, "four") for _ in range(4)]
+            assert (await within.post("/logs/", lines, headers={"Authorization": f"Bearer {key}"}))[0] == 201
+    messages = [line.message for line in await read(api)]
+    assert messages.count("four") == 10
+    assert sum("runs.log_lines_per_second" in message for message in messages) == 1
     assert await api.services.logs.read(lambda tx: log_sizes.untold(tx, execution)) == Dropped(6, 6 * (NAME_BYTES + 4))
     assert (await api.post("/logs/", [a_line(run, "an operator's")]))[0] == 201
     assert len(await read(api)) == 12

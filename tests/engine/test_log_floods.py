@@ -13,7 +13,7 @@ from managedd import ids
 from managedd.engine.log_intake import LAST_LINES, MARK_LINES
 from managedd.engine.log_lanes import LANE_LINES, Lanes
 from managedd.engine.log_writer import LogWriter
-from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, LogLimits
+from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Excess, LogLimits
 from managedd.model.logs import LogCursor, LogRecord, RawLine, Stream
 from managedd.store import log_sizes, logs
 from tests.engine.test_log_writer import Desk, deaf, record
@@ -173,10 +173,9 @@ async def test_what_a_run_sends_to_the_api_meanwhile_counts(world: World) -> Non
     desk, sent = LimitedDesk(world, limits), anyio.Event()
 
     def send(tx: Any) -> None:
-        lines = [LogRecord("n", 20, "x" * 8, number, execution.flow_run_id) for number in range(2_000)]
-        logs.append_within(
-            tx, lines, flow_run_id=execution.flow_run_id, execution_id=execution.id, max_bytes=limits.max_bytes
-        )
+        records = [LogRecord("n", 20, "x" * 8, number, execution.flow_run_id) for number in range(2_000)]
+        lines = logs.Sent(records=records, texts_bytes=[9] * 2_000, admitted=2_000, excess=None)
+        logs.append_within(tx, lines, flow_run_id=execution.flow_run_id, execution_id=execution.id, limits=limits)
 
     async def pausing() -> AsyncIterator[RawLine]:
         for line in printed(10, 10):
@@ -196,6 +195,39 @@ async def test_what_a_run_sends_to_the_api_meanwhile_counts(world: World) -> Non
     stored = await world.logs.read(lambda tx: log_sizes.size(tx, execution.flow_run_id))
     # Beyond it are what was on its way before a commit told of the others, and the last lines.
     assert stored <= (3_000 + LANE_LINES + LAST_LINES) * line_bytes
+
+
+@pytest.mark.parametrize("first", ["the container", "the API", "the rate"])
+async def test_that_a_log_is_full_is_said_once_whichever_way_filled_it(world: World, first: str) -> None:
+    execution = await world.claimed()
+    limits = LogLimits(max_bytes=1_000 * (LINE_OVERHEAD_BYTES + 8) + 50)
+    desk = LimitedDesk(world, limits)
+
+    async def send(count: int, admitted: int) -> None:
+        records = [LogRecord("n", 20, "x" * 8, number, execution.flow_run_id) for number in range(count)]
+        sent = logs.Sent(records=records, texts_bytes=[9] * count, admitted=admitted, excess=Excess.LINES)
+        run = {"flow_run_id": execution.flow_run_id, "execution_id": execution.id}
+        await world.logs.write(
+            lambda tx: logs.append_within(tx, sent, **run, limits=limits), workspace=execution.workspace_id
+        )
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        if first == "the container":
+            with pytest.raises(ConnectionError):
+                await desk.writer.follow(execution, given(printed(2_000, 10), until=1_500), deaf)
+            await desk.writer.flush()
+        elif first == "the rate":
+            await send(2, 1)
+        for _ in range(2):
+            await send(2_000, 2_000)
+        if first == "the API":
+            await desk.writer.follow(execution, given(printed(10, 10)), deaf)
+        await desk.writer.flush()
+        desk.scope.cancel()
+    found = [text for _, text in await lines_of(world, execution)]
+    assert sum("has reached" in text for text in found) == 1
+    assert sum("to the API" in text for text in found) == (first == "the rate")
 
 
 async def test_a_task_run_counts_with_its_first_line(world: World) -> None:

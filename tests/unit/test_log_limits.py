@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from managedd.model import log_limits
 from managedd.model.log_limits import (
     LINE_OVERHEAD_BYTES,
     NO_LIMITS,
@@ -13,6 +14,8 @@ from managedd.model.log_limits import (
     Excess,
     LogGate,
     LogLimits,
+    SentGate,
+    SentGates,
     full,
     size_of,
     told,
@@ -140,6 +143,39 @@ def test_what_others_store_meanwhile_counts_with_what_is_on_its_way() -> None:
 def test_what_a_line_takes_besides_counts() -> None:
     gate = LogGate(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + 10)))
     assert [gate.admit(0, 10, 0.0, LINE_OVERHEAD_BYTES + 10) for _ in range(6)] == [True] * 5 + [False]
+
+
+def sent(gate: SentGate, seconds: float, lines: int, text_bytes: int = 10) -> int:
+    return gate.admit([text_bytes] * lines, int(seconds * SECOND_NS))
+
+
+@pytest.mark.parametrize("first", [0.0, 1e6])
+def test_who_sends_lines_has_a_burst_and_then_the_rate(first: float) -> None:
+    gate = SentGate(LogLimits(lines_per_second=100, burst_seconds=10))
+    assert [sent(gate, first, 400) for _ in range(4)] == [400, 400, 200, 0]
+    assert gate.excess is Excess.LINES
+    # A second's worth has to come again first.
+    assert sent(gate, first + 0.9, 1) == 0
+    assert sent(gate, first + 1.0, 400) == 100
+    assert sent(gate, first + 3.0, 150) == 150
+    assert gate.excess is None
+
+
+def test_who_sends_lines_has_so_many_bytes_a_second() -> None:
+    gate = SentGate(LogLimits(bytes_per_second=1_000, burst_seconds=2))
+    assert sent(gate, 0, 10, 150) == 10
+    assert sent(gate, 0, 10, 150) == 4, "the last of them may overdraw what is left"
+    assert gate.excess is Excess.BYTES
+    assert sent(SentGate(NO_LIMITS), 0, 10_000, 10**9) == 10_000
+
+
+def test_whoever_sent_last_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_limits, "SENDERS", 2)
+    gates = SentGates(LogLimits(lines_per_second=1, burst_seconds=5))
+    for sender in ("a", "b", "a", "c"):
+        sent(gates.of(sender), 0, 2)
+    assert {sender: sent(gates.of(sender), 0, 9) for sender in ("a", "c")} == {"a": 1, "c": 3}
+    assert sent(gates.of("b"), 0, 9) == 5
 
 
 def test_the_words_name_how_much_and_the_setting() -> None:

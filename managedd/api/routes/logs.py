@@ -7,6 +7,7 @@ from typing import Annotated
 from managedd.api.context import Context
 from managedd.api.operation import BodyOf, operation
 from managedd.errors import forbidden
+from managedd.model.log_limits import line_bytes
 from managedd.model.logs import LogRecord
 from managedd.store import lineage
 from managedd.store import logs as stored
@@ -27,13 +28,22 @@ async def create_logs(ctx: Context, *, logs: Records) -> None:
         logs = await _with_own_task_runs(ctx, ctx.actor.flow_run_id, logs)
     if not logs:
         return
-    owner, execution, limit = ctx.actor.flow_run_id, ctx.actor.execution_id, ctx.services.settings.runs.log_max_bytes
+    owner, execution, limits = ctx.actor.flow_run_id, ctx.actor.execution_id, ctx.services.log_gates.limits
     if owner is None or execution is None:
         await ctx.write_logs(lambda tx: stored.append(tx, logs))
     else:
+        sent = _admitted(ctx, execution, logs)
         await ctx.write_logs(
-            lambda tx: stored.append_within(tx, logs, flow_run_id=owner, execution_id=execution, max_bytes=limit)
+            lambda tx: stored.append_within(tx, sent, flow_run_id=owner, execution_id=execution, limits=limits)
         )
+
+
+def _admitted(ctx: Context, execution_id: str, logs: list[LogRecord]) -> stored.Sent:
+    """The records of one execution, with how many of them its rate has room for."""
+    gate = ctx.services.log_gates.of(execution_id)
+    texts_bytes = [line_bytes(log.name, log.message) for log in logs]
+    admitted = gate.admit(texts_bytes, int(ctx.services.clock.monotonic() * 1e9))
+    return stored.Sent(records=logs, texts_bytes=texts_bytes, admitted=admitted, excess=gate.excess)
 
 
 async def _check_owner(ctx: Context, owner: str, run_ids: set[str | None]) -> None:
