@@ -31,8 +31,11 @@ SILENCE_SECONDS: Final = 15.0
 """How long a follower's stream may be silent before it is asked whether the container still runs."""
 ENDED_SECONDS: Final = 1.0
 """The same when somebody has seen that it does not."""
-LAST_SILENCE_SECONDS: Final = 90.0
-"""How long a stream may be silent whose end the engine tells: it may have to search full files for the first line, and for many at once."""
+LAST_SILENCE_SECONDS: Final = 300.0
+"""How long a stream may be silent whose end the engine tells: it may have to search full files for the first line, which takes it seconds of
+a processor for each reading."""
+SEARCHES: Final = 4
+"""How many readings that do not follow may be without their first line at once; after a restart there are as many as containers have ended."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,9 +46,10 @@ def stamps_each_entry(version: Mapping[str, Any]) -> bool:
 
 
 class Patience:
-    """How long one follower waits for a silent stream."""
+    """How long one follower waits for a silent stream, and for its turn to have the engine search for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: anyio.CapacityLimiter) -> None:
+        self.turns = turns
         self._has_ended = False
         self._scope = anyio.CancelScope()
 
@@ -65,11 +69,12 @@ class Followers:
 
     def __init__(self) -> None:
         self._of: defaultdict[str, set[Patience]] = defaultdict(set)
+        self._turns = anyio.CapacityLimiter(SEARCHES)
 
     @contextlib.contextmanager
     def one_of(self, container_id: str) -> Iterator[Patience]:
         """One more of the container's."""
-        patience = Patience()
+        patience = Patience(self._turns)
         self._of[container_id].add(patience)
         try:
             yield patience
@@ -107,11 +112,12 @@ async def follow(
         follows = liveness is Liveness.RUNNING
         followed |= follows
         try:
-            # Only a follower's stream may stall. The end of any other the engine tells, however long it searches before.
-            silence = patience if follows else None
             picky = None if await _needs_all(engine, container, reader) else reader
-            async with _reading(engine, container_id, reader.since, silence) as chunks:
-                while (chunk := await _next_chunk(engine, container_id, chunks, picky, silence)) is not None:
+            async with _reading(engine, container_id, reader.since, patience, follows=follows) as chunks:
+                # Only a follower's stream may stall. The end of any other the engine tells, however long it searches before.
+                while chunk := await (
+                    _next_followed(engine, container_id, chunks, picky, patience) if follows else _next_kept(chunks)
+                ):
                     for line in reader.feed(chunk):
                         heard = True
                         yield line
@@ -132,19 +138,21 @@ async def follow(
     for line in reader.finish():
         yield line
     if container is not None and followed and reader.may_have_missed(file_bytes):
-        async with contextlib.aclosing(_missed(engine, container_id, reader.recheck())) as lines:
+        async with contextlib.aclosing(_missed(engine, container_id, reader.recheck(), patience)) as lines:
             async for line in lines:
                 yield line
 
 
-async def _missed(engine: Engine, container_id: str, recheck: Recheck | None) -> AsyncGenerator[RawLine, None]:
+async def _missed(
+    engine: Engine, container_id: str, recheck: Recheck | None, patience: Patience
+) -> AsyncGenerator[RawLine, None]:
     """What the engine has kept and not told its follower."""
     if recheck is None:
         return
     found = 0
     try:
-        async with _reading(engine, container_id, recheck.since, None) as chunks:
-            while (chunk := await _next_chunk(engine, container_id, chunks, None, None)) is not None:
+        async with _reading(engine, container_id, recheck.since, patience, follows=False) as chunks:
+            while chunk := await _next_kept(chunks):
                 for line in recheck.feed(chunk):
                     found += 1
                     yield line
@@ -162,19 +170,41 @@ async def _missed(engine: Engine, container_id: str, recheck: Recheck | None) ->
 
 @contextlib.asynccontextmanager
 async def _reading(
-    engine: Engine, container_id: str, since: str | None, patience: Patience | None
+    engine: Engine, container_id: str, since: str | None, patience: Patience, *, follows: bool
 ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-    """What the engine tells; a follower has `patience`. Raises TimeoutError when it does not even begin: some engines send no head before
-    there is something to tell."""
-    params = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(patience is not None).lower()}
+    """What the engine tells. Raises TimeoutError when it does not even begin: to followers, some engines send no head before there is
+    something to tell."""
+    params = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(follows).lower()}
     if since is not None:
         params["since"] = since
+    opening = engine.stream("GET", f"containers/{container_id}/logs", params)
     async with contextlib.AsyncExitStack() as stack:
-        with anyio.move_on_after(LAST_SILENCE_SECONDS) if patience is None else patience.scope() as scope:
-            response = await stack.enter_async_context(engine.stream("GET", f"containers/{container_id}/logs", params))
-        if scope.cancelled_caught:
-            raise TimeoutError
-        yield response.content.iter_any()
+        if follows:
+            with patience.scope() as scope:
+                chunks: AsyncIterator[bytes] = (await stack.enter_async_context(opening)).content.iter_any()
+            if scope.cancelled_caught:
+                raise TimeoutError
+        else:
+            async with patience.turns:
+                with anyio.fail_after(LAST_SILENCE_SECONDS):
+                    rest = (await stack.enter_async_context(opening)).content.iter_any()
+                chunks = _Begun(await _next_kept(rest), rest)
+        yield chunks
+
+
+class _Begun:
+    """An iterator whose first item is here already."""
+
+    def __init__(self, first: bytes | None, rest: AsyncIterator[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, None
+        return await anext(self._rest) if first is None else first
 
 
 async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogReader) -> bool:
@@ -188,21 +218,11 @@ async def _needs_all(engine: Engine, container: Mapping[str, Any], reader: LogRe
     return reader.since is None
 
 
-async def _next_chunk(
-    engine: Engine,
-    container_id: str,
-    chunks: AsyncIterator[bytes],
-    picky: LogReader | None,
-    patience: Patience | None,
+async def _next_followed(
+    engine: Engine, container_id: str, chunks: AsyncIterator[bytes], picky: LogReader | None, patience: Patience
 ) -> bytes | None:
-    """What the stream brings next; None at its end.
-
-    A follower's ends for it also when it is silent although the container has ended, or because it keeps something back from the reader,
-    which did not ask for all. Raises TimeoutError when one is silent for long that does not follow, without `patience`.
-    """
-    if patience is None:
-        with anyio.fail_after(LAST_SILENCE_SECONDS):
-            return await anext(chunks, None)
+    """What a follower's stream brings next; None at its end, and when it is silent although the container has ended, or because it keeps
+    something back from the reader, which did not ask for all."""
     while True:
         with patience.scope():
             return await anext(chunks, None)
@@ -211,6 +231,12 @@ async def _next_chunk(
             return None
         if picky is not None and await _needs_all(engine, container, picky):
             return None
+
+
+async def _next_kept(chunks: AsyncIterator[bytes]) -> bytes | None:
+    """The same of a stream that does not follow: None at its end alone. Raises TimeoutError."""
+    with anyio.fail_after(LAST_SILENCE_SECONDS):
+        return await anext(chunks, None)
 
 
 def _is_final(error: BaseException, failures: int, *, follows: bool) -> bool:

@@ -237,6 +237,46 @@ async def test_a_last_reading_that_never_gets_to_its_end_is_a_failure(
     assert told == ([] if way == "head" else ["one"])
 
 
+async def test_few_last_readings_search_the_engines_files_at_once(engine: StubEngine, driver: DockerDriver) -> None:
+    """As after a restart: all at once, each is silent for as long as all of them take. Whoever has found its first line holds up nobody."""
+    count = 3 * docker_follow.SEARCHES
+    searching = most = found = 0
+    enough, all_found = asyncio.Event(), asyncio.Event()
+
+    async def search(request: web.Request) -> web.StreamResponse:
+        nonlocal searching, most, found
+        searching += 1
+        most = max(most, searching)
+        if searching == docker_follow.SEARCHES:
+            enough.set()
+        response = await sent(request)
+        await enough.wait()
+        # Were there room for more, they would come now.
+        await anyio.sleep(0.05)
+        searching -= 1
+        await response.write(frame(10, "one\n"))
+        found += 1
+        if found == count:
+            all_found.set()
+        await all_found.wait()
+        await response.write(frame(11, "two\n"))
+        return response
+
+    engine.on("GET", CONTAINER + "/logs", search)
+    told: list[list[str]] = []
+
+    async def read_one(handle: Handle) -> None:
+        told.append(await read(driver, handle))
+
+    begun = [await running(driver) for _ in range(count)]
+    async with anyio.create_task_group() as tasks:
+        for handle, name in begun:
+            engine.set_status(name, "exited", 0)
+            tasks.start_soon(read_one, handle)
+    assert told == [["one", "two"]] * count
+    assert most == docker_follow.SEARCHES
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_follower_that_is_not_even_answered_is_left_after_the_end(
     engine: StubEngine, driver: DockerDriver
