@@ -130,7 +130,7 @@ class RunsSection(Section):
     log_burst_seconds: float = Field(60.0, ge=1, le=86_400)
     """So many seconds' worth of either rate may come at once."""
     log_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
-    """Of one run's log: texts, names of loggers and 100 for each line; None: any."""
+    """Of one run's log: texts, names of loggers, 100 for each line and for each task run; None: any."""
     events_max_bytes: int | None = Field(512 * 1024**2, ge=64 * 1024)
     """Of the events that one run sends, those of its task runs among them; None: any."""
     ca_bundle: AbsolutePath | None = None
