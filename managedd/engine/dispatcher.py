@@ -16,7 +16,8 @@ from managedd import failpoints
 from managedd.bus import Bus, Topic
 from managedd.engine.evidence import end_state, human_seconds
 from managedd.engine.limiter import Limiter, Limits
-from managedd.engine.turns import BATCH, SECOND_US, Claim, Note, PutBack, Tell, Turns, Unclaimable
+from managedd.engine.order import SECOND_US
+from managedd.engine.turns import BATCH, Claim, Note, PutBack, Tell, Turns, Unclaimable
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState

@@ -7,13 +7,12 @@ needs vary, because nobody says when a variable or a block changes, each look re
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from managedd.engine.evidence import end_state
 from managedd.engine.limiter import Shortage
+from managedd.engine.order import SECOND_US, Line, Order
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
@@ -32,12 +31,8 @@ BATCH: Final = 64
 """So many runs of a queue are looked at in one transaction, and of all of them so many dealt with."""
 PARKED: Final = 16
 """The same of those that wait for the host and fit, or are asked anew."""
-SECOND_US: Final = 1_000_000
 RIGHT_OF_WAY_SECONDS: Final = 300.0
 """How long smaller runs may pass one that the host has no room for."""
-OVERDUE_SECONDS: Final = 2 * RIGHT_OF_WAY_SECONDS
-"""Whoever has waited for the host for so long has the next turn, also before workspaces and pools that hold less: nobody due later takes
-what it waits for."""
 SETTLED_SECONDS: Final = 60.0
 """A run that does not wait any more for what it was told keeps that name at least so long: reasons come and go, states are rows."""
 NOTHING: Final = Needs(memory_bytes=0, cpus=0)
@@ -107,7 +102,7 @@ class Turns:
         self._tx = tx
         self._limiter = limiter
         self._needs = needs
-        self._lines: list[_Line] = []
+        self._lines: list[Line] = []
         """What may go, pool by pool."""
         self._untold: list[tuple[QueueHead, Candidate]] = []
         """Of what must wait for compute hours, those that were not told so yet."""
@@ -146,7 +141,7 @@ class Turns:
                 by_pool.setdefault(head.work_pool_id, []).extend(
                     (head, candidate) for candidate in found if candidate.id not in set_aside
                 )
-        self._lines = [_Line(waiting) for waiting in by_pool.values() if waiting]
+        self._lines = [Line(waiting) for waiting in by_pool.values() if waiting]
         self.ready_us = min((moment for moment in ready if moment is not None), default=None)
 
     def steps(self, *, put_back: bool) -> Iterator[Step]:
@@ -156,13 +151,9 @@ class Turns:
         any more for what they were told.
         """
         limiter = self._limiter
-        taken: Counter[str] = Counter()
-        for line in self._lines:
-            taken[line.head.workspace_id] = line.head.workspace_taken
-            taken[line.head.work_pool_id] = line.head.pool_taken
-        closed, closed_after_us = False, None
-        overdue = self._overdue()
-        for head, candidate in self._in_order(overdue, taken):
+        order = Order(self._lines, self._tx.now, self._needs_of)
+        closed = False
+        for head, candidate in order:
             has_right_of_way = self._has_right_of_way(candidate)
             needs = candidate.needs
             if needs is not None and not needs.varies and not limiter.fits(needs) and not has_right_of_way:
@@ -179,12 +170,9 @@ class Turns:
                 break
             if is_full and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            is_closed = closed or (closed_after_us is not None and candidate.due_at > closed_after_us)
-            step = self._step(head, candidate, closed=is_closed, is_full=is_full)
+            step = self._step(head, candidate, closed=closed, is_full=is_full)
             if isinstance(step, Claim):
-                taken.update((head.workspace_id, head.work_pool_id))
-            elif overdue is not None and candidate is overdue[1]:
-                closed_after_us = None if isinstance(step, Tell) else candidate.due_at
+                order.give(head)
             elif not isinstance(step, Tell):
                 closed = closed or has_right_of_way
             if step is not None:
@@ -194,26 +182,6 @@ class Turns:
             yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
         if put_back:
             yield from self._put_back()
-
-    def _overdue(self) -> tuple[QueueHead, Candidate] | None:
-        """Of those that have waited for the host too long, the one that was due first."""
-        before_us = self._ago_us(OVERDUE_SECONDS)
-        waiting = [
-            pair
-            for line in self._lines
-            for pair in line.waiting()
-            if pair[1].state_name == AWAITING_HOST and pair[1].state_us <= before_us
-        ]
-        return min(waiting, key=lambda pair: (pair[1].due_at, pair[1].id), default=None)
-
-    def _in_order(
-        self, first: tuple[QueueHead, Candidate] | None, taken: Counter[str]
-    ) -> Iterator[tuple[QueueHead, Candidate]]:
-        if first is not None:
-            yield first
-        for pair in _in_turn(self._lines, taken):
-            if first is None or pair[1] is not first[1]:
-                yield pair
 
     def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool, is_full: bool) -> Step | None:
         """What becomes of one who has all but room on the host, or a slot of its deployment; None: it waits on."""
@@ -260,46 +228,6 @@ class Turns:
             if isinstance(error, ManagedError) and error.code is ErrorCode.UNAVAILABLE:
                 raise
             raise Unclaimable(candidate.id) from error
-
-
-class _Line:
-    """The candidates of one pool, in the order in which they may go."""
-
-    def __init__(self, waiting: list[tuple[QueueHead, Candidate]]) -> None:
-        self._waiting = deque(sorted(waiting, key=lambda pair: (pair[0].priority, pair[1].due_at, pair[1].id)))
-        self.head = waiting[0][0]
-
-    def waiting(self) -> Collection[tuple[QueueHead, Candidate]]:
-        return self._waiting
-
-    def first_due(self) -> int:
-        return self._waiting[0][1].due_at
-
-    def next(self) -> tuple[QueueHead, Candidate]:
-        return self._waiting.popleft()
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-
-def _in_turn(lines: list[_Line], taken: Counter[str]) -> Iterator[tuple[QueueHead, Candidate]]:
-    """The candidates of all lines, each time of the line that has least then: of workspace, of pool, of time."""
-
-    def key(line: _Line) -> tuple[int, int, int]:
-        return taken[line.head.workspace_id], taken[line.head.work_pool_id], line.first_due()
-
-    heap = [(key(line), number) for number, line in enumerate(lines)]
-    heapify(heap)
-    while heap:
-        known, number = heappop(heap)
-        line = lines[number]
-        if (now := key(line)) != known:
-            # What was taken since can only put it back.
-            heappush(heap, (now, number))
-            continue
-        yield line.next()
-        if line:
-            heappush(heap, (key(line), number))
 
 
 def _waits(head: QueueHead, candidate: Candidate, name: str, message: str) -> Tell:

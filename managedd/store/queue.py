@@ -26,8 +26,11 @@ class QueueHead:
     work_queue_id: str
     priority: int
     workspace_taken: int
+    workspace_given_us: int | None
+    """When a run of the workspace was claimed last; None: none ever was."""
     pool_limit: int | None
     pool_taken: int
+    pool_given_us: int | None
     queue_limit: int | None
     queue_taken: int
     starts_taken: float
@@ -107,6 +110,8 @@ def heads(tx: Tx) -> list[QueueHead]:
         SELECT q.workspace_id, w.plan, q.work_pool_id, q.id AS work_queue_id, q.priority,
                coalesce((SELECT sum(runs) FROM taken WHERE workspace_id = q.workspace_id), 0)
                    + (SELECT count(*) FROM lingering WHERE workspace_id = q.workspace_id) AS workspace_taken,
+               (SELECT max(claimed_at) FROM executions INDEXED BY executions_workspace WHERE workspace_id = q.workspace_id) AS workspace_given_us,
+               (SELECT max(claimed_at) FROM executions INDEXED BY executions_pool WHERE work_pool_id = p.id) AS pool_given_us,
                p.concurrency_limit AS pool_limit,
                coalesce((SELECT sum(runs) FROM taken WHERE pool_id = p.id), 0)
                    + (SELECT count(*) FROM lingering WHERE pool_id = p.id) AS pool_taken,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from managedd import ids
-from managedd.engine.turns import OVERDUE_SECONDS, PARKED, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
+from managedd.engine.order import OVERDUE_SECONDS
+from managedd.engine.turns import PARKED, RIGHT_OF_WAY_SECONDS, SETTLED_SECONDS
 from managedd.model.limits import AWAITING_HOST, HostLimits, Needs, Plan
 from managedd.model.states import StateType
 from managedd.orchestration.managed_job import ManagedJob
@@ -69,6 +70,38 @@ async def test_a_workspace_that_holds_less_does_not_keep_the_host_from_a_large_r
     assert running not in desk.claimed
     await end(still, large)
     assert running in await desk.all()
+
+
+@pytest.mark.parametrize(("gib", "most_ends"), [(1, 1), (3, 8), (4, 9)])
+async def test_a_crowd_that_has_waited_long_does_not_delay_anothers_one_run(
+    still: World, gib: int, most_ends: int
+) -> None:
+    """The crowd's runs take a gibibyte of four, and one of them ends each minute: the first place is for one that needs no more, and
+    whoever needs more waits for its right of way and for as many ends as it needs places."""
+    desk = Desk(still, needs=(sizes := Sizes(ONE)), host=HostLimits(memory_bytes=4 * GIB))
+    mine, others = still.workspace, ids.new_id()
+    await still.db.write(
+        lambda tx: create(tx, account_id=ids.new_id(), account="o", workspace_id=others, handle="o", plan="pro")
+    )
+    still.workspace = others
+    flow_id = await still.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+    _, queue_id = await still.pool("theirs")
+    still.workspace = mine
+    crowd = [await still.run(due_in_seconds=number - 100) for number in range(30)]
+    assert await desk.all() == crowd[:4]
+    advance(still, OVERDUE_SECONDS + 5)
+    still.workspace = others
+    one = await still.run(queue_id=queue_id, flow_id=flow_id)
+    still.workspace = mine
+    sizes.of[one] = Needs(memory_bytes=gib * GIB, cpus=1)
+    await desk.all()
+    ends = 0
+    while one not in desk.claimed:
+        advance(still, 60)
+        await end(still, desk.claimed[ends])
+        await desk.all()
+        ends += 1
+        assert ends <= most_ends
 
 
 # --- whom a full deployment keeps ----------------------------------------------------------------------------------------------

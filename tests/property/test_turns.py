@@ -1,0 +1,208 @@
+"""Who waits for the host, in simulations: a crowd that has waited long delays nobody else, and nobody is starved by smaller ones."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from managedd import ids
+from managedd.engine.order import OVERDUE_SECONDS
+from managedd.engine.turns import RIGHT_OF_WAY_SECONDS
+from managedd.model.limits import HostLimits, Needs
+from managedd.store import rows
+from managedd.store.resources import FLOW
+from managedd.store.workspaces import create
+from tests.engine.test_dispatcher import Desk, end
+from tests.engine.test_limits_hold import GIB, advance
+from tests.engine.test_waiting import Sizes
+from tests.engine.world import open_world
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from tests.engine.world import World
+
+FOREVER = 1_000_000
+MOST_ENDS = 400
+
+
+@dataclass
+class Host:
+    """A host of so many GiB, and what its workspaces run: each run takes so many GiB and so many seconds."""
+
+    world: World
+    gib: int
+    queues: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    """Workspace, queue and flow by name."""
+    owner: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, int] = field(default_factory=dict)
+    ends_at: dict[str, float] = field(default_factory=dict)
+    claimed_at: dict[str, float] = field(default_factory=dict)
+    ended: int = 0
+
+    def __post_init__(self) -> None:
+        self.sizes = Sizes(Needs(memory_bytes=GIB, cpus=1))
+        self.desk = Desk(self.world, needs=self.sizes, host=HostLimits(memory_bytes=self.gib * GIB))
+        self.now = 0.0
+
+    async def workspace(self, name: str) -> None:
+        made = ids.new_id()
+        await self.world.db.write(
+            lambda tx: create(tx, account_id=ids.new_id(), account=name, workspace_id=made, handle=name, plan="pro")
+        )
+        self.world.workspace = made
+        flow = await self.world.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+        self.queues[name] = made, (await self.world.pool("p"))[1], flow
+
+    async def run(self, name: str, gib: int, seconds: int) -> str:
+        self.world.workspace, queue, flow = self.queues[name]
+        run_id = await self.world.run(queue_id=queue, flow_id=flow)
+        self.sizes.of[run_id] = Needs(memory_bytes=gib * GIB, cpus=1)
+        self.owner[run_id], self.seconds[run_id] = name, seconds
+        return run_id
+
+    async def look(self) -> list[str]:
+        """Who was claimed just now."""
+        while await self.desk.dispatcher.tick():
+            pass
+        claimed = [run_id for run_id in self.desk.claimed if run_id not in self.claimed_at]
+        for run_id in claimed:
+            self.claimed_at[run_id] = self.now
+            self.ends_at[run_id] = self.now + self.seconds[run_id]
+        held = sum(self.sizes.of[run_id].memory_bytes for run_id in self.ends_at)
+        assert held <= self.gib * GIB
+        return claimed
+
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        advance(self.world, seconds)
+
+    async def next_end(self) -> str:
+        """Time passes until a run ends; its name, and the look that follows is the caller's."""
+        run_id = min(self.ends_at, key=lambda each: (self.ends_at[each], each))
+        await self.pass_time(self.ends_at.pop(run_id) - self.now)
+        self.world.workspace = self.queues[self.owner[run_id]][0]
+        await end(self.world, run_id)
+        self.ended += 1
+        assert self.ended < MOST_ENDS, "it comes to no end"
+        return run_id
+
+    async def until_claimed(self, run_id: str, again: Callable[[str], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Run after run ends, until that one is claimed; `again` may follow each by another."""
+        await self.look()
+        while run_id not in self.claimed_at:
+            ended = await self.next_end()
+            if again is not None:
+                await again(ended)
+            await self.look()
+
+
+async def simulate(gib: int, body: Callable[[Host], Coroutine[Any, Any, None]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_world(Path(folder), ManualClock()) as world:
+            await body(Host(world, gib))
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_a_crowd_that_has_waited_long_does_not_delay_the_one_run_of_another_workspace(data: st.DataObject) -> None:
+    gib = data.draw(st.integers(3, 6), "gib of the host")
+    crowds = data.draw(st.integers(1, 2), "workspaces with a crowd")
+    wanted = data.draw(st.integers(1, gib), "gib of the one run")
+    sizes, lasts = st.integers(1, 2), st.sampled_from([45, 90, 200, 900])
+    # Enough of them to be there yet when the one should be gone.
+    crowd = data.draw(st.lists(st.tuples(sizes, lasts), min_size=24, max_size=24), "crowd")
+    longest = max(seconds for _, seconds in crowd)
+
+    async def body(host: Host) -> None:
+        for number in range(crowds):
+            await host.workspace(f"crowd{number}")
+        await host.workspace("one")
+        for number, (size, seconds) in enumerate(crowd):
+            await host.run(f"crowd{number % crowds}", size, seconds)
+        await host.look()
+        while host.now < OVERDUE_SECONDS and len(host.claimed_at) < len(crowd) // 2:
+            await host.next_end()
+            await host.look()
+        due, ended = host.now, host.ended
+        one = await host.run("one", wanted, 60)
+        await host.until_claimed(one)
+        assert host.claimed_at[one] - due <= RIGHT_OF_WAY_SECONDS + longest
+        if wanted == 1:
+            assert host.ended - ended <= 1, "the first place that is free is its own"
+
+    anyio.run(simulate, gib, body)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    held=st.integers(0, 2),
+    streams=st.integers(1, 4),
+    sizes=st.lists(st.integers(1, 2), min_size=4, max_size=4),
+    seconds=st.lists(st.sampled_from([100, 150, 240]), min_size=4, max_size=4),
+)
+def test_nobody_is_starved_by_a_stream_of_smaller_ones(
+    held: int, streams: int, sizes: list[int], seconds: list[int]
+) -> None:
+    """The streams' workspaces hold less whenever a place becomes free, and there is always a next one."""
+
+    async def body(host: Host) -> None:
+        await host.workspace("large")
+        for number in range(streams):
+            await host.workspace(f"stream{number}")
+        for _ in range(held):
+            await host.run("large", 1, FOREVER)
+
+        async def small(name: str) -> None:
+            number = int(name.removeprefix("stream"))
+            await host.run(name, sizes[number], seconds[number])
+
+        for number in range(streams):
+            for _ in range(2):
+                await small(f"stream{number}")
+        await host.look()
+        due = host.now
+        large = await host.run("large", 8 - held, 60)
+        await host.until_claimed(large, lambda ended: small(host.owner[ended]))
+        waited = host.claimed_at[large] - due
+        assert waited <= OVERDUE_SECONDS * max(1, held) + RIGHT_OF_WAY_SECONDS + 2 * max(seconds)
+
+    anyio.run(simulate, 8, body)
+
+
+def test_long_runs_of_a_workspace_do_not_add_up_while_others_of_that_size_wait() -> None:
+    """Its crowd waits for hours, and each of its runs stays: it is given no place that a workspace that holds less waits for."""
+
+    async def body(host: Host) -> None:
+        for name in ("long", "short"):
+            await host.workspace(name)
+        for _ in range(8):
+            await host.run("long", 1, FOREVER)
+        await host.look()
+        # What it has it keeps, four of eight; the others come later.
+        for run_id in list(host.claimed_at)[:4]:
+            host.ends_at[run_id] = host.now
+        for _ in range(20):
+            await host.run("long", 1, FOREVER)
+        for _ in range(4):
+            await host.run("short", 1, 240)
+        for _ in range(4):
+            await host.next_end()
+        await host.look()
+        holds = [host.owner[run_id] for run_id in host.ends_at].count("long")
+        while host.now < 5 * OVERDUE_SECONDS:
+            ended = await host.next_end()
+            assert host.owner[ended] == "short"
+            await host.run("short", 1, 240)
+            await host.look()
+        assert [host.owner[run_id] for run_id in host.ends_at].count("long") == holds == 4
+
+    anyio.run(simulate, 8, body)
