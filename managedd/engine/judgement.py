@@ -16,6 +16,11 @@ SECOND_US: Final = 1_000_000
 LEAVE_SECONDS: Final = 60.0
 """How long a process may stay after its run has an end of its own, or was suspended: hooks and clean-up of the flow run then."""
 
+OF_ITS_TIME: Final = frozenset({EndCause.TIME, EndCause.QUOTA, EndCause.PENDING_DEADLINE})
+"""Limits of the run's own time: who has nothing more to do does not go beyond them."""
+OF_LIMITS: Final = OF_ITS_TIME | {EndCause.DISK, EndCause.PIDS}
+"""Causes for which a process that could go on is stopped."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
@@ -82,20 +87,37 @@ def judge(
         if view.cancelling_since_us is not None:
             at_us -= max(0, state.timestamp_us - view.cancelling_since_us)
         return [Verdict(cause=EndCause.CANCEL, at_us=at_us)]
-    found: list[Verdict] = []
+    limit_us = None
+    if execution.started_at is not None and execution.time_limit_seconds is not None:
+        started_us = execution.started_at if ran_us is None else view.now_us - ran_us
+        limit_us = started_us + execution.time_limit_seconds * SECOND_US
     if ended_by_itself(view):
-        found.append(Verdict(cause=EndCause.COMPLETED, at_us=after(LEAVE_SECONDS)))
+        # Its process is gone by its time limit, which is then not why the run has ended.
+        at_us = after(LEAVE_SECONDS)
+        return [Verdict(cause=EndCause.COMPLETED, at_us=at_us if limit_us is None else min(at_us, limit_us))]
+    found: list[Verdict] = []
     if state.type is StateType.PENDING:
         since = max(
             execution.claimed_at, state.timestamp_us, execution.created_at or 0, execution.started_at or 0, progress_us
         )
         at_us = since + int(settings.pending_deadline_seconds * SECOND_US)
         found.append(Verdict(cause=EndCause.PENDING_DEADLINE, at_us=at_us))
-    if execution.started_at is not None and execution.time_limit_seconds is not None:
-        started_us = execution.started_at if ran_us is None else view.now_us - ran_us
-        at_us = started_us + execution.time_limit_seconds * SECOND_US
-        found.append(Verdict(cause=EndCause.TIME, at_us=at_us))
+    if limit_us is not None:
+        found.append(Verdict(cause=EndCause.TIME, at_us=limit_us))
     return found
+
+
+def goes_before(view: View, cause: EndCause) -> bool:
+    """Whether the run's own end, or somebody's wish, goes before `cause`, which was found without knowing of it."""
+    state = view.state
+    if state is None or state.is_terminal:
+        return True
+    if state.type is StateType.CANCELLING:
+        # No limit cuts its grace short.
+        return cause in OF_LIMITS
+    if ended_by_itself(view):
+        return cause in OF_ITS_TIME
+    return cause is EndCause.PENDING_DEADLINE and state.type is not StateType.PENDING
 
 
 def ended_by_itself(view: View) -> bool:

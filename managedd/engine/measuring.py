@@ -40,7 +40,7 @@ class Measuring:
     """The measurements of one execution."""
 
     def __init__(
-        self, execution: Execution, means: Means, end: Callable[[EndCause, str, Measured], Awaitable[None]]
+        self, execution: Execution, means: Means, end: Callable[[EndCause, str, Measured], Awaitable[bool]]
     ) -> None:
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
@@ -134,6 +134,6 @@ class Measuring:
                 written = None
             if written is not None and written > limit:
                 detail = f"the run has written {human_bytes(written)} of files; its limit is {human_bytes(limit)}"
-                await self._end(EndCause.DISK, detail, Measured(limit=limit, reached=written, unit="bytes"))
-                return
+                if await self._end(EndCause.DISK, detail, Measured(limit=limit, reached=written, unit="bytes")):
+                    return
             await anyio.sleep(max(DISK_SECONDS, DISK_SHARE * (anyio.current_time() - began)))

@@ -138,9 +138,9 @@ class QuotaWatch:
                 spent = Measured(limit=standing.plan.compute_minutes, reached=standing.minutes, unit="minutes")
                 ended = ending(EndCause.QUOTA, execution, detail=detail, measured=spent)
                 # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
-                line = end_first(tx, ended, execution.id)
-                if line is not None:
-                    stopped.append((execution, line))
+                stopping = end_first(tx, ended, execution.id)
+                if stopping is not None and stopping.line is not None:
+                    stopped.append((execution, stopping.line))
             return stopped
 
         for execution, line in await self._db.write(body):

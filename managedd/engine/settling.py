@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from managedd import failpoints
 from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail, human_bytes
-from managedd.engine.judgement import SECOND_US, View
+from managedd.engine.judgement import SECOND_US, View, goes_before
 from managedd.engine.offspring import end_below
 from managedd.model.executions import ENDED, LIVE, EndCause, EndLine, Execution, Phase
 from managedd.model.states import StateType
@@ -26,8 +26,6 @@ log = get_log("settling")
 
 FACTS = "end"
 """Of an execution's evidence: what ended it, for programs."""
-OF_LIMITS = frozenset({EndCause.TIME, EndCause.QUOTA, EndCause.DISK, EndCause.PIDS, EndCause.PENDING_DEADLINE})
-"""Causes for which a process that could go on is stopped."""
 LINE = "line"
 """Of an execution's evidence: what the run's log has to say of the end."""
 ERROR_LEVEL: Final = 40
@@ -41,6 +39,13 @@ class Settled:
 
     execution: Execution
     cause: EndCause | None
+    line: EndLine | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """The wish to stop an execution is on record; `line` is what the run's log shall say of it."""
+
     line: EndLine | None
 
 
@@ -136,23 +141,23 @@ def close(tx: Tx, execution: Execution) -> Execution | None:
     return executions.advance(tx, execution.id, (Phase.EXITED,), Phase.FINALIZED, {"finalized_at": tx.now})
 
 
-def end_first(tx: Tx, ended: Ending, execution_id: str) -> EndLine | None:
-    """The run has its end state and the wish to stop is on record, before any signal; what its log shall say of it. None when the run has an
-    end of its own, or is being cancelled: no limit cuts its grace short."""
+def end_first(tx: Tx, ended: Ending, execution_id: str) -> Stopping | None:
+    """The run has its end state and the wish to stop is on record, before any signal. None when the run's own end or its cancel goes before
+    the cause, and nobody has wished for a stop before."""
     view = look(tx, execution_id)
-    if ended.state is None or view is None or view.state is None or view.state.is_terminal:
+    if ended.state is None or view is None:
         return None
-    if view.state.type is StateType.CANCELLING and ended.cause in OF_LIMITS:
-        return None
+    if goes_before(view, ended.cause):
+        return None if view.execution.stop_requested_at is None else Stopping(line=None)
     ended = _as_the_run_has_it(view, ended)
     executions.request_stop(tx, execution_id, ended.cause)
     executions.note(tx, execution_id, {"end_message": ended.message, "evidence": {FACTS: dict(ended.facts)}})
     if not _tell(tx, view, ended):
-        return None
+        return Stopping(line=None)
     end_below(tx.scoped(view.execution.workspace_id), view.execution.flow_run_id)
     if ended.message is not None:
         _note_line(tx, execution_id, EndLine(level=ERROR_LEVEL, message=ended.message))
-    return end_line(tx, execution_id)
+    return Stopping(line=end_line(tx, execution_id))
 
 
 def _tell(tx: Tx, view: View, ended: Ending) -> bool:

@@ -38,6 +38,8 @@ READ_TRIES: Final = 5
 AGAIN_SECONDS: Final = (0.2, 5.0)
 DEADLINES: Final = frozenset({EndCause.TIME, EndCause.PENDING_DEADLINE})
 """Causes that time alone brings, also while nobody looks."""
+ITS_OWN: Final = frozenset({EndCause.CANCEL, EndCause.COMPLETED})
+"""Causes of which the run's state says all there is to say."""
 
 
 class _Reading:
@@ -203,21 +205,26 @@ class Supervision:
     # --- limits and wishes ---------------------------------------------------------------------------------------------
 
     async def _watch(self, handle: Handle) -> None:
+        while (cause := await self._reason(handle)) is not None:
+            # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
+            if cause in ITS_OWN or await self._end_first(cause, "the flow's process did not report that it runs"):
+                log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
+                await self.stop(handle, cause)
+                return
+
+    async def _reason(self, handle: Handle) -> EndCause | None:
+        """Returns when the container has to go, with the cause; None when it had ended before that."""
         asked: set[EndCause] = set()
         # Its engine may have been away for long: whoever wished something meanwhile is heard.
         while (cause := await self._wish(before_start=False)) in DEADLINES - asked:
             was_timed = self.measuring.stopwatch.elapsed_us is not None
             liveness = await self._ask(handle)
             if liveness in {Liveness.EXITED, Liveness.GONE}:
-                # It ended before, while nobody looked: how, its own end says.
-                return
+                # While nobody looked: how, its own end says.
+                return None
             if was_timed or liveness is not Liveness.RUNNING:
                 asked.add(cause)
-        if cause not in {EndCause.CANCEL, EndCause.COMPLETED}:
-            # The cause first: under SIGTERM the client reports an end of its own, and the rules would then refuse ours.
-            await self._end_first(cause, "the flow's process did not report that it runs")
-        log.info("execution.stopping", execution_id=self.execution.id, cause=cause.value)
-        await self.stop(handle, cause)
+        return cause
 
     async def _ask(self, handle: Handle) -> Liveness | None:
         """What the container's engine says of it, and its time is taken from then on; one that does not answer is waited for, None when it
@@ -272,10 +279,12 @@ class Supervision:
             measured=measured,
         )
 
-    async def _end_first(self, cause: EndCause, detail: str, measured: Measured | None = None) -> None:
+    async def _end_first(self, cause: EndCause, detail: str, measured: Measured | None = None) -> bool:
+        """Whether the container has to go, and the run has its end for that; False when the run's own end or its cancel goes before."""
         ended = self._ending(cause, detail, measured)
-        line = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
-        if line is not None:
+        stopping = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
+        if stopping is not None and stopping.line is not None:
             # Its container may end right now, and with it our watch: then it would be said behind all of its lines only.
             with anyio.CancelScope(shield=True):
-                await self._means.log_writer.say_end(self.execution, line)
+                await self._means.log_writer.say_end(self.execution, stopping.line)
+        return stopping is not None

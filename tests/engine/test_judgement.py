@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from managedd.engine.judgement import LEAVE_SECONDS, Countdown, Verdict, View, judge
+from managedd.engine.judgement import LEAVE_SECONDS, Countdown, Verdict, View, goes_before, judge
 from managedd.model.executions import EndCause
 from managedd.model.states import State, StateType
 from tests.engine.test_reconciler import row
@@ -45,18 +45,14 @@ def nearest(seen: View, *, before_start: bool = False, **more: int) -> Verdict |
         (view(StateType.FAILED), EndCause.COMPLETED, LEAVE_SECONDS),
         (view(StateType.PAUSED, details={"pause_reschedule": True}), EndCause.COMPLETED, LEAVE_SECONDS),
         (view(StateType.SCHEDULED), EndCause.COMPLETED, LEAVE_SECONDS),
-        # Whichever comes first.
-        (view(StateType.COMPLETED, started_at=AT, time_limit_seconds=5), EndCause.TIME, None),
+        # Whichever comes first; its time is then not why it has ended.
+        (view(StateType.COMPLETED, started_at=AT, time_limit_seconds=5), EndCause.COMPLETED, 5),
+        (view(StateType.SCHEDULED, started_at=AT, time_limit_seconds=5), EndCause.COMPLETED, 5),
     ],
 )
-def test_what_has_to_go(seen: View, cause: EndCause, seconds: float | None, before_start: bool) -> None:
+def test_what_has_to_go(seen: View, cause: EndCause, seconds: float, before_start: bool) -> None:
     verdict = nearest(seen, before_start=before_start)
     assert verdict is not None
-    if seconds is None:
-        assert (verdict.cause, verdict.at_us) == (
-            (EndCause.COMPLETED, AT) if before_start else (cause, AT + 5 * SECOND_US)
-        )
-        return
     assert verdict.cause is cause
     # Before the start nobody has to be given time to leave.
     assert verdict.at_us == (AT + seconds * SECOND_US if not before_start or seconds < 0 else AT)
@@ -75,6 +71,36 @@ def test_what_may_go_on(seen: View) -> None:
     limited = replace(seen, execution=replace(seen.execution, started_at=AT + SECOND_US, time_limit_seconds=60))
     verdict = nearest(limited)
     assert verdict is not None and (verdict.cause, verdict.at_us) == (EndCause.TIME, AT + 61 * SECOND_US)
+
+
+@pytest.mark.parametrize("ran_seconds", [0, 11, 61])
+def test_time_that_was_taken_goes_before_the_wall_clock(ran_seconds: int) -> None:
+    seen = view(StateType.RUNNING, started_at=AT - 10_000 * SECOND_US, time_limit_seconds=60)
+    verdict = nearest(seen, ran_us=ran_seconds * SECOND_US)
+    assert verdict == Verdict(cause=EndCause.TIME, at_us=AT + (60 - ran_seconds) * SECOND_US)
+
+
+ITS_TIME = {EndCause.TIME, EndCause.QUOTA, EndCause.PENDING_DEADLINE}
+LIMITS = {*ITS_TIME, EndCause.DISK, EndCause.PIDS}
+
+
+@pytest.mark.parametrize(
+    ("seen", "spared"),
+    [
+        (view(None), set(EndCause)),
+        (view(StateType.COMPLETED), set(EndCause)),
+        (view(StateType.CANCELLED), set(EndCause)),
+        (view(StateType.CANCELLING), LIMITS),
+        (view(StateType.PAUSED, details={"pause_reschedule": True}), ITS_TIME),
+        (view(StateType.SCHEDULED), ITS_TIME),
+        (view(StateType.SCHEDULED, retries=True), {EndCause.PENDING_DEADLINE}),
+        (view(StateType.PAUSED), {EndCause.PENDING_DEADLINE}),
+        (view(StateType.RUNNING), {EndCause.PENDING_DEADLINE}),
+        (view(StateType.PENDING), set()),
+    ],
+)
+def test_what_goes_before_a_limit(seen: View, spared: set[EndCause]) -> None:
+    assert {cause for cause in EndCause if goes_before(seen, cause)} == spared
 
 
 def test_having_said_cancelled_begins_no_second_grace() -> None:
