@@ -7,7 +7,8 @@ takes its slots back by itself, so there a lease frees nothing that has not come
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,6 +34,8 @@ SELECT l.*, coalesce((
 ), 0) AS leased
 FROM concurrency_limits AS l
 """
+FOREVER_SECONDS = 100 * 366 * 86_400.0
+"""How long leases of clients last that can't renew one."""
 _JITTER = (0.7, 1.3)
 """Clients that were refused together shall not come back together."""
 
@@ -113,6 +116,7 @@ def update(tx: Tx, limit_id: str, changes: Mapping[str, Any]) -> None:
 def delete(tx: Tx, limit_id: str) -> None:
     """The limit is gone; leases hold nothing of it any more. Raises ManagedError(NOT_FOUND)."""
     rows.delete(tx, CONCURRENCY_LIMIT, limit_id)
+    _drop_empty(tx)
     tx.publish(Topic.SLOTS)
 
 
@@ -125,10 +129,11 @@ def acquire(
     lease_seconds: float | None = None,
     holder: Mapping[str, Any] | None = None,
     execution_id: str | None = None,
+    renewable: bool = True,
 ) -> Acquired | Refused:
     """`slots` of every active limit among `names` are taken, or none of any; names without a limit limit nothing.
 
-    With `lease_seconds` they are taken on a lease, which is made even when nothing limits, so that the client can renew it. Raises
+    With `lease_seconds` they are taken on a lease. A renewable one is made even when nothing limits: the client will renew it. Raises
     ManagedError(INVALID) when that many slots can never be had, or a rate is asked of limits that don't decay; CONFLICT when the
     execution that the lease is for has ended.
     """
@@ -139,7 +144,9 @@ def acquire(
     _check(active, slots, mode)
     if not all(limit.has_room(slots, tx.now) for limit in active):
         return _refuse(tx, active, slots)
-    lease_id = None if lease_seconds is None else _lease(tx, lease_seconds, holder, execution_id)
+    lease_id = None
+    if lease_seconds is not None and (active or renewable):
+        lease_id = _lease(tx, lease_seconds, holder, execution_id)
     for limit in active:
         if lease_id is not None:
             tx.execute(
@@ -167,20 +174,34 @@ def give_back(tx: Tx, names: Sequence[str], slots: int, occupancy_seconds: float
 
 def release(tx: Tx, lease_id: str) -> None:
     """The lease and its hold on slots are gone; one that is not known changes nothing."""
-    lease = tx.one(
-        "SELECT id, created, expires_at FROM concurrency_leases WHERE id = ? AND workspace_id = ?",
-        (lease_id, tx.workspace),
+    known = tx.scalar("SELECT 1 FROM concurrency_leases WHERE id = ? AND workspace_id = ?", (lease_id, tx.workspace))
+    if known is not None:
+        release_all(tx, [lease_id])
+
+
+def release_all(tx: Tx, lease_ids: Sequence[str]) -> None:
+    """These leases, which are the workspace's, and their hold on slots are gone: each limit is written once."""
+    wanted = orjson.dumps(list(lease_ids)).decode()
+    held = tx.all(
+        "SELECT s.limit_id, s.slots, c.created, c.expires_at FROM json_each(?) AS w CROSS JOIN concurrency_leases AS c ON c.id = w.value "
+        "CROSS JOIN concurrency_lease_slots AS s ON s.lease_id = c.id ORDER BY s.limit_id, c.created, c.id",
+        (wanted,),
     )
-    if lease is None:
-        return
-    held = tx.all("SELECT limit_id, slots FROM concurrency_lease_slots WHERE lease_id = ?", (lease_id,))
-    for row in held:
-        limit = _one(tx, row["limit_id"])
-        if limit.decays and lease["expires_at"] > tx.now:
-            _count(tx, limit, -row["slots"])
-        _learn(tx, limit, row["slots"], (tx.now - lease["created"]) / 1_000_000)
-    tx.execute("DELETE FROM concurrency_leases WHERE id = ?", (lease_id,))
+    for limit_id, of_limit in groupby(held, key=lambda row: row["limit_id"]):
+        _give_back(tx, _one(tx, limit_id), list(of_limit))
+    tx.execute("DELETE FROM concurrency_leases WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
     tx.publish(Topic.SLOTS)
+
+
+def _give_back(tx: Tx, limit: SlotLimit, leases: Sequence[Row]) -> None:
+    """What the leases hold of the limit is counted where it decays, and how long it was held is learned."""
+    if limit.decays:
+        _count(tx, limit, -sum(row["slots"] for row in leases if row["expires_at"] > tx.now))
+    average = limit
+    for row in leases:
+        learned = average.average_after(row["slots"], (tx.now - row["created"]) / 1_000_000)
+        average = replace(average, average_occupancy_seconds=learned)
+    _note_average(tx, limit.id, average.average_occupancy_seconds)
 
 
 def renew(tx: Tx, lease_id: str, lease_seconds: float) -> bool:
@@ -211,17 +232,30 @@ def hold(tx: Tx, limit_id: str, task_run_ids: Iterable[str], lease_seconds: floa
         )
 
 
+_HELD_BY = """
+SELECT DISTINCT c.id FROM concurrency_leases AS c INDEXED BY concurrency_leases_holder
+CROSS JOIN concurrency_lease_slots AS s ON s.lease_id = c.id CROSS JOIN concurrency_limits AS l ON l.id = s.limit_id
+WHERE c.holder IS NOT NULL AND json_extract(c.holder, '$.id') = ? AND c.workspace_id = ? AND c.expires_at > ?
+  AND l.name IN (SELECT value FROM json_each(?))
+"""
+
+
 def is_held(tx: Tx, name: str, holder_id: str) -> bool:
     """Whether the holder has a live lease on the limit of that name."""
-    return any(holder["id"] == holder_id for limit in _named(tx, [name]) for _, holder in holders(tx, limit.id))
+    return bool(_held_by(tx, [name], holder_id))
 
 
 def let_go(tx: Tx, names: Sequence[str], holder_id: str) -> list[Wire]:
     """The leases of the holder on limits of the names are gone; these limits are returned."""
     limits = _named(tx, names)
-    for lease_id in {lease for limit in limits for lease, holder in holders(tx, limit.id) if holder["id"] == holder_id}:
-        release(tx, lease_id)
+    if held := _held_by(tx, names, holder_id):
+        release_all(tx, held)
     return [{"id": limit.id, "name": limit.name, "limit": limit.limit} for limit in limits]
+
+
+def _held_by(tx: Tx, names: Sequence[str], holder_id: str) -> list[str]:
+    wanted = orjson.dumps(list(names)).decode()
+    return [row[0] for row in tx.all(_HELD_BY, (holder_id, tx.workspace, tx.now, wanted))]
 
 
 def _check(active: Sequence[SlotLimit], slots: int, mode: str) -> None:
@@ -253,10 +287,11 @@ def _count(tx: Tx, limit: SlotLimit, slots: int) -> None:
 
 
 def _learn(tx: Tx, limit: SlotLimit, slots: int, occupancy_seconds: float) -> None:
-    tx.execute(
-        "UPDATE concurrency_limits SET avg_slot_occupancy_seconds = ? WHERE id = ?",
-        (limit.average_after(slots, occupancy_seconds), limit.id),
-    )
+    _note_average(tx, limit.id, limit.average_after(slots, occupancy_seconds))
+
+
+def _note_average(tx: Tx, limit_id: str, average_seconds: float) -> None:
+    tx.execute("UPDATE concurrency_limits SET avg_slot_occupancy_seconds = ? WHERE id = ?", (average_seconds, limit_id))
 
 
 def _lease(tx: Tx, lease_seconds: float, holder: Mapping[str, Any] | None, execution_id: str | None = None) -> str:
@@ -290,7 +325,17 @@ def _keep_leases(tx: Tx, limit_id: str, wanted: int) -> int:
         tx.execute(
             "DELETE FROM concurrency_lease_slots WHERE lease_id = ? AND limit_id = ?", (row["lease_id"], limit_id)
         )
+    _drop_empty(tx)
     return left
+
+
+def _drop_empty(tx: Tx) -> None:
+    """Leases that hold nothing any more are gone, but for those that their clients renew."""
+    tx.execute(
+        "DELETE FROM concurrency_leases WHERE workspace_id = ? AND expires_at - created >= ? "
+        "AND NOT EXISTS (SELECT 1 FROM concurrency_lease_slots AS s WHERE s.lease_id = concurrency_leases.id)",
+        (tx.workspace, round(FOREVER_SECONDS * 1_000_000)),
+    )
 
 
 def _named(tx: Tx, names: Iterable[str]) -> list[SlotLimit]:

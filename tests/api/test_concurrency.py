@@ -15,7 +15,7 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener, key_hash
 from managedd.api.surface import all_operations
 from managedd.bus import Topic
-from managedd.store import execution_leases, executions
+from managedd.store import concurrency, execution_leases, executions
 from managedd.wire.concurrency import (
     ConcurrencyLimit,
     ConcurrencyLimitV2,
@@ -325,6 +325,57 @@ async def test_a_task_run_that_asks_twice_holds_one_slot_of_a_tag(api: ApiClient
     body = {"names": ["db"], "task_run_id": str(uuid4())}
     assert [(await api.post("/concurrency_limits/increment", body))[0] for _ in range(2)] == [200, 200]
     assert await active(api, "tag:db") == 1
+
+
+async def leases(api: ApiClient) -> int:
+    count: int = await api.services.db.read(lambda tx: tx.scalar("SELECT count(*) FROM concurrency_leases"))
+    return count
+
+
+async def test_a_tag_without_a_limit_leaves_nothing_behind(api: ApiClient) -> None:
+    await api.post("/concurrency_limits/", {"tag": "db", "concurrency_limit": 1})
+    body = {"names": ["free"], "task_run_id": str(uuid4())}
+    assert await api.post("/concurrency_limits/increment", body) == (200, [])
+    assert await api.post("/concurrency_limits/decrement", body) == (200, [])
+    assert await leases(api) == 0
+    body["names"] = ["db"]
+    for _ in range(2):
+        assert (await api.post("/concurrency_limits/increment", body))[0] == 200
+    assert await leases(api) == 1, "the second time it holds its slot already"
+
+
+@pytest.mark.parametrize("how", ["deleted", "reset"])
+async def test_who_lost_its_only_slot_for_ever_has_no_lease(api: ApiClient, how: str) -> None:
+    await api.post("/concurrency_limits/", {"tag": "db", "concurrency_limit": 1})
+    await api.post("/concurrency_limits/increment", {"names": ["db"], "task_run_id": str(uuid4())})
+    assert await leases(api) == 1
+    if how == "deleted":
+        assert (await api.delete("/concurrency_limits/tag/db"))[0] == 200
+    else:
+        assert (await api.post("/concurrency_limits/tag/db/reset", {}))[0] == 200
+    assert await leases(api) == 0
+
+
+async def test_what_many_leases_of_a_container_hold_is_given_back_at_once(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(api, number=500)
+    await limit(api, name="rate", number=500, slot_decay_per_second=0.001)
+    run = await a_run(api)
+    read: list[str] = []
+    one = concurrency._one
+    monkeypatch.setattr(concurrency, "_one", lambda tx, limit_id: (read.append(limit_id), one(tx, limit_id))[1])
+
+    def body(tx: Tx) -> int:
+        made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
+        for _ in range(100):
+            for names in (["db", "rate"], ["nothing"]):
+                concurrency.acquire(tx, names, 2, "concurrency", lease_seconds=300, execution_id=made.id)
+        return execution_leases.release_all(tx, made.id, run)
+
+    assert await api.services.db.write(body, workspace=ids.DEFAULT_WORKSPACE_ID) == 200
+    assert len(read) == 2, "each limit is read once"
+    assert (await active(api), await active(api, "rate"), await leases(api)) == (0, 0, 0)
 
 
 async def test_numbers_of_slots_are_bounded(api: ApiClient) -> None:

@@ -13,6 +13,7 @@ from managedd.clock import iso
 from managedd.model.logs import LogRecord
 from managedd.model.states import OCCUPYING, TERMINAL, StateType
 from managedd.store import (
+    concurrency,
     event_sizes,
     events,
     execution_leases,
@@ -264,6 +265,14 @@ def test_the_engines_own_questions_scan_no_large_table(state: SyncStore, name: s
     found = plan(state, ENGINE[name])
     assert_no_scan(found)
     assert "BLOOM FILTER" not in found, found
+
+
+def test_leases_are_found_by_who_holds_them(state: SyncStore) -> None:
+    found = plan(state, lambda tx: concurrency.is_held(tx, "tag:db", SOME))
+    assert "SEARCH c USING INDEX concurrency_leases_holder (<expr>=?)" in found
+    found = plan(state, lambda tx: execution_leases.release_all(tx, SOME, OTHER))
+    assert "concurrency_leases_execution (execution_id=?)" in found
+    assert "SEARCH c USING INDEX concurrency_leases_elsewhere (workspace_id=?)" in found
 
 
 def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncStore) -> None:

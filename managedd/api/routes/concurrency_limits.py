@@ -9,6 +9,7 @@ from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.errors import not_found
 from managedd.store import concurrency, rows
+from managedd.store.concurrency import FOREVER_SECONDS
 from managedd.store.resources import CONCURRENCY_LIMIT
 from managedd.wire.base import Limit, Offset
 from managedd.wire.concurrency import (
@@ -20,8 +21,6 @@ from managedd.wire.concurrency import (
 
 TAG = "Concurrency Limits"
 PREFIX = "tag:"
-FOREVER_SECONDS = 100 * 366 * 86_400.0
-"""Clients of the first kind can't renew a lease."""
 
 
 def _wire(tx: Any, limit: rows.Wire) -> rows.Wire:
@@ -123,6 +122,7 @@ async def increment_concurrency_limits_v1(ctx: Context, *, names: LimitNames, ta
             lease_seconds=FOREVER_SECONDS,
             holder=holder,
             execution_id=ctx.actor.execution_id,
+            renewable=False,
         )
 
     got = await ctx.write(body)
