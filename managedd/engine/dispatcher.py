@@ -25,7 +25,7 @@ from managedd.model.states import StateType, scheduled_details
 from managedd.observe import get_log
 from managedd.orchestration.transition import propose
 from managedd.orchestration.verdicts import Status
-from managedd.store import executions, flow_runs, queue
+from managedd.store import executions, flow_runs, queue, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,6 +206,7 @@ class Dispatcher:
         execution = executions.insert(
             tx, flow_run_id=candidate.id, work_pool_id=step.head.work_pool_id, driver=self._driver, needs=step.needs
         )
+        usage.begin(tx, tx.workspace, self._limits.zone)
         executions.note(tx, execution.id, {"key_hash": self._key_hash(execution.id)})
         flow_runs.set_infrastructure(tx, candidate.id, f"managedd:{execution.id}")
         return execution

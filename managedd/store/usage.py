@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from managedd.model.metering import metered, ran_us, running_us
+from managedd.model.metering import metered, month_of, ran_us, running_us
 from managedd.store import executions, plans
 
 if TYPE_CHECKING:
@@ -84,17 +84,30 @@ def record(
                 DELETED if owner is None else owner["owner"],
             ),
         )
-    plan = plans.of_workspace(tx, execution.workspace_id)
+    present = month_of(tx.now, zone).name
     for month in {part.month for part in parts}:
-        tx.execute(
-            "UPDATE usage_months SET plan = ?, limit_minutes = ? WHERE workspace_id = ? AND month = ?",
-            (plan.name, plan.compute_minutes, execution.workspace_id, month),
-        )
+        _note_plan(tx, execution.workspace_id, month, is_over=month != present)
+
+
+def begin(tx: Tx, workspace_id: str, zone: tzinfo) -> None:
+    """A run of the workspace is about to start: the month has the plan under which it does."""
+    _note_plan(tx, workspace_id, month_of(tx.now, zone).name, is_over=False)
+
+
+def _note_plan(tx: Tx, workspace_id: str, month: str, *, is_over: bool) -> None:
+    """The month has the workspace's present plan; one that is over only if it has none: the plan may be another one since."""
+    plan = plans.of_workspace(tx, workspace_id)
+    tx.execute(
+        "INSERT INTO usage_months (workspace_id, month, minutes, plan, limit_minutes) VALUES (?, ?, 0, ?, ?) "
+        "ON CONFLICT (workspace_id, month) DO UPDATE SET plan = excluded.plan, limit_minutes = excluded.limit_minutes "
+        "WHERE plan IS NULL OR (NOT ? AND (plan, limit_minutes) IS NOT (excluded.plan, excluded.limit_minutes))",
+        (workspace_id, month, plan.name, plan.compute_minutes, is_over),
+    )
 
 
 def measure(tx: Tx, workspace_id: str, month: Month) -> tuple[str, float | None]:
     """The plan that sizes the workspace's month, and its minutes, None for no limit: the present one, and for a month that is over the one
-    under which the last of its runs ended."""
+    under which a run last started or ended in it."""
     if month.ends_us <= tx.now:
         row = tx.one(
             "SELECT plan, limit_minutes FROM usage_months WHERE workspace_id = ? AND month = ? AND plan IS NOT NULL",

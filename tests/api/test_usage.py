@@ -105,7 +105,7 @@ async def test_a_month_that_is_over_is_measured_by_its_own_plan(api: ApiClient) 
     assert (await report(api, month="2026-04"))["limit_minutes"] is None
     await ran(api, made, "2026-05-31T23:00:00Z", "2026-06-01T01:00:00Z")
     found = await report(api, month="2026-05")
-    assert (found["plan"], found["limit_minutes"], found["used_minutes"]) == ("free", None, 180)
+    assert (found["plan"], found["limit_minutes"], found["used_minutes"]) == ("pro", 250 * 60, 180)
 
 
 async def test_a_run_over_midnight_is_one_execution_on_two_days(api: ApiClient) -> None:

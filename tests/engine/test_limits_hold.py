@@ -12,6 +12,7 @@ from managedd.clock import iso, to_us
 from managedd.engine.turns import BATCH, RIGHT_OF_WAY_SECONDS
 from managedd.model.executions import Phase
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, HostLimits, Needs, Plan
+from managedd.model.metering import month_named
 from managedd.model.states import StateType
 from managedd.store import executions, overdue, plans, rows, usage
 from managedd.store.resources import FLOW, WORK_POOL, WORK_QUEUE
@@ -138,6 +139,28 @@ async def test_what_runs_now_counts_and_what_was_just_claimed_a_minute_each(stil
     for run_id in runs[:4]:
         await begin(still, run_id)
     assert await desk.all() == runs[:4]
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["the only run", "not the only run"])
+async def test_a_month_that_is_over_keeps_its_plan_when_a_run_ends_in_the_next_one(still: World, before: int) -> None:
+    """On the first of the month the workspace moves to another plan, and a run over midnight ends after that."""
+    turn_to(still, datetime(2026, 11, 30, 23, 50, tzinfo=UTC))
+    await still.db.write(
+        lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=250), Plan(name="free", compute_hours=10)])
+    )
+    desk = Desk(still)
+    runs = [await still.run(due_in_seconds=number - 3) for number in range(before + 1)]
+    assert await desk.all() == runs
+    for run_id in runs:
+        await begin(still, run_id)
+    for run_id in runs[:before]:
+        await finish(still, run_id)
+    turn_to(still, datetime(2026, 12, 1, 0, 1, tzinfo=UTC))
+    await still.db.write(lambda tx: move(tx, still.workspace, "free"))
+    await finish(still, runs[-1])
+    november, december = (month_named(name, UTC) for name in ("2026-11", "2026-12"))
+    assert await still.read(lambda tx: usage.measure(tx, still.workspace, november)) == ("pro", 250 * 60)
+    assert await still.read(lambda tx: usage.measure(tx, still.workspace, december)) == ("free", 10 * 60)
 
 
 async def test_waiting_for_hours_is_not_late(still: World) -> None:
