@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo
 
 import anyio
 
-from managedd import __version__, observe, reloading
+from managedd import __version__, observe, reloading, starting
+from managedd.api import surface
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.context import Services
-from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.engine import event_index
@@ -138,12 +138,11 @@ class Daemon:
         self._settings = settings
         self._services = services
         self._identity = identity
-        operations = all_operations()
-        self._clients = Door(Api(services, operations, Listener.CLIENTS).application(), settings.server)
-        self._operator = Door(Api(services, operations, Listener.SOCKET).application(), settings.server)
-        runs_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
+        self._clients = Door(Api(services, Listener.CLIENTS).application(), settings.server)
+        self._operator = Door(Api(services, Listener.SOCKET).application(), settings.server)
+        runs_door = Door(Api(services, Listener.RUNS).application(), settings.server)
         self._driver = driver
-        self._second_door = Door(Api(services, operations, Listener.RUNS).application(), settings.server)
+        self._second_door = Door(Api(services, Listener.RUNS).application(), settings.server)
         self._room = EngineRoom(
             settings, services, driver, runs_door, second_door=self._second_door, second_host=driver.other_bind_host
         )
@@ -214,6 +213,7 @@ class Daemon:
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
             _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
+            _start(tasks, "settling", _settle),
             _start(tasks, "watchdog", _watchdog),
             _start(tasks, "log windows", services.windows.run),
             _start(tasks, "run keys", services.keys.run),
@@ -308,6 +308,12 @@ class Daemon:
             await self._services.sockets.close_all()
         # The last to go: what the sockets and the runners had handed in is written first.
         writer.cancel()
+
+
+async def _settle() -> None:
+    """What the start put off is done, once there is somebody to answer."""
+    await surface.load()
+    await anyio.to_thread.run_sync(starting.settle)
 
 
 async def _watchdog() -> None:

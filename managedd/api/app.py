@@ -9,20 +9,20 @@ import anyio
 from aiohttp import web
 
 from managedd import ids
-from managedd.api import browser, errors
+from managedd.api import browser, errors, surface
 from managedd.api.auth import Listener, authenticate, credential, may_enter
 from managedd.api.context import Actor, Context, Reply, Services
 from managedd.api.limits import Limits, read_body, source_of
 from managedd.api.openapi import ServedDocument
-from managedd.api.operation import InvalidRequest, Operation
-from managedd.api.routing import MethodNotAllowed, Router
+from managedd.api.operation import InvalidRequest
+from managedd.api.routing import MethodNotAllowed
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from aiohttp.typedefs import Handler
+
+    from managedd.api.operation import Operation
 
 log = get_log("api")
 
@@ -37,12 +37,10 @@ THREAD_BYTES = 256 * 1024
 class Api:
     """Routes requests of one listener."""
 
-    def __init__(self, services: Services, operations: Iterable[Operation], listener: Listener) -> None:
+    def __init__(self, services: Services, listener: Listener) -> None:
         self._services = services
-        listed = tuple(operations)
-        self._router = Router(listed)
         self._limits = Limits(services.settings.server)
-        self._document = ServedDocument(listed, services.threads)
+        self._document = ServedDocument(surface.all_operations, services.threads)
         self._listener = listener
 
     def application(self) -> web.Application:
@@ -86,7 +84,7 @@ class Api:
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path, account, workspace = _scope(request.rel_url.raw_path)
         method = WEBSOCKET if request.headers.get("Upgrade", "").lower() == "websocket" else request.method
-        matched = None if path is None else self._router.match(method, path)
+        matched = None if path is None else surface.match(method, path)
         if matched is None:
             return errors.problem(404, "Not Found")
         operation, path_values = matched

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from managedd import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from managedd.api.operation import Operation
 
@@ -43,10 +43,10 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 class ServedDocument:
-    """The document of `operations` as bytes, made once, by whoever asks first."""
+    """The document of what `operations` tells as bytes, made once, by whoever asks first."""
 
-    def __init__(self, operations: Iterable[Operation], threads: anyio.CapacityLimiter) -> None:
-        self._operations = tuple(operations)
+    def __init__(self, operations: Callable[[], Iterable[Operation]], threads: anyio.CapacityLimiter) -> None:
+        self._operations = operations
         self._threads = threads
         self._bytes: bytes | None = None
 
@@ -58,28 +58,30 @@ class ServedDocument:
         return self._bytes
 
     def _make(self) -> bytes:
-        return orjson.dumps(document(self._operations))
+        return orjson.dumps(document(self._operations()))
 
 
 def _adapters(operations: list[Operation]) -> dict[Any, tuple[Any, TypeAdapter[Any]]]:
     found: dict[Any, tuple[Any, TypeAdapter[Any]]] = {}
     for operation in operations:
-        for parameter in operation.parameters:
+        signature = operation.signature
+        for parameter in signature.parameters:
             found[operation.id, parameter.name] = ("validation", parameter.adapter)
-        if operation.body is not None:
-            found[operation.id, "body"] = ("validation", operation.body)
+        if signature.body is not None:
+            found[operation.id, "body"] = ("validation", signature.body)
         if operation.returns is not None:
             found[operation.id, "returns"] = ("serialization", TypeAdapter(operation.returns))
     return found
 
 
 def _operation(operation: Operation, mapping: Any) -> dict[str, Any]:
+    signature = operation.signature
     made: dict[str, Any] = {"tags": [operation.tag], "summary": _title(operation.handler.__name__)}
     text = "\n\n".join(part for part in (operation.summary, operation.description) if part)
     if text:
         made["description"] = text
     made["operationId"] = operation.id
-    if operation.parameters:
+    if signature.parameters:
         made["parameters"] = [
             {
                 "name": parameter.name,
@@ -94,12 +96,12 @@ def _operation(operation: Operation, mapping: Any) -> dict[str, Any]:
                     ),
                 },
             }
-            for parameter in operation.parameters
+            for parameter in signature.parameters
         ]
-    if operation.body is not None:
+    if signature.body is not None:
         schema = mapping[(operation.id, "body"), "validation"]
         made["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-        if operation.body_required:
+        if signature.body_required:
             made["requestBody"]["required"] = True
     made["responses"] = _responses(operation, mapping)
     made.update(operation.extra)
@@ -112,7 +114,7 @@ def _responses(operation: Operation, mapping: Any) -> dict[str, Any]:
         schema = {} if operation.returns is None else mapping[(operation.id, "returns"), "serialization"]
         success["content"] = {"application/json": {"schema": schema}}
     answers = {str(operation.status): success}
-    if operation.parameters or operation.body is not None:
+    if operation.signature.parameters or operation.signature.body is not None:
         answers["422"] = {
             "description": "Validation Error",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}},

@@ -16,6 +16,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
@@ -64,17 +65,9 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """What the router, the validator and the document read."""
+class Signature:
+    """What a handler takes, as its validators."""
 
-    method: str
-    path: str
-    tag: str
-    status: int
-    handler: Handler
-    returns: Any
-    summary: str
-    description: str
     parameters: tuple[Parameter, ...] = ()
     body: TypeAdapter[Any] | None = None
     body_type: Any = None
@@ -83,18 +76,6 @@ class Operation:
     body_name: str = ""
     body_of: BodyOf | None = None
     body_required: bool = False
-    public: bool = False
-    """Answered without a credential."""
-    early: bool = False
-    """Answered also before the daemon is ready, and while it stops."""
-    scoped: bool = True
-    """Whether it is also served below /accounts/…/workspaces/…."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        """FastAPI's operation id: name + path with non-words as `_` + method."""
-        return re.sub(r"\W", "_", f"{self.handler.__name__}{self.path}") + f"_{self.method.lower()}"
 
     def bind(self, path: Mapping[str, str], query: Any, body: bytes) -> dict[str, Any]:
         """The handler's keyword arguments. Raises InvalidRequest with every error at its place."""
@@ -152,6 +133,41 @@ class Operation:
             arguments.update({name: getattr(value, name) for name in self.body_members})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What the router, the validator and the document read."""
+
+    method: str
+    path: str
+    tag: str
+    status: int
+    handler: Handler
+    returns: Any
+    summary: str
+    description: str
+    public: bool = False
+    """Answered without a credential."""
+    early: bool = False
+    """Answered also before the daemon is ready, and while it stops."""
+    scoped: bool = True
+    """Whether it is also served below /accounts/…/workspaces/…."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """FastAPI's operation id: name + path with non-words as `_` + method."""
+        return re.sub(r"\W", "_", f"{self.handler.__name__}{self.path}") + f"_{self.method.lower()}"
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What the handler takes; made when first needed, which is not while the daemon starts. Raises ValueError when it can't be declared so."""
+        return _signature(self)
+
+    def bind(self, path: Mapping[str, str], query: Any, body: bytes) -> dict[str, Any]:
+        """The handler's keyword arguments. Raises InvalidRequest with every error at its place."""
+        return self.signature.bind(path, query, body)
+
+
 class InvalidRequest(Exception):
     """The request does not fit the operation; `errors` has type, loc and msg of each."""
 
@@ -197,7 +213,8 @@ def operation(
 
 def operations(module: Any) -> list[Operation]:
     """Every operation declared in `module`, in source order."""
-    return [_build(member) for member in vars(module).values() if hasattr(member, "__operation__")]
+    declared = [member for member in vars(module).values() if hasattr(member, "__operation__")]
+    return [Operation(handler=handler, **handler.__operation__) for handler in declared]
 
 
 def _markers(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -215,10 +232,10 @@ def _is_ours(mark: Any) -> bool:
     return isinstance(mark, SentAs | BodyOf) or mark in (QUERY, EMBED)
 
 
-def _build(handler: Handler) -> Operation:
-    declared: dict[str, Any] = handler.__operation__  # type: ignore[attr-defined]
+def _signature(operation: Operation) -> Signature:
+    handler = operation.handler
     hints = get_type_hints(handler, include_extras=True)
-    path_names = set(re.findall(r"{(\w+)}", declared["path"]))
+    path_names = set(re.findall(r"{(\w+)}", operation.path))
     parameters: list[Parameter] = []
     members: dict[str, tuple[Any, Any]] = {}
     embed = False
@@ -226,7 +243,7 @@ def _build(handler: Handler) -> Operation:
     for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
         annotation, marks = _markers(hints[name])
         required = parameter.default is inspect.Parameter.empty
-        in_query = declared["method"] == "GET" or QUERY in marks
+        in_query = operation.method == "GET" or QUERY in marks
         if name in path_names or in_query:
             parameters.append(
                 Parameter(
@@ -244,12 +261,12 @@ def _build(handler: Handler) -> Operation:
             body_of = next((mark for mark in marks if isinstance(mark, BodyOf)), body_of)
             annotation = annotation if body_of is None else body_of.type
             members[name] = (annotation, ... if required else parameter.default)
-    body = _body(handler.__name__, declared, members, embed=embed)
+    body = _body(operation.id, members, embed=embed)
     if body_of is not None:
         if body.get("body_members") is not None:
-            raise ValueError(f"{declared['path']}: only a whole body can be of another type")
+            raise ValueError(f"{operation.path}: only a whole body can be of another type")
         body["body_of"] = body_of
-    return Operation(handler=handler, parameters=tuple(parameters), **body, **declared)
+    return Signature(parameters=tuple(parameters), **body)
 
 
 class _Embedded(BaseModel):
@@ -274,7 +291,7 @@ def _is_list(annotation: Any) -> bool:
     return get_origin(annotation) is list or any(get_origin(arg) is list for arg in get_args(annotation))
 
 
-def _body(name: str, declared: dict[str, Any], members: dict[str, tuple[Any, Any]], *, embed: bool) -> dict[str, Any]:
+def _body(operation_id: str, members: dict[str, tuple[Any, Any]], *, embed: bool) -> dict[str, Any]:
     if not members:
         return {}
     if len(members) == 1 and not embed:
@@ -285,7 +302,6 @@ def _body(name: str, declared: dict[str, Any], members: dict[str, tuple[Any, Any
             "body_name": only,
             "body_required": default is ...,
         }
-    operation_id = re.sub(r"\W", "_", f"{name}{declared['path']}") + f"_{declared['method'].lower()}"
     model: type[BaseModel] = create_model(  # type: ignore[call-overload]
         f"Body_{operation_id}", __base__=_Embedded, **members
     )

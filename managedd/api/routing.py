@@ -88,5 +88,10 @@ class Router:
         return None
 
 
+def first_segment(path: str) -> str:
+    """The first segment of a path, still percent-encoded; empty for none."""
+    return path.lstrip("/").partition("/")[0]
+
+
 def _segments(path: str) -> list[str]:
     return [segment for segment in path.split("/") if segment]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from managedd import starting
 from managedd.cli.options import HERE, Where
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def serve(
     driver
         What runs run in (runs.driver).
     """
+
+    starting.begin()
 
     def read() -> Settings:
         return where.settings(server__host=host, server__port=port, runs__driver=driver)

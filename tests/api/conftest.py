@@ -15,7 +15,6 @@ from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.context import Services
-from managedd.api.surface import all_operations
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
@@ -98,7 +97,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
 
 @pytest.fixture
 async def api(services: Services) -> AsyncIterator[ApiClient]:
-    application = Api(services, all_operations(), Listener.CLIENTS).application()
+    application = Api(services, Listener.CLIENTS).application()
     async with TestClient(TestServer(application)) as http:
         yield ApiClient(http=http, services=services)
 
@@ -108,7 +107,7 @@ async def closed(services: Services) -> AsyncIterator[ApiClient]:
     """The API of a daemon that has an auth string, without a credential."""
     server = services.settings.server.model_copy(update={"auth_string": SecretStr("admin:secret")})
     services.settings = services.settings.model_copy(update={"server": server})
-    application = Api(services, all_operations(), Listener.CLIENTS).application()
+    application = Api(services, Listener.CLIENTS).application()
     async with TestClient(TestServer(application)) as http:
         yield ApiClient(http=http, services=services)
 

@@ -111,7 +111,7 @@ async def test_an_auth_string_enters_every_workspace_and_none_that_is_not_there(
 async def listening(services: Services, listener: Listener, prefix: str = "/api") -> AsyncIterator[ApiClient]:
     from tests.api.conftest import ApiClient
 
-    async with TestClient(TestServer(Api(services, all_operations(), listener).application())) as http:
+    async with TestClient(TestServer(Api(services, listener).application())) as http:
         yield ApiClient(http=http, services=services, prefix=prefix)
 
 

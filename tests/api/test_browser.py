@@ -11,7 +11,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
-from managedd.api.surface import all_operations
 
 if TYPE_CHECKING:
     from managedd.api.context import Services
@@ -125,7 +124,7 @@ async def test_a_listener_with_a_credential_does_not_mind(closed: ApiClient) -> 
 
 @pytest.mark.parametrize(("listener", "status"), [(Listener.SOCKET, 200), (Listener.RUNS, 401)])
 async def test_the_other_listeners_have_their_own_ways(services: Services, listener: Listener, status: int) -> None:
-    application = Api(services, all_operations(), listener).application()
+    application = Api(services, listener).application()
     async with TestClient(TestServer(application)) as http:
         headers = {"Host": "managedd", "Origin": "http://evil.example"}
         assert (await http.get("/api/admin/version", headers=headers)).status == status

@@ -19,7 +19,6 @@ from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.sockets import Sockets
-from managedd.api.surface import all_operations
 from managedd.cli.logs import _newest_first
 from managedd.listeners import Door
 from managedd.model.executions import EndCause, Phase
@@ -45,7 +44,7 @@ def socket_of(services: Services) -> Path:
 
 
 async def opened(services: Services) -> Door:
-    door = Door(Api(services, all_operations(), Listener.SOCKET).application(), services.settings.server)
+    door = Door(Api(services, Listener.SOCKET).application(), services.settings.server)
     await door.open()
     await door.listen_unix(socket_of(services))
     return door

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener, key_hash
-from managedd.api.surface import all_operations
 from managedd.bus import Topic
 from managedd.store import concurrency, execution_leases, executions
 from managedd.wire.concurrency import (
@@ -302,7 +301,7 @@ async def test_what_a_container_takes_is_known_to_be_its_own(api: ApiClient) -> 
         return made
 
     execution = await api.services.db.write(claim, workspace=ids.DEFAULT_WORKSPACE_ID)
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         headers = {"Authorization": "Bearer run-key"}
         for path, body in (

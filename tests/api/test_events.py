@@ -16,7 +16,6 @@ from aiohttp import ClientSession
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
-from managedd.api.surface import all_operations
 from managedd.listeners import Door
 from managedd.wire.events import EventCount, EventPage
 from tests.api.test_sockets import an_event, connected, the_filter
@@ -212,7 +211,7 @@ async def test_the_next_page_of_many_ids_has_a_url_that_the_daemon_reads(api: Ap
     assert found.next_page is not None
     url = urlsplit(found.next_page)
     assert len(f"GET {url.path}?{url.query} HTTP/1.1") < 16 * 1024
-    door = Door(Api(api.services, all_operations(), Listener.CLIENTS).application(), api.services.settings.server)
+    door = Door(Api(api.services, Listener.CLIENTS).application(), api.services.settings.server)
     await door.open()
     host, port = await door.listen("127.0.0.1", 0)
     async with ClientSession() as http, http.get(f"http://{host}:{port}{url.path}?{url.query}") as response:

@@ -15,7 +15,6 @@ from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.operation import Operation
-from managedd.api.surface import all_operations
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped, LogLimits, SentGates
 from managedd.store import executions, log_sizes, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
@@ -100,7 +99,7 @@ async def test_a_run_writes_only_to_its_own_log_and_its_childrens(api: ApiClient
         return rows.insert(tx, FLOW_RUN, {"name": "child", "flow_id": flow, "parent_task_run_id": task})
 
     child = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         within = replace(api, http=http)
         headers = {"Authorization": f"Bearer {key}"}
@@ -126,7 +125,7 @@ async def test_a_run_writes_no_line_of_a_strangers_task_run(api: ApiClient) -> N
 
     own, theirs = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
     lines = [a_line(run, task_run_id=task) for task in (own, theirs, unknown)] + [a_line(None, task_run_id=theirs)]
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         headers = {"Authorization": f"Bearer {key}"}
         assert (await replace(api, http=http).post("/logs/", lines, headers=headers))[0] == 201
@@ -146,7 +145,7 @@ async def test_what_a_run_sends_by_itself_counts_against_the_size_of_its_log(api
 
     execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
     api.services.log_gates = SentGates(LogLimits(max_bytes=10 * (LINE_OVERHEAD_BYTES + NAME_BYTES + 4)))
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         within = replace(api, http=http)
         for _ in range(4):
@@ -171,7 +170,7 @@ async def test_what_a_run_sends_by_itself_has_a_rate(api: ApiClient) -> None:
 
     execution = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
     api.services.log_gates = SentGates(LogLimits(lines_per_second=1e-6, burst_seconds=10e6, max_bytes=10**6))
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         within = replace(api, http=http)
         for _ in range(4):
@@ -194,7 +193,7 @@ async def test_a_task_run_counts_with_the_first_line_that_a_run_sends_of_it(api:
         executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
 
     await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     one, other = ids.new_id(), ids.new_id()
     async with TestClient(TestServer(application)) as http:
         within = replace(api, http=http)
@@ -214,7 +213,7 @@ async def test_the_name_of_a_logger_is_cut_and_counts(api: ApiClient) -> None:
         executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
 
     await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     # In the one form that clients write, and in one that only the validator reads.
     lines = [a_line(run, "", name="n" * 1_000_000), a_line(run, "", name="n" * 1_001, level="20")]
     async with TestClient(TestServer(application)) as http:

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener, key_hash
-from managedd.api.surface import all_operations
 from managedd.model.executions import EndCause, Phase
 from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import Plan
@@ -234,7 +233,7 @@ async def test_a_run_s_key_does_not_open_it(api: ApiClient) -> None:
     await pool_of(api)
     run = await run_it(api, await deploy(api, work_pool_name="mine", parameters={"n": 1}))
     await claim(api, run, key="run-key")
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         headers = {"Authorization": "Bearer run-key"}
         assert (await http.get("/api/admin/version", headers=headers)).status == 200

@@ -12,7 +12,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
-from managedd.api.surface import all_operations
 from managedd.model.executions import Phase
 from managedd.store import event_sizes, executions, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
@@ -55,7 +54,7 @@ async def within(api: ApiClient) -> AsyncIterator[Run]:
         return made.id, child, theirs
 
     execution, child, theirs = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
-    application = Api(api.services, all_operations(), Listener.RUNS).application()
+    application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
         yield Run(replace(api, http=http), run, execution, child, stranger, theirs)
 

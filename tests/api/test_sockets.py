@@ -19,7 +19,6 @@ from managedd import ids
 from managedd.api import event_intake, sockets
 from managedd.api.app import Api
 from managedd.api.auth import Listener
-from managedd.api.surface import all_operations
 from managedd.clock import iso
 from managedd.model.executions import Phase
 from managedd.model.flow_runs import ProposedState
@@ -208,7 +207,7 @@ async def guarded(services: Services) -> AsyncIterator[ApiClient]:
     """An API that demands the auth string `admin:pass`."""
     server = services.settings.server.model_copy(update={"auth_string": SecretStr("admin:pass")})
     services.settings = services.settings.model_copy(update={"server": server})
-    async with TestClient(TestServer(Api(services, all_operations(), Listener.CLIENTS).application())) as http:
+    async with TestClient(TestServer(Api(services, Listener.CLIENTS).application())) as http:
         yield ApiClient(http=http, services=services)
 
 
@@ -266,7 +265,7 @@ async def test_a_runs_key_opens_only_its_own_workspace(api: ApiClient, other: Ap
         executions.note(tx, made.id, {"key_hash": hashlib.sha256(key.encode()).hexdigest()})
 
     await services.db.write(execution, workspace=ids.DEFAULT_WORKSPACE_ID)
-    async with TestClient(TestServer(Api(services, all_operations(), Listener.RUNS).application())) as http:
+    async with TestClient(TestServer(Api(services, Listener.RUNS).application())) as http:
         own, foreign = replace(api, http=http), replace(other, http=http)
         async with connected(own, "/events/in", token=key) as client:
             await client.send(an_event())
@@ -296,7 +295,7 @@ async def test_a_runs_socket_ends_with_its_key(api: ApiClient, services: Service
         moved = await services.db.write(lambda tx: executions.advance(tx, id_, from_, to))
         assert moved is not None
 
-    async with TestClient(TestServer(Api(services, all_operations(), Listener.RUNS).application())) as http:
+    async with TestClient(TestServer(Api(services, Listener.RUNS).application())) as http:
         async with connected(replace(api, http=http), path, token=key) as client:
             await enter(Phase.CREATED, Phase.CLAIMED)
             assert await client.silent()

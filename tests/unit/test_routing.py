@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from managedd.api import surface
 from managedd.api.operation import Operation
-from managedd.api.routing import MethodNotAllowed, Router
-from managedd.api.surface import all_operations
+from managedd.api.routing import MethodNotAllowed, Router, first_segment
 
 
 async def handle(ctx: Any) -> None:
@@ -88,11 +88,20 @@ def test_one_path_has_one_operation_of_a_method() -> None:
 
 
 def test_every_operation_that_is_served_is_found_by_its_own_path() -> None:
-    served = all_operations()
-    router = Router(served)
-    for operation in served:
+    """Also where no other of its module was asked for: the table of first segments is complete."""
+    for operation in surface.all_operations():
         raw = "/".join("value" if part.startswith("{") else part for part in operation.path.split("/"))
-        matched = router.match(operation.method, raw)
+        matched = surface.match(operation.method, raw)
         assert matched is not None
         assert matched[0] is operation
         assert set(matched[1].values()) <= {"value"}
+
+
+def test_the_table_of_first_segments_names_none_that_nobody_serves() -> None:
+    served = {first_segment(operation.path) for operation in surface.all_operations()}
+    assert {segment for segments in surface.MODULES.values() for segment in segments} == served
+
+
+@pytest.mark.parametrize("raw", ["", "/", "/nothing", "/nothing/flows", "/flow%73/filter"])
+def test_a_path_that_nobody_serves_leads_nowhere(raw: str) -> None:
+    assert surface.match("POST", raw) is None

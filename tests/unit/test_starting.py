@@ -1,0 +1,56 @@
+"""A lean start: what a daemon loads before it listens, and what is done once it does. In processes of their own: this one has loaded it all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+LATER = ("managedd.api.routes.", "rich.", "pygments.", "jsonschema.", "jinja2.", "cyclopts.help.")
+
+LOADED = """
+import json, sys
+from managedd import cli, starting
+starting.begin()
+from managedd import daemon
+print(json.dumps(list(sys.modules)))
+"""
+
+SETTLED = """
+import gc, json, ssl
+from managedd import starting
+
+def look():
+    contexts = [found for found in gc.get_objects() if isinstance(found, ssl.SSLContext)]
+    return {
+        "collects": gc.isenabled(),
+        "verified": [context.cert_store_stats() for context in contexts if context.verify_mode is ssl.CERT_REQUIRED],
+        "unverified": [context.cert_store_stats() for context in contexts if context.verify_mode is ssl.CERT_NONE],
+    }
+
+starting.begin()
+before = look()
+starting.settle()
+gc.unfreeze()
+print(json.dumps([before, look(), ssl.create_default_context().cert_store_stats()]))
+"""
+
+
+def said(program: str) -> Any:
+    """What a new interpreter prints that runs `program`."""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+def test_a_daemon_that_starts_loads_nothing_that_it_needs_later_or_never() -> None:
+    loaded = said(LOADED)
+    assert "managedd.daemon" in loaded
+    assert [name for name in loaded if f"{name}.".startswith(LATER) and name != "managedd.api.routes"] == []
+
+
+def test_the_host_s_authorities_are_read_and_garbage_is_collected_once_the_daemon_has_started() -> None:
+    before, after, usual = said(SETTLED)
+    none = {"x509": 0, "crl": 0, "x509_ca": 0}
+    assert before == {"collects": False, "verified": [none], "unverified": [none]}
+    assert after == {"collects": True, "verified": [usual], "unverified": [usual]}
