@@ -77,7 +77,7 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 class Section(BaseModel):
     """One table of the file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
