@@ -41,6 +41,9 @@ log = get_log("dispatcher")
 SET_ASIDE_SECONDS: Final = 60.0
 """How long a run that can't even be claimed is left alone, so that the others go on."""
 REST_SECONDS: Final = 0.02
+"""For each look in which there was nothing to do: whoever commits much must not keep us looking at what can't go."""
+UNRESTED: Final = 5
+"""So many of them may come at once: what is scheduled just after another run's end does not wait for that."""
 UNHELD_SECONDS: Final = 900.0
 """How long a run may be Pending or Running by its creator's word alone: a client that sends a flow's code makes the run Pending, uploads,
 and then schedules it."""
@@ -82,6 +85,8 @@ class Dispatcher:
         self._done: list[Step] = []
         """What the last transaction did."""
         self._put_back_at = clock.monotonic()
+        self._rested_at = 0.0
+        """When all looks that found nothing are rested from."""
         self._page = 0
         """Of those whose needs vary, whom to ask this time."""
 
@@ -104,8 +109,7 @@ class Dispatcher:
         try:
             something, self._ready_us = await self._db.read(self._look)
             if not something:
-                # Whoever commits much must not keep us looking at what can't go.
-                await anyio.sleep(REST_SECONDS)
+                await self._rest()
                 return False
             claimed = await self._db.write(self._claim)
         except Unclaimable as culprit:
@@ -122,6 +126,11 @@ class Dispatcher:
             self._put_back_at = self._clock.monotonic() + PUT_BACK_SECONDS
         # Of those whose needs were forgotten, a look sees a few.
         return len(self._done) >= BATCH or any(isinstance(step, Note) for step in self._done)
+
+    async def _rest(self) -> None:
+        now = anyio.current_time()
+        self._rested_at = max(self._rested_at, now) + REST_SECONDS
+        await anyio.sleep(max(0.0, self._rested_at - now - UNRESTED * REST_SECONDS))
 
     async def _until_next(self) -> float:
         """How long there is nothing to do by itself. The poll is for what nobody can foresee: a clock that is set."""

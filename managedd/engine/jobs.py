@@ -60,7 +60,7 @@ class Jobs:
         self._api_url = api_url
 
     async def job(self, execution: Execution) -> Job:
-        """What to run, and what to say of it; the execution's row has the limits that it will be held to.
+        """What to run, and what to say of it; the execution's row has the image, and the limits that it will be held to.
 
         Raises ManagedError(INVALID or NOT_FOUND) when the job variables can't be used.
         """
@@ -73,8 +73,13 @@ class Jobs:
             "cpu_limit": spec.cpus,
             "time_limit_seconds": spec.time_limit_seconds,
         }
-        await self._db.write(lambda tx: executions.note(tx, execution.id, limits))
-        return Job(spec=spec, notes=(*_dropped(dropped), *self._sized(execution, loaded)))
+
+        def note(tx: Tx) -> Execution | None:
+            executions.note(tx, execution.id, limits)
+            return executions.get(tx, execution.id)
+
+        noted = await self._db.write(note) or execution
+        return Job(execution=noted, spec=spec, notes=(*_dropped(dropped), *self._sized(execution, loaded)))
 
     def needs(self, tx: Tx, flow_run_id: str) -> Needs:
         """What the run will reserve of the host; the default where its job variables can't be used, which its runner will say."""

@@ -38,6 +38,8 @@ REFUSALS: Final = 2
 class Job:
     """What to run, and what the run's log shall say of it."""
 
+    execution: Execution
+    """With the image and the limits that it has from now on."""
     spec: RunSpec
     notes: tuple[str, ...] = ()
 

@@ -162,7 +162,7 @@ class ExecutionRunner:
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
             return ending(EndCause.SPEC, self._execution, detail=error.message)
-        await self._note({"image": job.spec.image})
+        self._keep(job.execution)
         for note in job.notes:
             await self._say(note)
         said_us = self._supervision.progress_us

@@ -38,7 +38,7 @@ async def finished(world: World, execution: Execution, seconds: float = 10.0) ->
 
 
 async def with_packages(execution: Execution) -> Job:
-    return Job(spec=replace(spec_of(execution), packages=("pandas",)))
+    return Job(execution=execution, spec=replace(spec_of(execution), packages=("pandas",)))
 
 
 def said(message: str, **fields: str) -> str:

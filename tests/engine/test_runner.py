@@ -389,7 +389,7 @@ async def test_a_fault_of_our_own_ends_the_run_and_nothing_else(world: World) ->
 
 async def test_notes_on_the_job_are_in_the_runs_log(world: World) -> None:
     async def noted(execution: Execution) -> Job:
-        return Job(spec=spec_of(execution), notes=("not taken: PREFECT_API_KEY",))
+        return Job(execution=execution, spec=spec_of(execution), notes=("not taken: PREFECT_API_KEY",))
 
     plan(world, FakeRun())
     async with world.daemon(job=noted) as daemon:

@@ -302,7 +302,7 @@ def spec_of(execution: Execution) -> RunSpec:
 
 
 async def job_of(execution: Execution) -> Job:
-    return Job(spec=spec_of(execution))
+    return Job(execution=execution, spec=spec_of(execution))
 
 
 @contextlib.asynccontextmanager
