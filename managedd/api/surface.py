@@ -50,8 +50,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "me": ("me",),
 }
 """Modules of `managedd.api.routes`, one per line, with the first segments of their paths."""
-PAUSE_SECONDS: Final = 0.05
-"""Between two modules that are loaded beforehand: requests come in between."""
+PAUSE_SECONDS: Final = (1.0, 0.05)
+"""Before the first module that is loaded beforehand, as those who waited for the daemon come first, and between two: requests come in between."""
 
 
 def all_operations() -> tuple[Operation, ...]:
@@ -69,9 +69,11 @@ def match(method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | None
 
 async def load() -> None:
     """Every operation is loaded, a module at a time."""
+    first, between = PAUSE_SECONDS
+    await anyio.sleep(first)
     for segment in _SEGMENTS:
         _router(segment)
-        await anyio.sleep(PAUSE_SECONDS)
+        await anyio.sleep(between)
 
 
 _SEGMENTS: Final = tuple(dict.fromkeys(segment for segments in MODULES.values() for segment in segments))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from managedd.errors import ManagedError, invalid
 from managedd.model import schedules
-from managedd.orchestration import recurrence
 from managedd.orchestration.job_variables import find_references, merge, render, validate_job_variables
 from managedd.orchestration.managed_job import managed_job
 from managedd.orchestration.plan_rules import check_host, check_job
@@ -141,6 +140,8 @@ def changed_schedule(body: DeploymentScheduleUpdate, now: datetime) -> dict[str,
 def checked(schedule: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """The schedule as it is stored. Raises ManagedError(INVALID) that names the field and what is allowed."""
     value = schedules.from_json(schedule)
+    from managedd.orchestration import recurrence  # noqa: PLC0415  # with the first schedule: it brings libraries
+
     recurrence.validate(value, now)
     return schedules.to_json(value)
 

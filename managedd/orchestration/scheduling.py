@@ -11,7 +11,6 @@ from managedd.model.flow_runs import ProposedState
 from managedd.model.schedules import Schedule, from_json
 from managedd.model.states import StateType, scheduled_details
 from managedd.orchestration.parameters import HydrationContext, hydrate
-from managedd.orchestration.recurrence import occurrences
 from managedd.orchestration.transition import create_run
 from managedd.store import rows, schedules
 from managedd.store.resources import DEPLOYMENT, DEPLOYMENT_SCHEDULE
@@ -52,6 +51,8 @@ def times(schedule: Schedule, reach: Reach) -> list[datetime]:
     """The fewest next times that satisfy both minimums of `reach`, within its maximums."""
     if reach.max_runs <= 0:
         return []
+    from managedd.orchestration.recurrence import occurrences  # noqa: PLC0415  # with the first schedule: it brings libraries
+
     wanted = max(1, min(reach.min_runs, reach.max_runs))
     found = occurrences(schedule, reach.start, wanted, reach.end)
     far_enough = min(shifted(reach.start, reach.min_time), reach.end)

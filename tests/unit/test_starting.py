@@ -7,7 +7,16 @@ import subprocess
 import sys
 from typing import Any
 
-LATER = ("managedd.api.routes.", "rich.", "pygments.", "jsonschema.", "jinja2.", "cyclopts.help.")
+LATER = (
+    "managedd.api.routes.",
+    "rich.",
+    "pygments.",
+    "jsonschema.",
+    "jinja2.",
+    "croniter.",
+    "dateutil.",
+    "cyclopts.help.",
+)
 
 LOADED = """
 import json, sys
