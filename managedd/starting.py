@@ -57,7 +57,7 @@ def _authorities_later() -> Iterator[None]:
     def later(context: ssl.SSLContext) -> None:
         _waiting.append(context)
 
-    ssl.SSLContext.set_default_verify_paths = later  # type: ignore[method-assign]
+    ssl.SSLContext.set_default_verify_paths = later  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:

@@ -11,7 +11,8 @@ import pytest
 from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso
-from managedd.engine.dispatcher import BATCH, UNHELD_SECONDS, Dispatcher
+from managedd.engine import dispatcher
+from managedd.engine.dispatcher import BATCH, UNHELD_SECONDS, UNRESTED, Dispatcher
 from managedd.errors import ManagedError, unavailable
 from managedd.model.executions import Phase
 from managedd.model.flow_runs import ProposedState
@@ -611,3 +612,19 @@ async def test_waking_for_nothing_writes_nothing(still: World) -> None:
     desk = Desk(still, db=Busy(still, 1))
     still.bus.publish([Topic.QUEUE])
     assert await desk.dispatcher.tick() is False
+
+
+async def test_looks_that_find_nothing_rest_when_they_come_thick_and_not_before(
+    still: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "REST_SECONDS", 3600.0)
+    desk = Desk(still)
+    with anyio.fail_after(60):
+        for _ in range(UNRESTED):
+            assert await desk.dispatcher.tick() is False
+        run_id = await still.run()
+        assert await desk.dispatcher.tick() is False
+    assert desk.claimed == [run_id]
+    with anyio.move_on_after(0.2) as resting:
+        await desk.dispatcher.tick()
+    assert resting.cancelled_caught
