@@ -62,7 +62,7 @@ def insert(
     execution_id = execution_id or ids.new_id()
     tx.execute(
         "INSERT INTO executions (id, workspace_id, flow_run_id, work_pool_id, attempt, phase, driver, claimed_at, memory_limit_bytes, "
-        "cpu_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "cpu_limit, deployment_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT deployment_id FROM flow_runs WHERE id = ?))",
         (
             execution_id,
             tx.workspace,
@@ -74,6 +74,7 @@ def insert(
             tx.now,
             None if needs is None else needs.memory_bytes,
             None if needs is None else needs.cpus,
+            flow_run_id,
         ),
     )
     tx.publish(Topic.EXECUTIONS)

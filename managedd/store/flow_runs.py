@@ -12,7 +12,7 @@ from managedd.errors import not_found
 from managedd.model.flow_runs import FlowRunFacts, flow_policy_facts
 from managedd.model.states import State, StateType
 from managedd.store.filtering import to_param
-from managedd.store.resources import OCCUPYING_SQL, TERMINAL_SQL
+from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,17 +120,23 @@ def slots_taken(tx: Tx, deployment_id: str, *, but: str) -> int:
     return taken
 
 
-LEAVING = (
-    "executions AS e INDEXED BY executions_open CROSS JOIN flow_runs AS l ON l.id = e.flow_run_id "
-    f"WHERE e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED' AND l.state_type IN {TERMINAL_SQL}"
-)
-"""Executions `e` that may still be running though their flow runs `l` have ended: whoever is stopped for a limit ends before its process."""
+LEAVING = f"""
+executions AS e INDEXED BY executions_deployment
+LEFT JOIN flow_runs AS l ON l.id = e.flow_run_id LEFT JOIN flow_run_states AS ls ON ls.id = l.state_id
+WHERE e.deployment_id IS NOT NULL AND e.phase NOT IN ('EXITED', 'FINALIZED', 'LOST')
+  AND NOT EXISTS (SELECT 1 FROM flow_runs AS h INDEXED BY flow_runs_holding
+                  WHERE h.deployment_id = e.deployment_id AND h.id = e.flow_run_id AND h.state_type IN {OCCUPYING_SQL})
+  AND NOT coalesce(l.state_type = 'PAUSED' AND NOT coalesce(json_extract(ls.state_details, '$.pause_reschedule'), 0)
+                   OR l.state_name = 'AwaitingRetry' AND json_extract(l.empirical_policy, '$.retry_type') = 'in_process', 0)
+"""
+"""Executions `e` of deployments that may still be running though nothing is left for them to do: their flow runs have ended, were deleted,
+are suspended or scheduled anew. One that waits in its process (a pause, the next try there) has given its slot back."""
 
 
 def slots_leaving(tx: Tx, deployment_id: str, *, but: str) -> int:
-    """How many containers of other runs of the deployment, that have ended, may still be there."""
+    """How many containers of other runs of the deployment, that have nothing left to do, may still be there."""
     leaving: int = tx.scalar(
-        f"SELECT count(*) FROM {LEAVING} AND l.deployment_id = ? AND l.id <> ?", (deployment_id, but)
+        f"SELECT count(*) FROM {LEAVING} AND e.deployment_id = ? AND e.flow_run_id <> ?", (deployment_id, but)
     )
     return leaving
 

@@ -59,13 +59,12 @@ class Candidate:
 
 _LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.phase NOT IN ('FINALIZED', 'LOST'))"
 # Deployments none of whose runs may go now, counted once for all runs that wait.
+_HELD = f"(SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})"
 _FULL = f"""
-leaving AS MATERIALIZED (SELECT l.deployment_id AS id, count(*) AS slots FROM {LEAVING} AND l.deployment_id IS NOT NULL GROUP BY 1),
 full AS MATERIALIZED (
     SELECT d.id, d.concurrency_limit AS slots FROM deployments AS d
-    WHERE d.concurrency_limit IS NOT NULL AND d.concurrency_limit <=
-        (SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})
-        + coalesce((SELECT slots FROM leaving WHERE leaving.id = d.id), 0)
+    WHERE d.concurrency_limit IS NOT NULL AND (d.concurrency_limit <= {_HELD}
+        OR d.concurrency_limit <= {_HELD} + (SELECT count(*) FROM {LEAVING} AND e.deployment_id = d.id))
 )
 """
 # What is due in queue q. A run that finds its deployment full is told so once: then it waits for the slot.
@@ -247,7 +246,7 @@ def is_full(tx: Tx, run_id: str) -> bool:
     full: int | None = tx.scalar(
         "SELECT CASE WHEN d.concurrency_limit IS NULL THEN 0 ELSE d.concurrency_limit <= "
         f"(SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL}) "
-        f"+ (SELECT count(*) FROM {LEAVING} AND l.deployment_id = d.id) END "
+        f"+ (SELECT count(*) FROM {LEAVING} AND e.deployment_id = d.id) END "
         "FROM flow_runs AS r JOIN deployments AS d ON d.id = r.deployment_id WHERE r.id = :run",
         {"run": run_id},
     )

@@ -14,7 +14,7 @@ from managedd.model.executions import Phase
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, HostLimits, Needs, Plan
 from managedd.model.metering import month_named
 from managedd.model.states import StateType
-from managedd.store import executions, overdue, plans, rows, usage
+from managedd.store import executions, flow_runs, overdue, plans, rows, usage
 from managedd.store.resources import FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import create, move
 from tests.engine.test_dispatcher import Desk, end
@@ -211,6 +211,44 @@ async def test_a_queue_counts_what_waits_in_its_process(still: World) -> None:
     await still.propose(first, StateType.SCHEDULED, name="AwaitingRetry", force=True)
     assert await desk.all() == [first]
     await end(still, first)
+    assert await desk.all() == [first, second]
+
+
+@pytest.mark.parametrize("how", ["suspended", "scheduled anew", "deleted", "waits in its process"])
+async def test_a_container_counts_for_its_deployment_while_its_process_leaves(still: World, how: str) -> None:
+    deployed = await still.deployment(concurrency_limit=1)
+    desk = Desk(still)
+    first = await still.run(deployment_id=deployed, due_in_seconds=-1)
+    assert await desk.all() == [first]
+    await begin(still, first)
+    await still.propose(first, StateType.RUNNING)
+    match how:
+        case "suspended":
+            details = {"pause_reschedule": True, "pause_timeout": "2099-01-01T00:00:00Z"}
+            await still.propose(first, StateType.PAUSED, details=details)
+        case "scheduled anew":
+            await still.propose(first, StateType.SCHEDULED, force=True)
+        case "deleted":
+            await still.write(lambda tx: flow_runs.delete(tx, first))
+        case _:
+            await still.propose(first, StateType.PAUSED, details={"pause_reschedule": False})
+    second = await still.run(deployment_id=deployed)
+    if how == "waits in its process":
+        assert await desk.all() == [first, second]
+        return
+    assert await desk.all() == [first]
+    assert (await still.state(second)).name == "AwaitingConcurrencySlot"
+
+    def gone(tx: Tx) -> None:
+        live = executions.live_of_run(tx, first)
+        assert live is not None
+        executions.advance(tx, live.id, (Phase.RUNNING,), Phase.EXITED)
+        executions.advance(tx, live.id, (Phase.EXITED,), Phase.FINALIZED)
+
+    if how == "scheduled anew":
+        # Its own next attempt is due before.
+        await still.propose(first, StateType.CANCELLED, force=True)
+    await still.write(gone)
     assert await desk.all() == [first, second]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import sqlite3
 import tempfile
@@ -379,12 +380,24 @@ class RunsAndExecutions(RuleBasedStateMachine):
         return counted
 
     def leaving(self, deployment: str) -> int:
-        """Executions of the deployment's ended runs whose containers may live."""
+        """Executions of the deployment whose containers may live though their runs have nothing more to do there."""
         found = self.sqlite.execute(
-            "SELECT r.state_type, e.phase FROM executions AS e JOIN flow_runs AS r ON r.id = e.flow_run_id WHERE r.deployment_id = ?",
+            "SELECT e.phase, r.id, r.state_type, r.state_name, s.state_details, r.empirical_policy FROM executions AS e "
+            "LEFT JOIN flow_runs AS r ON r.id = e.flow_run_id LEFT JOIN flow_run_states AS s ON s.id = r.state_id "
+            "WHERE e.deployment_id = ?",
             (deployment,),
         )
-        return sum(row["state_type"] in TERMINAL and Phase(row["phase"]) in LIVE for row in found)
+        return sum(Phase(row["phase"]) in LIVE and self._has_left(row) for row in found)
+
+    @staticmethod
+    def _has_left(row: sqlite3.Row) -> bool:
+        """Whether the run was deleted, has ended, is suspended, or scheduled anew for another process."""
+        if row["id"] is None or row["state_type"] in TERMINAL:
+            return True
+        if row["state_type"] == "PAUSED":
+            return bool(json.loads(row["state_details"]).get("pause_reschedule"))
+        in_process = json.loads(row["empirical_policy"]).get("retry_type") == "in_process"
+        return row["state_type"] == "SCHEDULED" and not (row["state_name"] == "AwaitingRetry" and in_process)
 
     def taken(self) -> Counter[str]:
         """Slots in use of the workspace, the pools and the queues, by their ids, as the rows have it.

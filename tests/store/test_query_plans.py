@@ -267,6 +267,13 @@ def test_the_engines_own_questions_scan_no_large_table(state: SyncStore, name: s
     assert "BLOOM FILTER" not in found, found
 
 
+def test_who_runs_for_a_deployment_is_counted_without_reading_runs_that_hold_slots(state: SyncStore) -> None:
+    found = plan(state, lambda tx: flow_runs.slots_leaving(tx, SOME, but=OTHER))
+    assert "executions_deployment (deployment_id=?)" in found
+    assert "SEARCH h USING COVERING INDEX flow_runs_holding (deployment_id=? AND id=?" in found
+    assert found.index("SEARCH h") < found.index("SEARCH l"), "the rows of the others only"
+
+
 def test_leases_are_found_by_who_holds_them(state: SyncStore) -> None:
     found = plan(state, lambda tx: concurrency.is_held(tx, "tag:db", SOME))
     assert "SEARCH c USING INDEX concurrency_leases_holder (<expr>=?)" in found
