@@ -312,8 +312,11 @@ class Daemon:
 
 async def _settle() -> None:
     """What the start put off is done, once there is somebody to answer."""
-    await surface.load()
-    await anyio.to_thread.run_sync(starting.settle)
+    try:
+        await surface.load()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(starting.settle)
 
 
 async def _watchdog() -> None:

@@ -84,10 +84,9 @@ class Follower(Generic[G]):
         return cursor if first is None else max(cursor, first - 1)
 
     def tell(self, position: int) -> None:
-        """What is at that position may be for it."""
-        if self._first is None:
-            self._first = position
-            self._woken.set()
+        """What is at that position may be for it. Positions come in any order between two of its looks."""
+        self._first = position if self._first is None else min(self._first, position)
+        self._woken.set()
 
 
 class News(Generic[G]):

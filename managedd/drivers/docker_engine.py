@@ -18,6 +18,7 @@ import anyio
 import structlog
 from aiodocker.exceptions import DockerError
 
+from managedd import starting
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Engine:
                 raise ManagedError(ErrorCode.DRIVER, UNSUPPORTED) from None
             self._closing.push_async_callback(finder.close)
             self.is_local = isinstance(finder.connector, (aiohttp.UnixConnector, aiohttp.NamedPipeConnector))
+            if not self.is_local:
+                await anyio.to_thread.run_sync(starting.trust)
             short = aiohttp.ClientTimeout(total=self._timeout_seconds)
             self._control = await self._session(_connector(finder.connector, limit=100), short)
             self._streams = await self._session(

@@ -53,6 +53,8 @@ class Order:
         self._lines = list(lines)
         self._now_us = now_us
         self._needs_of = needs_of
+        self._needs: dict[str, Needs] = {}
+        """What those need who were compared, and have nothing on record: it is made of their whole job."""
         self._taken: Counter[str] = Counter()
         self._given_us: dict[str, int] = {}
         """When workspaces and pools were given something last."""
@@ -68,7 +70,8 @@ class Order:
             self._given_us[owner] = self._now_us
 
     def __iter__(self) -> Iterator[Waiting]:
-        late = sorted((pair for line in self._lines for pair in line if self._is_late(*pair)), key=self._since_us)
+        waiting = sorted((pair for line in self._lines for pair in line if self._is_late(*pair)), key=self._since_us)
+        late = {pair[1].id: pair for pair in waiting}
         of_pool = {line.head.work_pool_id: line for line in self._lines}
         heap = [(self._key(line), number) for number, line in enumerate(self._lines)]
         heapify(heap)
@@ -82,10 +85,9 @@ class Order:
                 heappush(heap, (now, number))
                 continue
             first = line.first()
-            going = next((pair for pair in late if self._passes(pair, first)), first)
-            # Each goes once in a look, and most are not late.
-            if late:
-                late = [pair for pair in late if pair is not going]
+            going = next((pair for pair in late.values() if self._passes(pair, first)), first)
+            # Each goes once in a look.
+            late.pop(going[1].id, None)
             yield of_pool[going[0].work_pool_id].take(going)
             if line:
                 heappush(heap, (self._key(line), number))
@@ -123,5 +125,13 @@ class Order:
         return self._given_us[theirs] > since_us and self._is_larger(candidate, against)
 
     def _is_larger(self, one: Candidate, other: Candidate) -> bool:
-        asked, against = one.needs or self._needs_of(one), other.needs or self._needs_of(other)
+        asked, against = self._asks(one), self._asks(other)
         return asked.memory_bytes > against.memory_bytes or asked.cpus > against.cpus + SLACK
+
+    def _asks(self, candidate: Candidate) -> Needs:
+        if candidate.needs is not None:
+            return candidate.needs
+        found = self._needs.get(candidate.id)
+        if found is None:
+            found = self._needs[candidate.id] = self._needs_of(candidate)
+        return found

@@ -170,10 +170,12 @@ class Turns:
                 break
             if is_full and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            step = self._step(head, candidate, closed=closed, is_full=is_full)
-            if isinstance(step, Claim):
+            # A run that waits for it may hold the very room that the host is kept for.
+            step = self._step(head, candidate, closed=closed and not candidate.is_child, is_full=is_full)
+            # A claim that the rules refuse gives nothing.
+            if isinstance(step, Claim) and not is_full:
                 order.give(head)
-            elif not isinstance(step, Tell):
+            elif not isinstance(step, (Claim, Tell)):
                 closed = closed or has_right_of_way
             if step is not None:
                 yield step

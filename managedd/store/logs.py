@@ -188,7 +188,7 @@ def glimpse(tx: Tx, cursor: int) -> tails.Glimpses[LogGlimpse]:
     end = min(newest, cursor + tails.SCAN_ROWS)
     found = tx.execute(
         f"SELECT min(logs.id), (SELECT id FROM log_workspaces WHERE key = logs.workspace), {log_keys.RUN_ID} "
-        "FROM logs NOT INDEXED WHERE logs.id > ? AND logs.id <= ? GROUP BY logs.workspace, logs.flow_run",
+        "FROM logs NOT INDEXED WHERE logs.id > ? AND logs.id <= ? GROUP BY logs.workspace, logs.flow_run ORDER BY 1",
         (cursor, end),
     )
     seen = [LogGlimpse(position=row[0], workspace_id=row[1], key=row[2]) for row in found]

@@ -53,6 +53,8 @@ class Candidate:
     state_name: str
     state_us: int
     """Since when it is in that state."""
+    is_child: bool = False
+    """Another run has made it, and may wait for it."""
     needs: Needs | None = None
     """Of a run that waits for the host: what it needs of it, as far as that is on record."""
 
@@ -138,7 +140,8 @@ def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str = AWAIT
                 WHERE {_DUE} AND r.state_name <> :name ORDER BY r.next_scheduled_start_time LIMIT :limit),
         waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
                     WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
-        SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp
+        SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
+               r.parent_task_run_id IS NOT NULL AS is_child
         FROM (SELECT * FROM due UNION ALL SELECT * FROM waiting) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
         LEFT JOIN deployments AS d ON d.id = c.deployment_id
         ORDER BY c.due_at, c.id LIMIT :limit
@@ -188,7 +191,7 @@ def parked(
                    WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
                      AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
-               r.needs_memory_bytes, r.needs_cpus, r.needs_vary
+               r.parent_task_run_id IS NOT NULL AS is_child, r.needs_memory_bytes, r.needs_cpus, r.needs_vary
         FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM varying UNION SELECT * FROM waited) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
         ORDER BY c.due_at, c.id
@@ -203,7 +206,7 @@ def parked(
             "page": page,
         },
     )
-    return [_candidate(row, None if row[6] is None else _needs(row[6], row[7], row[8])) for row in found]
+    return [_candidate(row, None if row[7] is None else _needs(row[7], row[8], row[9])) for row in found]
 
 
 def _needs(memory_bytes: int, cpus: float, varies: int) -> Needs:
@@ -223,7 +226,7 @@ def no_longer_waiting(
         host AS (SELECT r.id FROM q CROSS JOIN {_PARKED_RUNS}
                  WHERE {_PARKED} AND {_FITS} AND r.state_timestamp <= :before
                    AND (:is_kept OR r.deployment_id IN (SELECT id FROM full)) LIMIT :limit)
-        SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp
+        SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp, r.parent_task_run_id IS NOT NULL
         FROM (SELECT id FROM hours UNION ALL SELECT id FROM host) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
         ORDER BY r.next_scheduled_start_time, r.id LIMIT :limit
         """,
@@ -277,6 +280,7 @@ def _candidate(row: Row, needs: Needs | None = None) -> Candidate:
         orphaned=bool(row[3]),
         state_name=row[4],
         state_us=row[5],
+        is_child=bool(row[6]),
         needs=needs,
     )
 

@@ -151,6 +151,30 @@ async def test_each_is_woken_by_lines_of_its_runs(services: Services) -> None:
         assert await woken(stranger, seconds=0.05) is None
 
 
+async def test_whoever_is_told_of_several_runs_reads_from_the_first_line(services: Services) -> None:
+    # The run that has a line already is told of before the one that is new, though it prints after it.
+    await print_lines(services, RUN)
+    news = services.log_news
+    with (
+        news.following(of_logs(HERE, lines(flow_run_id={"any_": [RUN, OTHER_RUN]}))) as both,
+        news.following(of_logs(HERE, lines())) as everything,
+    ):
+        await both.opened()
+        before = await services.logs.read(logs.head)
+        await print_lines(services, OTHER_RUN, OTHER_RUN, RUN, None)
+        assert await woken(both) == before
+        assert await woken(everything) == before
+
+
+async def test_news_of_an_earlier_place_come_after_those_of_a_later_one(services: Services) -> None:
+    news = services.log_news
+    with news.following(of_logs(HERE, lines())) as follower:
+        await follower.opened()
+        for position in (7, 3, 9):
+            follower.tell(position)
+        assert await woken(follower) == 2
+
+
 async def test_what_a_follower_may_read_was_told_to_all(services: Services) -> None:
     news = services.log_news
     mine = of_logs(HERE, lines(flow_run_id={"any_": [RUN]}))

@@ -15,7 +15,7 @@ from managedd.model.states import StateType
 from managedd.orchestration.managed_job import ManagedJob
 from managedd.orchestration.plan_rules import check_host
 from managedd.store import rows
-from managedd.store.resources import FLOW
+from managedd.store.resources import FLOW, TASK_RUN
 from managedd.store.workspaces import create
 from tests.engine.test_dispatcher import Desk, end
 from tests.engine.test_limits_hold import GIB, advance
@@ -102,6 +102,28 @@ async def test_a_crowd_that_has_waited_long_does_not_delay_anothers_one_run(
         await desk.all()
         ends += 1
         assert ends <= most_ends
+
+
+async def test_a_run_that_another_waits_for_passes_who_waits_for_that_ones_place(still: World) -> None:
+    """Else nothing would move: the large one waits for the parent's end, the parent for its child's."""
+    desk = Desk(still, needs=(sizes := Sizes(ONE)), host=HostLimits(memory_bytes=8 * GIB))
+    parent = await still.run()
+    sizes.of[parent] = FOUR
+    assert await desk.all() == [parent]
+    large = await still.run(due_in_seconds=-1)
+    sizes.of[large] = SIX
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    other = await still.run()
+    task_run = await still.write(
+        lambda tx: rows.insert(tx, TASK_RUN, {"flow_run_id": parent, "name": "t", "task_key": "k", "dynamic_key": "0"})
+    )
+    child = await still.run(parent_task_run_id=task_run)
+    assert await desk.all() == [parent, child]
+    assert {(await still.state(run_id)).name for run_id in (large, other)} == {AWAITING_HOST}
+    await end(still, child)
+    await end(still, parent)
+    assert await desk.all() == [parent, child, large, other]
 
 
 # --- whom a full deployment keeps ----------------------------------------------------------------------------------------------
