@@ -155,8 +155,8 @@ class Turns:
         closed = False
         for head, candidate in order:
             has_right_of_way = self._has_right_of_way(candidate)
-            needs = candidate.needs
-            if needs is not None and not needs.varies and not limiter.fits(needs) and not has_right_of_way:
+            needs, is_refused = candidate.needs, candidate.is_refused
+            if needs and not needs.varies and not limiter.fits(needs) and not (has_right_of_way or is_refused):
                 # Those before it took the room. It knows what it waits for.
                 continue
             shortage = limiter.shortage(head)
@@ -165,10 +165,10 @@ class Turns:
             if shortage is not None:
                 continue
             is_full = queue.is_full(self._tx, candidate.id)
-            if is_full and has_right_of_way:
+            if is_full and has_right_of_way and not is_refused:
                 # A claim before it filled its deployment. Whom the host is kept for now, the next look finds.
                 break
-            if is_full and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
+            if is_full and not is_refused and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
             # A run that waits for it may hold the very room that the host is kept for.
             step = self._step(head, candidate, closed=closed and not candidate.is_child, is_full=is_full)

@@ -55,6 +55,8 @@ class Candidate:
     """Since when it is in that state."""
     is_child: bool = False
     """Another run has made it, and may wait for it."""
+    is_refused: bool = False
+    """It waits for the host, and its deployment is full and cancels whoever finds it so: that takes no room."""
     needs: Needs | None = None
     """Of a run that waits for the host: what it needs of it, as far as that is on record."""
 
@@ -64,7 +66,7 @@ _LIVE = "EXISTS (SELECT 1 FROM executions AS e WHERE e.flow_run_id = r.id AND e.
 _HELD = f"(SELECT count(*) FROM flow_runs AS o WHERE o.deployment_id = d.id AND o.state_type IN {OCCUPYING_SQL})"
 _FULL = f"""
 full AS MATERIALIZED (
-    SELECT d.id, d.concurrency_limit AS slots FROM deployments AS d
+    SELECT d.id, d.concurrency_limit AS slots, d.concurrency_options ->> 'collision_strategy' IS 'CANCEL_NEW' AS refuses FROM deployments AS d
     WHERE d.concurrency_limit IS NOT NULL AND (d.concurrency_limit <= {_HELD}
         OR d.concurrency_limit <= {_HELD} + (SELECT count(*) FROM {LEAVING} AND e.deployment_id = d.id))
 )
@@ -172,7 +174,7 @@ def parked(
 ) -> list[Candidate]:
     """Of the queue's runs that wait for the host while their deployments have slots, at most `limit` each: those that fit into what is
     free, those whose needs are not on record, and a page (the last is followed by the first) of those whose needs vary. And the first
-    that fits not and has waited since before then. In the order in which they were due."""
+    that fits not and has waited since before then, and those that their full deployments refuse. In the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
@@ -189,10 +191,16 @@ def parked(
                      WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
         waited AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
                    WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
-                     AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1)
+                     AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1),
+        refusing AS MATERIALIZED (SELECT id FROM full WHERE refuses),
+        refused AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
+                    WHERE {_PARKED} AND r.deployment_id IN (SELECT id FROM refusing) AND EXISTS (SELECT 1 FROM refusing)
+                    ORDER BY due_at LIMIT :limit)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
-               r.parent_task_run_id IS NOT NULL AS is_child, r.needs_memory_bytes, r.needs_cpus, r.needs_vary
-        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM varying UNION SELECT * FROM waited) AS c
+               r.parent_task_run_id IS NOT NULL AS is_child, coalesce(r.deployment_id IN (SELECT id FROM refusing), 0) AS is_refused,
+               r.needs_memory_bytes, r.needs_cpus, r.needs_vary
+        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM varying UNION SELECT * FROM waited
+              UNION SELECT * FROM refused) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
         ORDER BY c.due_at, c.id
         """,
@@ -206,7 +214,10 @@ def parked(
             "page": page,
         },
     )
-    return [_candidate(row, None if row[7] is None else _needs(row[7], row[8], row[9])) for row in found]
+    return [
+        _candidate(row, None if row[8] is None else _needs(row[8], row[9], row[10]), is_refused=bool(row[7]))
+        for row in found
+    ]
 
 
 def _needs(memory_bytes: int, cpus: float, varies: int) -> Needs:
@@ -272,7 +283,7 @@ def forget_needs(tx: Tx) -> None:
     )
 
 
-def _candidate(row: Row, needs: Needs | None = None) -> Candidate:
+def _candidate(row: Row, needs: Needs | None = None, *, is_refused: bool = False) -> Candidate:
     return Candidate(
         id=row[0],
         due_at=row[1],
@@ -281,6 +292,7 @@ def _candidate(row: Row, needs: Needs | None = None) -> Candidate:
         state_name=row[4],
         state_us=row[5],
         is_child=bool(row[6]),
+        is_refused=is_refused,
         needs=needs,
     )
 

@@ -194,8 +194,7 @@ def check_ends(stage: Stage) -> None:
             assert row["message"].startswith("The workspace's compute hours are used up: ")
     assert 0 < len(by_end["CRASHED"]) <= 3, "no more than were under way"
     newest = [run_id for run_id, (_, batch) in stage.batches.items() if batch.strategy == "CANCEL_NEW"]
-    # None, where each that found its deployment full waited for the host as well: it was not tried then.
-    assert len(by_end["CANCELLED"]) < len(newest)
+    assert 0 < len(by_end["CANCELLED"]) < len(newest)
     starts = stage.daemon.query(
         "SELECT flow_run_id, count(DISTINCT data) AS n FROM artifacts WHERE type = 'start' GROUP BY 1"
     )

@@ -152,6 +152,28 @@ async def test_whose_deployment_is_full_is_told_that_though_the_host_is_short_as
     assert await desk.all() == [first, second]
 
 
+async def test_whoever_waits_for_the_host_is_refused_once_its_deployment_cancels_new_ones_and_is_full(
+    still: World,
+) -> None:
+    cancels = {"collision_strategy": "CANCEL_NEW"}
+    deployed = await still.deployment(concurrency_limit=1, concurrency_options=cancels)
+    desk = Desk(still, needs=(sizes := Sizes(SIX)), host=HostLimits(memory_bytes=8 * GIB))
+    before = await still.run(due_in_seconds=-10)
+    assert await desk.all() == [before]
+    first, second, third = [await still.run(deployment_id=deployed, due_in_seconds=number - 9) for number in range(3)]
+    other = await still.run()
+    await desk.all()
+    waiting = (first, second, third, other)
+    assert [(await still.state(run_id)).name for run_id in waiting] == [AWAITING_HOST] * 4, "none of them was tried"
+    sizes.of[third] = replace(SIX, varies=True)
+    await end(still, before)
+    assert await desk.all() == [before, first]
+    assert [(await still.state(run_id)).type for run_id in (second, third)] == [StateType.CANCELLED] * 2
+    assert (await still.state(other)).name == AWAITING_HOST
+    await end(still, first)
+    assert await desk.all() == [before, first, other]
+
+
 async def test_whose_deployment_is_full_keeps_the_host_from_nobody(still: World) -> None:
     """Both runs of the deployment waited long; the one that goes leaves room that the other could not use."""
     sizes = Sizes(ONE)
