@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from managedd.api import patience
 from managedd.bus import Topic
-from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
 from managedd.store import executions
 
@@ -58,20 +58,10 @@ class KeyWatch:
                     woken.wake()
                 while True:
                     await woken.wait(LOOK_SECONDS if self._ends else None)
-                    await self._look_safely(woken)
+                    await patience.done(self._look, woken, log, "key_watch.postponed")
                     await anyio.sleep(PACE_SECONDS)
             finally:
                 self._woken = None
-
-    async def _look_safely(self, woken: Subscription) -> None:
-        try:
-            await self._look()
-        except ManagedError as error:
-            if error.code is not ErrorCode.UNAVAILABLE:
-                raise
-            log.warning("key_watch.postponed", reason=error.message)
-            woken.wake()
-            await anyio.sleep(error.retry_after_seconds or 1.0)
 
     async def _look(self) -> None:
         if not self._ends:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
+from managedd.api import patience
 from managedd.bus import Topic
-from managedd.errors import ErrorCode, ManagedError
+from managedd.errors import ManagedError
 from managedd.observe import get_log
 from managedd.store import log_ends, log_pages, rows
 from managedd.store.resources import FLOW_RUN
@@ -221,7 +222,7 @@ class LogWindows:
                     await woken.wait(self._until_next_look() if self._windows else None)
                     began = time.thread_time()
                     if self._windows:
-                        await self._turn_safely(moved)
+                        await self._turn_safely(woken, moved)
                     # As long as the loop has worked, so that however many follow, others have their time.
                     worked = time.thread_time() - began
                     await anyio.sleep(min(max(worked, PACE_SECONDS), LONGEST_PACE_SECONDS))
@@ -234,19 +235,11 @@ class LogWindows:
         nearest = min(looks, default=now + IDLE_SECONDS)
         return min(max(nearest - now, PACE_SECONDS), IDLE_SECONDS)
 
-    async def _turn_safely(self, moved: Subscription) -> None:
+    async def _turn_safely(self, woken: Subscription, moved: Subscription) -> None:
         states_moved = moved.take()
-        try:
-            await self._turn(states_moved)
-        except ManagedError as error:
-            if error.code is not ErrorCode.UNAVAILABLE:
-                raise
-            log.warning("log_windows.postponed", reason=error.message)
-            if states_moved:
-                moved.wake()
-            if self._woken is not None:
-                self._woken.wake()
-            await anyio.sleep(error.retry_after_seconds or 1.0)
+        done = await patience.done(lambda: self._turn(states_moved), woken, log, "log_windows.postponed")
+        if states_moved and not done:
+            moved.wake()
 
     async def _turn(self, states_moved: bool) -> None:
         """What is new was read, and whoever waits for it was woken."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import anyio
 
-from managedd.errors import ErrorCode, ManagedError
+from managedd.api import patience
 from managedd.observe import get_log
 
 if TYPE_CHECKING:
@@ -141,20 +141,10 @@ class News(Generic[G]):
                     woken.wake()
                 while True:
                     await woken.wait(IDLE_SECONDS if self._count else None)
-                    await self._turn_safely(woken)
+                    await patience.done(self._turn, woken, log, "news.postponed", topic=self._topic.value)
                     await anyio.sleep(PACE_SECONDS)
             finally:
                 self._woken = None
-
-    async def _turn_safely(self, woken: Subscription) -> None:
-        try:
-            await self._turn()
-        except ManagedError as error:
-            if error.code is not ErrorCode.UNAVAILABLE:
-                raise
-            log.warning("news.postponed", topic=self._topic.value, reason=error.message)
-            woken.wake()
-            await anyio.sleep(error.retry_after_seconds or 1.0)
 
     async def _turn(self) -> None:
         if not self._count:
