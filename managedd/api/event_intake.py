@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from managedd.api.sockets import Gone
 from managedd.errors import ManagedError
 from managedd.model.log_limits import told_enough
-from managedd.model.logs import LogRecord
+from managedd.model.logs import OUR_NAME, LogRecord
 from managedd.observe import get_log
 from managedd.orchestration import events
 from managedd.store import logs
@@ -45,7 +45,7 @@ async def receive(ctx: Context, actor: Actor, batch: list[Event]) -> events.Rece
         lambda tx: events.receive_from_run(tx, batch, flow_run_id=run, execution_id=execution, max_bytes=limit)
     )
     if received.is_first_excess:
-        line = LogRecord("managedd", 30, told_enough(limit or 0), ctx.services.clock.now_us(), run)
+        line = LogRecord(OUR_NAME, 30, told_enough(limit or 0), ctx.services.clock.now_us(), run)
         await ctx.write_logs(lambda tx: logs.append(tx, [line]))
     return received
 
