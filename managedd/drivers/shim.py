@@ -13,6 +13,7 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import ssl
@@ -173,6 +174,11 @@ class Child:
     def __init__(self) -> None:
         self._pid: int | None = None
         self.signalled: int | None = None
+        self._woken, wake = os.pipe()
+        for end in (self._woken, wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in FORWARDED:
             signal.signal(number, self._forward)
 
@@ -183,6 +189,19 @@ class Child:
         if self.signalled is not None:
             self.kill(self.signalled)
         return process
+
+    def wait(self, pid: int) -> int:
+        """The wait status of `pid`; every orphan that comes to us until then is reaped too.
+
+        Waits for signals and not for the process: one that came right before such a call would be passed on when it returns.
+        """
+        while True:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == pid:
+                return status
+            if ended == 0:
+                select.select([self._woken], [], [])
+                os.read(self._woken, 4096)
 
     def ended(self) -> None:
         self._pid = None
@@ -405,14 +424,6 @@ def run_loggers() -> list[str]:
     return ["prefect.flow_runs", "prefect.task_runs", "prefect.extra"]
 
 
-def wait(pid: int) -> int:
-    """The wait status of `pid`; every orphan that comes to us until then is reaped too."""
-    while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == pid:
-            return status
-
-
 def measures(cgroup: Path | None) -> dict[str, int | None]:
     """The peak of all that ran under us, by our own account and by the control group's, and how often it ran out of memory."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -492,7 +503,7 @@ def main(arguments: list[str]) -> int:
         say(f"{chosen.command[0]} cannot be started: {error.strerror}", level=40)
         report.write(phase="exited", exited_us=now_us(), exit_code=CANNOT_START, **measures(chosen.cgroup))
         return CANNOT_START
-    status = wait(process.pid)
+    status = child.wait(process.pid)
     child.ended()
     process.returncode = os.waitstatus_to_exitcode(status)
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode

@@ -306,14 +306,15 @@ class Supervisor:
     def _become_the_shim(self, ends: list[int], telling: int, prctl: Any) -> NoReturn:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Before anybody is told that we are there: a signal to us must not be taken by a handler of the supervisor's.
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
         os.write(telling, self._enter_groups())
         os.close(telling)
         with contextlib.suppress(OSError):
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(OOM_SCORE)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
         os.umask(0o022)
         for descriptor, end in enumerate(ends, 1):
             os.dup2(end, descriptor)

@@ -164,6 +164,16 @@ async def test_time_is_over_while_no_daemon_is_there(process_world: ProcessWorld
     assert family(process_world, spec) == []
 
 
+async def test_a_stop_at_any_moment_of_the_beginning_reaches_the_run(process_world: ProcessWorld) -> None:
+    driver = await process_world.driver()
+    for moment in range(10):
+        handle = await begin(driver, process_world.spec(Life(code=FOREVER)))
+        await anyio.sleep(moment * 0.02)
+        await driver.stop(handle, grace_seconds=60)
+        assert (await driver.wait(handle)).exit_code == 143
+        await driver.remove(handle)
+
+
 async def test_who_is_stopped_in_time_was_not_out_of_time(process_world: ProcessWorld) -> None:
     """The daemon acted first; that the grace goes beyond the limit changes nothing."""
     driver = await process_world.driver(late_seconds=0.0)

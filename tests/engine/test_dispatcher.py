@@ -601,11 +601,13 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
         steps = await _plan(still, look)
         assert steps
         for step in steps:
+            verb, scanned, *_ = [*step.split(), ""]
+            if verb != "SCAN":
+                continue
             # Every run that waits is reached by index, never the whole table of runs or executions.
-            assert not (step.startswith("SCAN r") and "INDEX" not in step), steps
+            assert scanned not in {"r", "o", "flow_runs"} or "INDEX" in step, steps
             # The index of the open ones holds no others.
-            assert not (step.startswith("SCAN e") and "executions_open" not in step), steps
-            assert not (step.startswith("SCAN o") and "INDEX" not in step), steps
+            assert scanned not in {"e", "executions"} or "executions_open" in step, steps
 
 
 async def test_waking_for_nothing_writes_nothing(still: World) -> None:
