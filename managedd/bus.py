@@ -34,6 +34,10 @@ class Topic(StrEnum):
     """Events were stored."""
     LOGS = "logs"
     """Log lines were stored."""
+    KEYS = "keys"
+    """A key was revoked, or its workspace removed."""
+    SECRETS = "secrets"
+    """There is something to encrypt, or to encrypt anew."""
 
 
 class Subscription:

@@ -23,6 +23,7 @@ from managedd.api.auth import Listener
 from managedd.api.context import Services
 from managedd.bus import Bus
 from managedd.clock import SystemClock
+from managedd.config.certificates import read_certificate
 from managedd.engine import event_index
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
@@ -42,7 +43,7 @@ from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
 from managedd.orchestration import lifecycle
 from managedd.signals import Signals
-from managedd.store import meta, plans, run_key, workspaces
+from managedd.store import keys, meta, plans, run_key, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 log = get_log("daemon")
 
 SOCKET_NAME = "managedd.sock"
+STATE_NAME = "state.db"
 LAST_DRIVER = "last_driver"
 """A fact of the store: what runs were in when the daemon last started."""
 CLOSE_SECONDS = 5.0
@@ -83,11 +85,12 @@ async def serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
+    _check_way_in(settings)
     data_dir = _prepare(settings.store.data_dir)
     stack.enter_context(DataDirLock(data_dir))
     bus, clock = Bus(), SystemClock()
     db = await Database.open(
-        data_dir / "state.db",
+        data_dir / STATE_NAME,
         bus=bus,
         clock=clock,
         migrations="managedd.store.migrations.state",
@@ -102,6 +105,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     stack.push_async_callback(logs.close)
     identity = await _identity(db, data_dir)
     await reloading.apply(db, settings)
+    if _asks(settings) and not await db.read(keys.any_lives):
+        raise ManagedError(ErrorCode.CONFIG, settings.why_nobody_comes_in)
     services = Services(
         settings=settings,
         db=db,
@@ -113,6 +118,17 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
     count, last = await db.read(lambda tx: (len(workspaces.every(tx)), meta.get(tx, LAST_DRIVER)))
     driver = make_driver(settings, identity.instance_id, workspaces=count, last=last)
     return Daemon(settings, services, identity, driver)
+
+
+def _asks(settings: Settings) -> bool:
+    """Whether nobody comes in without a key."""
+    return not settings.is_open and settings.server.auth_string is None
+
+
+def _check_way_in(settings: Settings) -> None:
+    """Returns unless there can't be a key yet: then nothing is made. Raises ManagedError(CONFIG)."""
+    if _asks(settings) and not (settings.store.data_dir / STATE_NAME).exists():
+        raise ManagedError(ErrorCode.CONFIG, settings.why_nobody_comes_in)
 
 
 def _prepare(data_dir: Path) -> Path:
@@ -138,7 +154,14 @@ class Daemon:
         self._settings = settings
         self._services = services
         self._identity = identity
-        self._clients = Door(Api(services, Listener.CLIENTS).application(), settings.server)
+        self._certificate = read_certificate(settings.server)
+        clients = Api(services, Listener.CLIENTS)
+        self._clients = Door(
+            clients.application(),
+            settings.server,
+            certificate=self._certificate,
+            is_proxy=clients.proxies.__contains__,
+        )
         self._operator = Door(Api(services, Listener.SOCKET).application(), settings.server)
         runs_door = Door(Api(services, Listener.RUNS).application(), settings.server)
         self._driver = driver
@@ -193,7 +216,8 @@ class Daemon:
         server = self._settings.server
         host, port = await self._clients.listen(server.host, server.port)
         await self._operator.listen_unix(self._settings.store.data_dir / SOCKET_NAME)
-        self._services.facts["url"] = f"{url(host, port)}/api"
+        scheme = "http" if self._certificate is None else "https"
+        self._services.facts["url"] = f"{url(host, port, scheme=scheme)}/api"
         # Before the engine is asked for anything: whoever has to clean up after us finds whose things to remove.
         log.info(
             "daemon.listening",
@@ -216,10 +240,11 @@ class Daemon:
             _start(tasks, "settling", _settle),
             _start(tasks, "watchdog", _watchdog),
             _start(tasks, "log windows", services.windows.run),
-            _start(tasks, "run keys", services.keys.run),
+            _start(tasks, "keys", services.keys.run),
+            _start(tasks, "uses of keys", services.key_uses.run),
             _start(tasks, "event news", services.event_news.run),
             _start(tasks, "log news", services.log_news.run),
-            _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again)),
+            _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again, self._clients)),
         )
         self._services.ready = True
         notify(READY=1, STATUS=f"serving {self._services.facts['url']}")

@@ -9,9 +9,10 @@ import anyio
 from aiohttp import web
 
 from managedd import ids
-from managedd.api import browser, errors, surface
-from managedd.api.auth import Listener, authenticate, credential, may_enter
-from managedd.api.context import Actor, Context, Reply, Services
+from managedd.api import browser, errors, rights, surface
+from managedd.api.auth import Listener, authenticate, credential, enter
+from managedd.api.context import ANONYMOUS, Actor, Context, Reply, Services
+from managedd.api.forwarded import Proxies, middleware
 from managedd.api.limits import Limits, read_body, source_of
 from managedd.api.openapi import ServedDocument
 from managedd.api.operation import InvalidRequest
@@ -40,13 +41,17 @@ class Api:
     def __init__(self, services: Services, listener: Listener) -> None:
         self._services = services
         self._limits = Limits(services.settings.server)
+        # Runs come by no proxy, and an address of theirs may lie in a trusted network.
+        trusted = services.settings.server.trusted_proxies if listener is Listener.CLIENTS else ()
+        self.proxies = Proxies(trusted)
         self._document = ServedDocument(surface.all_operations, services.threads)
         self._listener = listener
 
     def application(self) -> web.Application:
         """An aiohttp application that serves the API and nothing else."""
         app = web.Application(
-            client_max_size=self._services.settings.server.max_body_bytes, middlewares=[self._failures]
+            client_max_size=self._services.settings.server.max_body_bytes,
+            middlewares=[middleware(self.proxies), self._failures],
         )
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app
@@ -76,7 +81,14 @@ class Api:
 
     def _unknown(self, request: web.Request, error: Exception) -> web.Response:
         request_id = uuid.uuid4().hex
-        log.error("request.failed", request_id=request_id, method=request.method, path=request.path, exc_info=error)
+        log.error(
+            "request.failed",
+            request_id=request_id,
+            method=request.method,
+            path=request.path,
+            client=request.remote,
+            exc_info=error,
+        )
         return errors.problem(
             500, f"Internal Server Error (request {request_id})", headers={"X-Request-Id": request_id}
         )
@@ -91,14 +103,18 @@ class Api:
         if not self._services.ready and not operation.early:
             return self._maintenance()
         _check_api_version(request)
-        if self._is_open:
+        if self._listener is Listener.CLIENTS and self._services.settings.is_open:
             browser.check(request, self._services.settings.server.host)
         actor = await self._actor(request, operation, account, workspace)
+        if actor is not ANONYMOUS:
+            await rights.check(self._services, operation, actor, path_values)
         context = Context(
             services=self._services,
             workspace=workspace,
             account=account,
             actor=actor,
+            operation=operation,
+            path_values=path_values,
             listener=self._listener,
             headers=request.headers,
             request=request,
@@ -121,11 +137,6 @@ class Api:
         arguments = await self._bind(operation, path, ctx.request.query, body)
         return _respond(operation, await operation.handler(ctx, **arguments))
 
-    @property
-    def _is_open(self) -> bool:
-        """Whether whoever reaches the port may do everything."""
-        return self._listener is Listener.CLIENTS and self._services.settings.server.auth_string is None
-
     async def _bind(self, operation: Operation, path: dict[str, str], query: Any, body: bytes) -> dict[str, Any]:
         if len(body) <= THREAD_BYTES:
             return operation.bind(path, query, body)
@@ -138,21 +149,16 @@ class Api:
 
     async def _actor(self, request: web.Request, operation: Operation, account: str, workspace: str) -> Actor:
         if operation.public and self._listener is not Listener.RUNS:
-            return Actor(kind="anonymous")
+            return ANONYMOUS
         key = credential(request.headers)
         if key is None and operation.method == WEBSOCKET:
             return ANONYMOUS
-        actor = await authenticate(self._services, self._listener, key)
+        actor = await authenticate(self._services, self._listener, key, request.remote)
         if actor is None:
             raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
-        if not await may_enter(self._services, actor, account, workspace):
-            # The same words whether it is not there or not theirs.
-            raise ManagedError(ErrorCode.NOT_FOUND, f"Workspace {workspace!r} not found")
+        if operation.scoped:
+            await enter(self._services, actor, account, workspace)
         return actor
-
-
-ANONYMOUS = Actor(kind="anonymous")
-"""A websocket that has not sent its auth message yet."""
 
 
 def _scope(raw_path: str) -> tuple[str | None, str, str]:

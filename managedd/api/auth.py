@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from managedd.api.context import Actor
+from managedd.errors import ErrorCode, ManagedError
 from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
+from managedd.model import keys
+from managedd.model.access import LEVELS, Level
 from managedd.store import executions, workspaces
+from managedd.store import keys as stored_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,34 +55,59 @@ def credential(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def key_hash(key: str) -> str:
-    """What the store keeps of a key."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-async def authenticate(services: Services, listener: Listener, key: str | None) -> Actor | None:
-    """The actor of `key` on `listener`, or None when it may not come in."""
+async def authenticate(services: Services, listener: Listener, key: str | None, address: str | None) -> Actor | None:
+    """The actor of `key` on `listener`, or None when it may not come in. Raises ManagedError(TOO_MANY) for an address that guesses."""
     if listener is Listener.SOCKET:
-        return Actor(kind="operator")
+        return OPERATOR
+    if key is None or len(key) > MAX_CREDENTIAL_LENGTH:
+        return OPERATOR if listener is Listener.CLIENTS and services.settings.is_open else None
+    hashed = keys.hashed(key)
     if listener is Listener.RUNS:
-        return await _run(services, key)
+        return await _run(services, hashed)
+    services.guard.check(address, hashed)
+    actor = await _client(services, key, hashed)
+    if actor is None:
+        services.guard.failed(address)
+    elif actor is not OPERATOR:
+        services.guard.passed(hashed)
+    return actor
+
+
+OPERATOR: Final = Actor(kind="operator", level=Level.OPERATE)
+
+
+async def _client(services: Services, key: str, hashed: str) -> Actor | None:
     wanted = services.settings.server.auth_string
-    if wanted is None:
-        return Actor(kind="operator")
-    if key is not None and hmac.compare_digest(key.encode(), wanted.get_secret_value().encode()):
-        return Actor(kind="client")
-    return None
+    if wanted is not None and hmac.compare_digest(key.encode(), wanted.get_secret_value().encode()):
+        return Actor(kind="client", level=Level.OVERSEE)
+    if key.startswith((keys.PREFIX, keys.RUN_PREFIX)):
+        # Also where nobody needs one: who shows a key is its holder, and no more.
+        return await _holder(services, hashed) if keys.is_key(key) else None
+    return OPERATOR if services.settings.is_open else None
 
 
-async def _run(services: Services, key: str | None) -> Actor | None:
-    if not key or len(key) > MAX_CREDENTIAL_LENGTH:
+async def _holder(services: Services, hashed: str) -> Actor | None:
+    found = await services.db.look(lambda tx: stored_keys.holder(tx, hashed))
+    if found is None:
         return None
-    hashed = key_hash(key)
+    services.key_uses.note(found.key_id)
+    return Actor(
+        kind="key",
+        level=LEVELS[found.role],
+        name=found.name,
+        workspace_id=found.workspace_id,
+        account_id=found.account_id,
+        key_id=found.key_id,
+    )
+
+
+async def _run(services: Services, hashed: str) -> Actor | None:
     found = await services.db.look(lambda tx: executions.by_key_hash(tx, hashed))
     if found is None:
         return None
     return Actor(
         kind="run",
+        level=Level.ANY,
         workspace_id=found.workspace_id,
         account_id=found.account_id,
         flow_run_id=found.flow_run_id,
@@ -87,11 +115,15 @@ async def _run(services: Services, key: str | None) -> Actor | None:
     )
 
 
-async def may_enter(services: Services, actor: Actor, account: str, workspace: str) -> bool:
-    """Whether the account has that workspace, and the actor may enter it."""
+async def enter(services: Services, actor: Actor, account: str, workspace: str) -> None:
+    """Returns when the account has that workspace and the actor may enter it. Raises ManagedError(NOT_FOUND): the same whether it is not there or not theirs."""
     if actor.workspace_id is not None:
-        return (actor.account_id, actor.workspace_id) == (account, workspace)
-    if workspace == DEFAULT_WORKSPACE_ID:
-        return account == DEFAULT_ACCOUNT_ID
+        if (actor.account_id, actor.workspace_id) == (account, workspace):
+            return
+        way = f"/api/accounts/{actor.account_id}/workspaces/{actor.workspace_id}"
+        raise ManagedError(ErrorCode.NOT_FOUND, f"Workspace {workspace!r} not found: this key opens the one at {way}")
+    if workspace == DEFAULT_WORKSPACE_ID and account == DEFAULT_ACCOUNT_ID:
+        return
     found = await services.db.look(lambda tx: workspaces.get(tx, workspace))
-    return found is not None and found.account_id == account
+    if found is None or found.account_id != account:
+        raise ManagedError(ErrorCode.NOT_FOUND, f"Workspace {workspace!r} not found")

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _JSON = "application/json"
-_WAY_OUT = "set server.auth_string to let others in"
+_WAY_OUT = 'set auth.mode = "key", make a key and use it, to let others in'
 
 
 def check(request: web.Request, server_host: str) -> None:
     """The request does not come from a web page. Raises ManagedError(FORBIDDEN)."""
-    host = request.headers.get("Host", "").lower()
+    # As a trusted proxy tells it, else the header.
+    host = request.host.lower()
     if host and not _is_own(_name(f"//{host}"), server_host):
         raise forbidden(
             f"This daemon answers to localhost and to the configured server.host, not to {host[:200]!r}; {_WAY_OUT}"

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from managedd.api.key_watch import KeyWatch
+from managedd.api.guard import Guard
+from managedd.api.key_uses import KeyUses
+from managedd.api.key_watch import HeldBy, Holder, KeyWatch
 from managedd.api.log_windows import LogWindows
 from managedd.api.news import News
 from managedd.api.shared_pages import SharedPages
 from managedd.api.sockets import Sockets
 from managedd.bus import Topic
-from managedd.errors import forbidden
+from managedd.model.access import Level
 from managedd.model.log_limits import SentGates
 from managedd.store import events
 from managedd.store import logs as log_store
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from managedd.api.auth import Listener
     from managedd.api.limits import Limits
     from managedd.api.openapi import ServedDocument
+    from managedd.api.operation import Operation
     from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.config import Settings
@@ -44,7 +47,11 @@ class Actor:
     """Who asks."""
 
     kind: str
-    """`operator` (the local socket or an open loopback listener), `client` or `run`."""
+    """`operator` (the local socket or an open loopback listener), `client` (`server.auth_string`), `key`, `run` or `anonymous`."""
+    level: Level
+    """What it may do, beside what a run's key opens."""
+    name: str = ""
+    """A key's name, for people."""
     workspace_id: str | None = None
     """The only workspace it may enter; None: any."""
     account_id: str | None = None
@@ -52,6 +59,18 @@ class Actor:
     flow_run_id: str | None = None
     """A run's key is for this run and its descendants."""
     execution_id: str | None = None
+    key_id: str | None = None
+
+    @property
+    def holder(self) -> Holder | None:
+        """With what its sockets end: its key, or its execution."""
+        if self.key_id is not None:
+            return Holder(HeldBy.KEY, self.key_id)
+        return None if self.execution_id is None else Holder(HeldBy.EXECUTION, self.execution_id)
+
+
+ANONYMOUS: Final = Actor(kind="anonymous", level=Level.ANY)
+"""Who has shown no credential yet, or needs none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +100,11 @@ class Services:
     log_news: News[log_store.LogGlimpse] = field(init=False)
     """What those share who follow log lines by a filter; likewise."""
     keys: KeyWatch = field(init=False)
-    """What ends with a run's key; its reader is one of the daemon's loops."""
+    """What ends with a key; its reader is one of the daemon's loops."""
+    key_uses: KeyUses = field(init=False)
+    """When each key was used last; its writer is one of the daemon's loops."""
+    guard: Guard = field(init=False)
+    """Who has told too many wrong credentials."""
     log_gates: SentGates = field(init=False)
     """How fast runs send log lines by themselves, and what their logs may have."""
     pages: SharedPages = field(default_factory=SharedPages)
@@ -90,6 +113,8 @@ class Services:
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)
         self.keys = KeyWatch(self.db, self.bus)
+        self.key_uses = KeyUses(self.db, self.clock)
+        self.guard = Guard(self.clock)
         self.log_gates = SentGates(self.settings.runs.log_limits)
         self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
         self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)
@@ -103,17 +128,15 @@ class Context:
     workspace: str
     account: str
     actor: Actor
+    operation: Operation
+    path_values: Mapping[str, str]
+    """What the path names, unquoted."""
     listener: Listener
     """Where the request came in; a websocket's auth message is checked against it."""
     headers: Mapping[str, str]
     request: web.Request
     document: ServedDocument
     limits: Limits
-
-    def refuse_runs(self) -> None:
-        """Returns unless it is a run that asks. Raises ManagedError(FORBIDDEN)."""
-        if self.actor.kind == "run":
-            raise forbidden("A run's key does not open the daemon's own surface")
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""

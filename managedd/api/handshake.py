@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import orjson
 
-from managedd.api.auth import authenticate, may_enter
+from managedd.api import rights
+from managedd.api.auth import authenticate, enter
+from managedd.api.context import ANONYMOUS
 from managedd.api.sockets import POLICY_VIOLATION, PROTOCOL_ERROR, Closed
+from managedd.errors import ManagedError
 
 if TYPE_CHECKING:
     from managedd.api.context import Actor, Context
@@ -26,15 +29,18 @@ _WELCOME: Final = b'{"type":"auth_success"}'
 async def admit(ctx: Context, socket: Socket) -> Actor:
     """The actor, who may enter this workspace. Raises Closed with Prefect's code and reason, Gone."""
     known: Actor | None = ctx.actor
-    if ctx.actor.kind == "anonymous":
-        known = await authenticate(ctx.services, ctx.listener, None)
+    if ctx.actor is ANONYMOUS:
+        known = await authenticate(ctx.services, ctx.listener, None, ctx.request.remote)
     by_message = socket.speaks_prefect or known is None
     actor = await _by_message(ctx, socket, known) if by_message else known
     if actor is None:
         raise Closed(POLICY_VIOLATION, "Unauthorized")
-    if not await may_enter(ctx.services, actor, ctx.account, ctx.workspace):
-        raise Closed(POLICY_VIOLATION, "Not Found")
-    socket.execution_id = actor.execution_id
+    try:
+        await enter(ctx.services, actor, ctx.account, ctx.workspace)
+        await rights.check(ctx.services, ctx.operation, actor, ctx.path_values)
+    except ManagedError as refusal:
+        raise Closed(POLICY_VIOLATION, refusal.message) from None
+    socket.holder = actor.holder
     socket.admitted.set()
     if by_message:
         await socket.send(_WELCOME)
@@ -48,7 +54,7 @@ async def _by_message(ctx: Context, socket: Socket, known: Actor | None) -> Acto
     token = message.get("token")
     actor = known
     if isinstance(token, str) and token:
-        actor = await authenticate(ctx.services, ctx.listener, token)
+        actor = await authenticate(ctx.services, ctx.listener, token, ctx.request.remote)
     if actor is None:
         raise Closed(POLICY_VIOLATION, "Invalid token" if token else "Auth required but no token provided")
     return actor

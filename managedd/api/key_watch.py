@@ -1,10 +1,11 @@
-"""Sockets that a run's key has opened end with it: one look at what has ended serves all of them."""
+"""Sockets that a key has opened end with it: one look at what has ended serves all of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -12,12 +13,13 @@ from managedd.api import patience
 from managedd.bus import Topic
 from managedd.observe import get_log
 from managedd.store import executions
+from managedd.store import keys as stored_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from managedd.bus import Bus, Subscription
-    from managedd.store.database import Database
+    from managedd.store.database import Database, Tx
 
 log = get_log("key_watch")
 
@@ -27,31 +29,46 @@ PACE_SECONDS: Final = 0.05
 """Between two looks at least, however many executions move."""
 
 
+class HeldBy(Enum):
+    """What a credential ends with."""
+
+    EXECUTION = "execution"
+    """A run's key."""
+    KEY = "key"
+
+
+class Holder(NamedTuple):
+    """With what a socket ends."""
+
+    kind: HeldBy
+    id: str
+
+
 class KeyWatch:
-    """What to end with which execution. Belongs to the event loop."""
+    """What to end with which credential. Belongs to the event loop."""
 
     def __init__(self, db: Database, bus: Bus) -> None:
         self._db = db
         self._bus = bus
-        self._ends: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
+        self._ends: defaultdict[Holder, set[Callable[[], None]]] = defaultdict(set)
         self._woken: Subscription | None = None
 
     @contextmanager
-    def watching(self, execution_id: str, end: Callable[[], None]) -> Iterator[None]:
-        """`end` is called once the execution is over, or soon if it is already, while the block lasts."""
-        self._ends[execution_id].add(end)
+    def watching(self, holder: Holder, end: Callable[[], None]) -> Iterator[None]:
+        """`end` is called once the execution is over or the key opens nothing any more, or soon if so already, while the block lasts."""
+        self._ends[holder].add(end)
         if self._woken is not None:
             self._woken.wake()
         try:
             yield
         finally:
-            self._ends[execution_id].discard(end)
-            if not self._ends[execution_id]:
-                del self._ends[execution_id]
+            self._ends[holder].discard(end)
+            if not self._ends[holder]:
+                del self._ends[holder]
 
     async def run(self) -> None:
-        """Looks for as long as it is not cancelled; asleep while no run's key has opened a socket."""
-        with self._bus.subscribe(Topic.EXECUTIONS) as woken:
+        """Looks for as long as it is not cancelled; asleep while no key has opened a socket."""
+        with self._bus.subscribe(Topic.EXECUTIONS, Topic.KEYS) as woken:
             self._woken = woken
             try:
                 if self._ends:
@@ -67,8 +84,19 @@ class KeyWatch:
         if not self._ends:
             return
         asked = list(self._ends)
-        still = await self._db.read(lambda tx: executions.open_among(tx, asked))
-        for execution_id in asked:
-            if execution_id not in still:
-                for end in list(self._ends.get(execution_id, ())):
-                    end()
+        for holder in await self._db.read(lambda tx: _ended(tx, asked)):
+            for end in list(self._ends.get(holder, ())):
+                end()
+
+
+def _ended(tx: Tx, holders: list[Holder]) -> list[Holder]:
+    """Those of the holders that are over."""
+    still = {
+        HeldBy.EXECUTION: executions.open_among(tx, _ids(holders, HeldBy.EXECUTION)),
+        HeldBy.KEY: stored_keys.living_among(tx, _ids(holders, HeldBy.KEY)),
+    }
+    return [holder for holder in holders if holder.id not in still[holder.kind]]
+
+
+def _ids(holders: list[Holder], kind: HeldBy) -> list[str]:
+    return [holder.id for holder in holders if holder.kind is kind]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from aiohttp import WSMsgType, web
 
+from managedd.api.key_watch import HeldBy, Holder
 from managedd.api.limits import source_of
 from managedd.errors import ErrorCode, ManagedError
 from managedd.observe import get_log
@@ -69,8 +70,8 @@ class Socket:
         self.scope = anyio.CancelScope()
         """Everything that serves this socket runs in it."""
         self.stop_code, self.stop_reason = SERVICE_RESTART, _STOPPING
-        self.execution_id: str | None = None
-        """Whose key opened it, once it is known."""
+        self.holder: Holder | None = None
+        """Whose credential opened it, once it is known and may end."""
         self.admitted = anyio.Event()
         self._is_cut = False
 
@@ -228,15 +229,16 @@ async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> 
 
 
 async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:
-    """`body` ended, or it was stopped because the execution did whose key opened the socket."""
+    """`body` ended, or it was stopped because the key did that opened the socket."""
 
     def end() -> None:
-        socket.stop(POLICY_VIOLATION, "the run's key has ended")
+        whose = "key" if socket.holder is not None and socket.holder.kind is HeldBy.KEY else "run's key"
+        socket.stop(POLICY_VIOLATION, f"the {whose} has ended")
 
     async def watch() -> None:
         await socket.admitted.wait()
-        if socket.execution_id is not None:
-            with ctx.services.keys.watching(socket.execution_id, end):
+        if socket.holder is not None:
+            with ctx.services.keys.watching(socket.holder, end):
                 await anyio.sleep_forever()
 
     await _beside(watch, lambda: body(socket))

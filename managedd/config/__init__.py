@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from managedd.config.loading import Loaded, load, load_with_origins
 from managedd.config.sections import (
+    AuthSection,
     HostSection,
     PlanSection,
     RetentionSection,
     RunsSection,
     SchedulerSection,
+    SecretsSection,
     ServerSection,
     StoreSection,
 )
@@ -21,12 +23,14 @@ from managedd.config.settings import Settings, is_loopback, read_ca_bundle
 from managedd.config.values import Section
 
 __all__ = [
+    "AuthSection",
     "HostSection",
     "Loaded",
     "PlanSection",
     "RetentionSection",
     "RunsSection",
     "SchedulerSection",
+    "SecretsSection",
     "Section",
     "ServerSection",
     "Settings",

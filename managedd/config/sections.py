@@ -14,11 +14,14 @@ from pydantic import (
 from managedd.config.values import (
     AbsolutePath,
     ApiUrl,
+    Destination,
     EngineUrl,
     Environment,
+    HostService,
     Image,
     ImagePattern,
     IpAddress,
+    Network,
     PositiveSeconds,
     Secret,
     SecretIndexUrl,
@@ -43,15 +46,41 @@ class ServerSection(Section):
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(4200, ge=0, le=65535)
     auth_string: Secret = None
-    """`user:password` as PREFECT_API_AUTH_STRING; needed to listen on anything but loopback."""
+    """`user:password` as PREFECT_API_AUTH_STRING: opens every workspace. Beyond loopback it is this or keys."""
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024 * 1024)
     max_frame_bytes: int = Field(4 * 1024 * 1024, ge=2 * 1024 * 1024)
+    tls_certificate: AbsolutePath | None = None
+    """PEM file, the server's certificate first, those of its issuers after it; with `tls_key`: HTTPS instead of HTTP."""
+    tls_key: AbsolutePath | None = None
+    trusted_proxies: list[Network] = Field(default_factory=list, max_length=100)
+    """Whose X-Forwarded-For, -Proto, -Host and Forwarded are believed."""
     max_connections: int = Field(1000, ge=16)
     """On each listener."""
+    max_connections_per_address: int | None = Field(None, ge=8)
+    """Of them, from one address; None: three quarters. Trusted proxies may have all."""
     max_sockets: int = Field(500, ge=8)
     """Websockets of one address, or of one run."""
     stop_seconds: PositiveSeconds = 10.0
     """How long open requests may take when the daemon stops."""
+
+    @property
+    def address_connections(self) -> int:
+        """The most connections from one address."""
+        return self.max_connections_per_address or self.max_connections * 3 // 4
+
+    @model_validator(mode="after")
+    def _tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise ValueError(f"{missing} is missing: tls_certificate and tls_key belong together; allowed: both, or neither")
+        return self
+
+
+class AuthSection(Section):
+    """Who may come in."""
+
+    mode: Literal["auto", "key"] = "auto"
+    """auto: nobody needs a credential while the clients' listener is on a loopback address and there is no auth_string; key: everybody does."""
 
 
 class StoreSection(Section):
@@ -61,6 +90,15 @@ class StoreSection(Section):
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     readers: int = Field(4, ge=2, le=16)
     """One of them is kept for the daemon itself."""
+
+
+class SecretsSection(Section):
+    """The key with which the store encrypts what is secret; a systemd credential `managedd-secrets-key` goes before both."""
+
+    key_file: AbsolutePath | None = None
+    """None: `key`, else a file that is made once in the data directory."""
+    key: Secret = None
+    """The key itself, in base64 or hexadecimal."""
 
 
 class LogSection(Section):
@@ -77,8 +115,22 @@ class DockerSection(Section):
     """unix:// or tcp:// address; None: DOCKER_HOST, the docker context, or the usual sockets."""
     log_max_size: str = Field("50m", pattern=r"^[1-9]\d*[kmg]$")
     log_max_files: int = Field(2, ge=1, le=100)
-    runtime: str | None = None
+    runtime: str | None = Field(None, min_length=1, max_length=200)
     dns: list[IpAddress] = Field(default_factory=list, max_length=8)
+    firewall: Literal["auto", "require", "off"] = "auto"
+    """Rules in the host's kernel that keep runs from the host: where they can be, or nothing runs without them, or none."""
+    host_allow: list[HostService] = Field(default_factory=list, max_length=100)
+    """What runs may reach of the engine's host beside the API."""
+    egress_allow: list[Destination] | None = Field(None, max_length=500)
+    """All that runs may reach beyond the host; None: anything but a cloud's metadata."""
+
+    @model_validator(mode="after")
+    def _held(self) -> Self:
+        if self.egress_allow is not None and self.firewall == "off":
+            raise ValueError(
+                'egress_allow is held by the firewall, and firewall is "off"; allowed: "require" or "auto", or no egress_allow'
+            )
+        return self
 
 
 class ProcessSection(Section):

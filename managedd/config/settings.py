@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from managedd.config.sections import (
+    AuthSection,
     DockerSection,
     HostSection,
     LogSection,
@@ -21,6 +22,7 @@ from managedd.config.sections import (
     RetentionSection,
     RunsSection,
     SchedulerSection,
+    SecretsSection,
     ServerSection,
     StoreSection,
     UsageSection,
@@ -55,7 +57,9 @@ class Settings(Section):
     """Everything that can be set."""
 
     server: ServerSection = ServerSection()
+    auth: AuthSection = AuthSection()
     store: StoreSection = Field(default_factory=StoreSection)
+    secrets: SecretsSection = SecretsSection()
     log: LogSection = LogSection()
     docker: DockerSection = DockerSection()
     process: ProcessSection = ProcessSection()
@@ -95,12 +99,22 @@ class Settings(Section):
             raise ValueError(f"runs.driver = 'process': {refusal}")
         if self.default_plan not in self.plans:
             raise ValueError(f"default_plan = {self.default_plan!r} is no plan; plans: {', '.join(sorted(self.plans))}")
-        if self.server.auth_string is None and not is_loopback(self.server.host):
-            raise ValueError(
-                f"server.host = {self.server.host!r} lets other hosts in, and nothing asks them who they are: set server.auth_string "
-                '= "user:password" (clients set the same as PREFECT_API_AUTH_STRING), or listen on 127.0.0.1'
-            )
         return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever reaches the clients' listener may do everything."""
+        return self.auth.mode == "auto" and self.server.auth_string is None and is_loopback(self.server.host)
+
+    @property
+    def why_nobody_comes_in(self) -> str:
+        """What to do when there is no credential at all, and one is needed."""
+        host = f"server.host = {self.server.host!r} lets other hosts in"
+        why = host if not is_loopback(self.server.host) else f"auth.mode = {self.auth.mode!r} asks everybody for one"
+        return (
+            f"{why}, and there is no credential yet: make a key with `managedd key create --workspace default/default --name NAME --role admin`, "
+            'or set server.auth_string = "user:password" (clients set either as PREFECT_API_AUTH_STRING), or listen on 127.0.0.1 with auth.mode = "auto"'
+        )
 
     def why_no_processes(self, *, workspaces: int, as_root: bool) -> str | None:
         """Why runs may not be processes of this host; None when they may. `as_root`: of a daemon that runs as root."""
@@ -114,9 +128,9 @@ class Settings(Section):
             reason = f"runs.listen_host = {runs_host!r} lets other hosts in"
         elif workspaces > 1:
             reason = f"there are {workspaces} workspaces"
-        elif as_root and self.server.auth_string is None:
+        elif as_root and self.is_open:
             reason = "the daemon runs as root and asks none of this host's users who they are"
-            more = 'set server.auth_string = "user:password", run the daemon as another user, '
+            more = 'set server.auth_string = "user:password" or auth.mode = "key", run the daemon as another user, '
         else:
             return None
         return (

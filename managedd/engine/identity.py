@@ -7,8 +7,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-RUN_KEY_PREFIX = "mgr_"
-"""Starts every run's key, so that a secret scanner can find one."""
+from managedd.model.keys import RUN_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +20,7 @@ class Identity:
     def run_key(self, execution_id: str) -> str:
         """The execution's key: the same after a restart, so that a container created before it still holds the right one."""
         digest = hmac.new(self.secret, execution_id.encode(), hashlib.sha256).digest()
-        return RUN_KEY_PREFIX + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        return RUN_PREFIX + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def run_key_hash(self, execution_id: str) -> str:
         """What the store keeps of it."""

@@ -42,6 +42,11 @@ def latest(tx: Tx, key: str) -> Wire:
     return rows.get(tx, ARTIFACT, found)
 
 
+def owner(tx: Tx, artifact_id: object) -> str:
+    """The flow run that made it; a word that is no run's id for one that no run has made. Raises ManagedError(NOT_FOUND)."""
+    return str(rows.need(tx, ARTIFACT, id=artifact_id)["flow_run_id"] or "nobody")
+
+
 def update(tx: Tx, artifact_id: str, changes: Mapping[str, Any]) -> None:
     """The artifact has `changes`; its key's collection was updated with it. Raises ManagedError(NOT_FOUND)."""
     rows.patch(tx, ARTIFACT, artifact_id, changes)

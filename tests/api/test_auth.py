@@ -13,9 +13,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from managedd import ids
 from managedd.api.app import Api
-from managedd.api.auth import MAX_CREDENTIAL_LENGTH, Listener, credential, key_hash
+from managedd.api.auth import MAX_CREDENTIAL_LENGTH, Listener, credential
 from managedd.api.surface import all_operations
 from managedd.model.executions import Phase
+from managedd.model.keys import hashed
 from managedd.store import executions
 from tests.api.test_flow_runs import new_run
 
@@ -121,7 +122,7 @@ async def run_with_key(api: ApiClient, key: str = KEY) -> str:
 
     def body(tx: Any) -> str:
         made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=None, driver="fake")
-        executions.note(tx, made.id, {"key_hash": key_hash(key)})
+        executions.note(tx, made.id, {"key_hash": hashed(key)})
         return made.id
 
     return await api.services.db.write(body, workspace=ids.DEFAULT_WORKSPACE_ID)
@@ -205,5 +206,5 @@ async def test_the_operators_socket_asks_for_nothing(closed: ApiClient) -> None:
 async def test_what_the_store_keeps_of_a_key_is_a_hash(api: ApiClient) -> None:
     await run_with_key(api)
     kept = await api.services.db.read(lambda tx: tx.scalar("SELECT key_hash FROM executions"))
-    assert kept == key_hash(KEY) != KEY
+    assert kept == hashed(KEY) != KEY
     assert len(kept) == 64

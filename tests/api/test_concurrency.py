@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 
 from managedd import ids
 from managedd.api.app import Api
-from managedd.api.auth import Listener, key_hash
+from managedd.api.auth import Listener
 from managedd.bus import Topic
+from managedd.model.keys import hashed
 from managedd.store import concurrency, execution_leases, executions
 from managedd.wire.concurrency import (
     ConcurrencyLimit,
@@ -297,7 +298,7 @@ async def test_what_a_container_takes_is_known_to_be_its_own(api: ApiClient) -> 
 
     def claim(tx: Tx) -> Execution:
         made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
-        executions.note(tx, made.id, {"key_hash": key_hash("run-key")})
+        executions.note(tx, made.id, {"key_hash": hashed("run-key")})
         return made
 
     execution = await api.services.db.write(claim, workspace=ids.DEFAULT_WORKSPACE_ID)

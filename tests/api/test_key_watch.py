@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from managedd import ids
+from managedd.api.key_watch import HeldBy, Holder
 from managedd.model.executions import Phase
 from managedd.store import executions, rows
 from managedd.store.resources import FLOW, FLOW_RUN
@@ -45,9 +46,9 @@ async def test_everything_of_an_execution_ends_with_it_and_nothing_of_another(se
     first, second = await an_execution(services), await an_execution(services)
     events, other = [anyio.Event(), anyio.Event()], anyio.Event()
     with (
-        services.keys.watching(first, events[0].set),
-        services.keys.watching(first, events[1].set),
-        services.keys.watching(second, other.set),
+        services.keys.watching(Holder(HeldBy.EXECUTION, first), events[0].set),
+        services.keys.watching(Holder(HeldBy.EXECUTION, first), events[1].set),
+        services.keys.watching(Holder(HeldBy.EXECUTION, second), other.set),
     ):
         await ended(services, first)
         assert [await within(event) for event in events] == [True, True]
@@ -59,16 +60,16 @@ async def test_everything_of_an_execution_ends_with_it_and_nothing_of_another(se
 async def test_what_is_watched_too_late_ends_soon(services: Services) -> None:
     execution, event = await an_execution(services), anyio.Event()
     await ended(services, execution)
-    with services.keys.watching(execution, event.set):
+    with services.keys.watching(Holder(HeldBy.EXECUTION, execution), event.set):
         assert await within(event)
-    with services.keys.watching(ids.new_id(), (unknown := anyio.Event()).set):
+    with services.keys.watching(Holder(HeldBy.EXECUTION, ids.new_id()), (unknown := anyio.Event()).set):
         assert await within(unknown)
 
 
 async def test_what_is_not_watched_any_more_is_not_told(services: Services) -> None:
     execution, told, kept = await an_execution(services), anyio.Event(), anyio.Event()
-    with services.keys.watching(execution, kept.set):
-        with services.keys.watching(execution, told.set):
+    with services.keys.watching(Holder(HeldBy.EXECUTION, execution), kept.set):
+        with services.keys.watching(Holder(HeldBy.EXECUTION, execution), told.set):
             pass
         await ended(services, execution)
         assert await within(kept)
@@ -86,7 +87,7 @@ async def test_however_many_watch_a_change_is_one_query(services: Services, monk
     monkeypatch.setattr(executions, "open_among", counted)
     held = [await an_execution(services) for _ in range(20)]
     event = anyio.Event()
-    watches = [services.keys.watching(execution, event.set) for execution in held]
+    watches = [services.keys.watching(Holder(HeldBy.EXECUTION, execution), event.set) for execution in held]
     for watch in watches:
         watch.__enter__()
     try:

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter
 
 from managedd import ids
 from managedd.api.app import Api
-from managedd.api.auth import Listener, key_hash
+from managedd.api.auth import Listener
 from managedd.model.executions import EndCause, Phase
 from managedd.model.flow_runs import ProposedState
+from managedd.model.keys import hashed
 from managedd.model.limits import Plan
 from managedd.model.states import StateType
 from managedd.orchestration.transition import propose
@@ -53,7 +54,7 @@ async def claim(api: ApiClient, run: dict[str, Any], key: str | None = None) -> 
         pool_id = tx.scalar("SELECT id FROM work_pools WHERE name = 'mine'")
         made = executions.insert(tx, flow_run_id=run["id"], work_pool_id=pool_id, driver="fake")
         if key is not None:
-            executions.note(tx, made.id, {"key_hash": key_hash(key)})
+            executions.note(tx, made.id, {"key_hash": hashed(key)})
         return made
 
     return await api.services.db.write(insert, workspace=ids.DEFAULT_WORKSPACE_ID)

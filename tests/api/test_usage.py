@@ -142,7 +142,7 @@ async def test_another_plan_takes_effect_at_once(api: ApiClient) -> None:
 async def test_only_the_operator_changes_a_plan(closed: ApiClient) -> None:
     """With an auth string, who has it is a client of the workspace and no operator; a run least of all."""
     status, body = await closed.patch("/managed/workspace", {"plan": "unlimited"}, headers=bearer("admin:secret"))
-    assert (status, body["detail"]) == (403, "Only the operator changes a workspace's plan")
+    assert (status, "needs a command on the daemon's host" in body["detail"]) == (403, True)
     assert (await closed.patch("/managed/workspace", {"plan": "unlimited"}))[0] == 401
     async with (
         listening(closed.services, Listener.SOCKET) as operator,

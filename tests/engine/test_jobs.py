@@ -8,11 +8,12 @@ import pytest
 
 from managedd import ids
 from managedd.config import Settings
-from managedd.engine.identity import RUN_KEY_PREFIX, Identity
+from managedd.engine.identity import Identity
 from managedd.engine.jobs import Jobs
 from managedd.errors import ErrorCode, ManagedError, unavailable
 from managedd.model.drivers import PullPolicy
 from managedd.model.flow_runs import ProposedState
+from managedd.model.keys import RUN_PREFIX
 from managedd.model.limits import Needs
 from managedd.model.states import StateType
 from managedd.orchestration.pool_types import default_template
@@ -127,7 +128,7 @@ async def test_the_key_in_cloud_form(world: World) -> None:
 async def test_the_key_is_the_same_after_a_restart_and_another_for_each_execution() -> None:
     again = Identity(instance_id="here", secret=b"s" * 32)
     assert IDENTITY.run_key("one") == again.run_key("one") != IDENTITY.run_key("two")
-    assert IDENTITY.run_key("one").startswith(RUN_KEY_PREFIX)
+    assert IDENTITY.run_key("one").startswith(RUN_PREFIX)
     assert Identity(instance_id="here", secret=b"t" * 32).run_key("one") != IDENTITY.run_key("one")
 
 

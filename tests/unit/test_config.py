@@ -285,17 +285,21 @@ def test_a_bad_value_names_its_variable_or_flag(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "managedd.example"])
-def test_an_open_listener_needs_a_credential(host: str, write: Callable[[str], Path]) -> None:
-    told = refused(write(f"[server]\nhost = '{host}'\n"))
-    assert host in told
-    assert "server.auth_string" in told
-    settings = load(write(f"[server]\nhost = '{host}'\nauth_string = 'me:pw'\n"), {})
-    assert settings.server.auth_string is not None
+def test_a_listener_beyond_loopback_asks_for_a_credential(host: str, write: Callable[[str], Path]) -> None:
+    settings = load(write(f"[server]\nhost = '{host}'\n"), {})
+    assert not settings.is_open
+    assert host in settings.why_nobody_comes_in
+    assert "managedd key create" in settings.why_nobody_comes_in
+    assert not load(write(f"[server]\nhost = '{host}'\nauth_string = 'me:pw'\n"), {}).is_open
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_a_loopback_listener_needs_none(host: str) -> None:
-    assert load(None, {"server.host": host}).server.host == host
+def test_a_loopback_listener_asks_for_one_when_it_is_told_to(host: str) -> None:
+    assert load(None, {"server.host": host}).is_open
+    assert not load(None, {"server.host": host, "server.auth_string": "me:pw"}).is_open
+    asking = load(None, {"server.host": host, "auth.mode": "key"})
+    assert not asking.is_open
+    assert "auth.mode" in asking.why_nobody_comes_in
 
 
 def test_an_empty_credential_is_no_credential(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
+from managedd.api.rights import own
 from managedd.store import artifacts as artifact_rows
 from managedd.store import rows
 from managedd.store.resources import ARTIFACT, ARTIFACT_COLLECTION, DEPLOYMENT, FLOW, FLOW_RUN, TASK_RUN
@@ -30,6 +31,7 @@ async def create_artifact(ctx: Context, artifact: ArtifactCreate) -> Reply:
     values = artifact.model_dump()
 
     def body(tx: Any) -> rows.Wire:
+        own(tx, ctx.actor, flow_runs=(artifact.flow_run_id,), task_runs=(artifact.task_run_id,))
         return rows.get(tx, ARTIFACT, artifact_rows.create(tx, values))
 
     return Reply(body=await ctx.write(body), status=201)
@@ -119,7 +121,13 @@ async def count_latest_artifacts(
 async def update_artifact(ctx: Context, id: UUID, artifact: ArtifactUpdate) -> None:
     """The artifact has the given values."""
     changes = artifact.model_dump(exclude_unset=True)
-    await ctx.write(lambda tx: artifact_rows.update(tx, str(id), changes))
+
+    def body(tx: Any) -> None:
+        if ctx.actor.kind == "run":
+            own(tx, ctx.actor, flow_runs=(artifact_rows.owner(tx, str(id)),))
+        artifact_rows.update(tx, str(id), changes)
+
+    await ctx.write(body)
 
 
 @operation("DELETE", "/artifacts/{id}", tag=TAG, status=204)

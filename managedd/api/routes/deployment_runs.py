@@ -10,6 +10,7 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
+from managedd.api.rights import own
 from managedd.api.routes.deployments import TAG
 from managedd.api.versions import client_of
 from managedd.clock import from_us, to_us
@@ -61,9 +62,10 @@ async def create_flow_run_from_deployment(ctx: Context, id: UUID, flow_run: Depl
     is scheduled for now.
     """
     good = await ctx.read(lambda tx: deploying.draft_run(tx, str(id), flow_run))
-    client = client_of(ctx.headers)
+    client, parent = client_of(ctx.headers), flow_run.parent_task_run_id
 
     def body(tx: Tx) -> Reply:
+        own(tx, ctx.actor, task_runs=(parent,))
         run_id, created = deploying.start(tx, good, client=client)
         return Reply(body=rows.get(tx, FLOW_RUN, run_id), status=201 if created else 200)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
+from managedd.api.rights import own
 from managedd.api.versions import client_of
 from managedd.bus import Topic
 from managedd.errors import not_found
@@ -51,6 +52,7 @@ async def create_flow_run(ctx: Context, flow_run: FlowRunCreate) -> Reply:
     client = client_of(ctx.headers)
 
     def body(tx: Any) -> tuple[Any, bool]:
+        own(tx, ctx.actor, task_runs=(values["parent_task_run_id"],))
         rows.get(tx, FLOW, flow_run.flow_id)
         placed = place(tx, flow_run.work_pool_name, flow_run.work_queue_name)
         run_id, created = create_run(tx, {**values, **placed.columns()}, state, client=client)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from managedd.api.context import Context, Reply
+from managedd.api.context import Actor, Context, Reply
 from managedd.api.operation import operation
+from managedd.api.rights import own
 from managedd.api.routes.flow_runs import answer
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
@@ -37,13 +38,19 @@ async def create_task_run(ctx: Context, task_run: TaskRunCreate) -> Reply:
         values.pop("id", None)
 
     def body(tx: Any) -> tuple[Any, bool]:
-        if task_run.flow_run_id is not None:
-            rows.get(tx, FLOW_RUN, task_run.flow_run_id)
+        _check_owner(tx, ctx.actor, values["flow_run_id"])
         task_run_id, created = create(tx, values, state)
         return rows.get(tx, TASK_RUN, task_run_id), created
 
     made, created = await ctx.write(body)
     return Reply(body=made, status=201 if created else 200)
+
+
+def _check_owner(tx: Any, actor: Actor, flow_run_id: str | None) -> None:
+    """Returns when there is that flow run, and the actor may give it task runs. Raises ManagedError(FORBIDDEN or NOT_FOUND)."""
+    own(tx, actor, flow_runs=(flow_run_id,))
+    if flow_run_id is not None:
+        rows.get(tx, FLOW_RUN, flow_run_id)
 
 
 @operation("GET", "/task_runs/{id}", tag=TAG, returns=TaskRun)

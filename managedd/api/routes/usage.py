@@ -10,7 +10,7 @@ from pydantic import Field
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import iso
-from managedd.errors import forbidden, invalid
+from managedd.errors import invalid
 from managedd.model.metering import Month, month_named, month_of
 from managedd.store import plans, usage, workspaces
 from managedd.store.database import Tx
@@ -23,7 +23,6 @@ MonthName = Annotated[str | None, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 @operation("GET", "/managed/usage", tag="Managed", returns=UsageReport)
 async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["deployment", "day"] = "deployment") -> Wire:
     """Read what the workspace has used of its compute hours, what is left, and who used it."""
-    ctx.refuse_runs()
 
     def look(tx: Tx) -> Wire:
         zone = ctx.services.zone
@@ -47,8 +46,6 @@ async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["depl
 @operation("PATCH", "/managed/workspace", tag="Managed", status=204)
 async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
     """The workspace is on that plan; what waits is looked at again at once."""
-    if ctx.actor.kind != "operator":
-        raise forbidden("Only the operator changes a workspace's plan")
 
     def body(tx: Tx) -> None:
         known = plans.every(tx)

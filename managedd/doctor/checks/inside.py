@@ -90,7 +90,7 @@ async def addresses(patient: Patient) -> list[Finding]:
         seen.answers,
         seen.addresses,
         port=_clients_port(patient),
-        guarded=server.auth_string is not None,
+        guarded=not patient.settings.is_open,
         loopback=server.host == "localhost" or server.host.startswith("127.") or server.host == "::1",
         listens=patient.status is not None,
     )

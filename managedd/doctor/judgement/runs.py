@@ -182,14 +182,14 @@ def _clients(open_at: list[str], *, port: int, guarded: bool, loopback: bool, li
         return problem(
             name,
             f"it is on a loopback address, and yet a run reaches {shown}",
-            "something forwards that port (ss -ltnp, iptables -t nat -S): whoever is behind it may do everything; set server.auth_string",
+            'something forwards that port (ss -ltnp, iptables -t nat -S): whoever is behind it may do everything; set auth.mode = "key"',
             **facts,
         )
     if not guarded:
         return problem(
-            name, f"a run reaches it at {shown}, and it asks for no credential", "set server.auth_string", **facts
+            name, f"a run reaches it at {shown}, and it asks for no credential", 'set auth.mode = "key"', **facts
         )
-    return note(name, f"a run reaches it at {shown}; it asks for server.auth_string there", **facts)
+    return note(name, f"a run reaches it at {shown}; it asks for a credential there", **facts)
 
 
 def neighbours(answer: Mapping[str, Any] | None, *, without: str | None) -> Finding:
