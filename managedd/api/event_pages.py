@@ -64,7 +64,9 @@ def next_page(request: web.Request, place: Place) -> str | None:
         return None
     path = request.rel_url.path.removesuffix("/").removesuffix("/next")
     following = place.model_copy(update={"offset": offset})
-    # The client asks for just this URL, with its key: where a proxy speaks TLS with it, it must not be told to leave that out.
-    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
-    origin = request.url.origin().with_scheme(scheme if scheme in ("http", "https") else request.scheme)
+    # The client asks for just this URL, with its key: where a trusted proxy speaks TLS with it, it must not be told to leave that out.
+    try:
+        origin = request.url.origin()
+    except ValueError:
+        raise invalid("The Host header names no host, so there is no URL of the next page") from None
     return str(origin.with_path(f"{path}/next").with_query({"page-token": following.token()}))

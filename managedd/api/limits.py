@@ -1,20 +1,19 @@
 """What one listener takes in at a time, so that nobody who reaches it can fill the memory or use up the descriptors.
 
 Whoever has a run's key counts by it, everybody else by address: behind one gateway there may be many runs. Prefect's clients ask again
-after 429, and connect again after a socket's 1013. How long a request's head may take is bounded by the listener's keep-alive timeout,
-which aiohttp begins with the connection.
+after 429, and connect again after a socket's 1013. Connections and their heads are bounded in api/connections.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from aiohttp import web
 
+from managedd.api.connections import account_of
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -28,12 +27,11 @@ BODY_SECONDS: Final = 30.0
 BODIES: Final = 4
 """How many of the largest bodies one source may have under way."""
 RETRY_SECONDS: Final = 1.0
-_REFUSAL: Final = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def source_of(request: web.Request, actor: Actor) -> str:
     """Whose account a request goes on."""
-    return actor.execution_id or request.remote or "local"
+    return actor.execution_id or (account_of(request.remote) if request.remote else "local")
 
 
 class Limits:
@@ -49,9 +47,8 @@ class Limits:
         """The request's body has room for as long as the block lasts. Raises ManagedError(TOO_MANY)."""
         largest = self._settings.max_body_bytes
         told = request.content_length
-        # A packed body, and one whose length is not told, may turn out as large as any.
-        known = told is not None and "Content-Encoding" not in request.headers
-        size = min(told or 0, largest) if known else largest
+        # One whose length is not told may turn out as large as any.
+        size = largest if told is None else min(told, largest)
         with self._taken(self._body_bytes, source, size, BODIES * largest, "bytes of request bodies"):
             yield
 
@@ -85,24 +82,14 @@ def _forget(counter: Counter[str], source: str) -> None:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The whole body. Raises HTTPRequestTimeout when it takes too long, HTTPRequestEntityTooLarge."""
+    """The whole body, as it came. Raises HTTPUnsupportedMediaType, HTTPRequestTimeout when it takes too long, HTTPRequestEntityTooLarge."""
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding != "identity":
+        # Prefect's clients pack nothing, and a few packed bytes may unfold to anything.
+        raise web.HTTPUnsupportedMediaType(reason=f"Request bodies are taken unpacked, not as {coding[:40]!r}")
     if request.content.is_eof():
         # It came with the head, as small ones do: no timer is needed.
         return await request.read()
     with anyio.move_on_after(BODY_SECONDS):
         return await request.read()
     raise web.HTTPRequestTimeout(reason=f"The request body took longer than {BODY_SECONDS:g} seconds.")
-
-
-def bound_connections(server: web.Server, limit: int) -> None:
-    """Connections beyond `limit` are told 429 and closed as soon as they are made."""
-    accept = server.connection_made
-
-    def bounded(handler: Any, transport: asyncio.Transport) -> None:
-        accept(handler, transport)
-        if len(server.connections) > limit:
-            transport.write(_REFUSAL)
-            # Not at once: aiohttp's handler begins in the next turn of the loop and must find its connection.
-            asyncio.get_running_loop().call_soon(transport.close)
-
-    server.connection_made = bounded  # type: ignore[method-assign]

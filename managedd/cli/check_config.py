@@ -26,9 +26,11 @@ def check_config(*, where: Where = HERE, json: Json = False) -> None:
         Print JSON instead of lines.
     """
     from managedd.config import read_ca_bundle
+    from managedd.config.certificates import read_certificate
 
     loaded = where.load()
     read_ca_bundle(loaded.settings)
+    read_certificate(loaded.settings.server)
     shown = shown_settings(loaded.settings)
     if json:
         notes = _notes(loaded.settings)

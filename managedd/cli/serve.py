@@ -42,7 +42,9 @@ def serve(
 
     from managedd import daemon
     from managedd.config import read_ca_bundle
+    from managedd.config.certificates import read_certificate
 
     # Before anything is made on the disk, as all that is wrong in the settings.
     read_ca_bundle(settings)
+    read_certificate(settings.server)
     anyio.run(daemon.serve, settings, read)

@@ -72,7 +72,9 @@ class ServerSection(Section):
     def _tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
-            raise ValueError(f"{missing} is missing: tls_certificate and tls_key belong together; allowed: both, or neither")
+            raise ValueError(
+                f"{missing} is missing: tls_certificate and tls_key belong together; allowed: both, or neither"
+            )
         return self
 
 

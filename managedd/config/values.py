@@ -101,6 +101,7 @@ SecretProxyUrl = Annotated[Secret, AfterValidator(_secret_checked(addresses.prox
 ApiUrl = Annotated[str, AfterValidator(addresses.api_url)]
 EngineUrl = Annotated[str, AfterValidator(addresses.engine_url)]
 IpAddress = Annotated[str, AfterValidator(addresses.ip_address)]
+Network = Annotated[str, AfterValidator(addresses.network)]
 Image = Annotated[str, AfterValidator(_image)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 

@@ -64,6 +64,18 @@ def ip_address(text: str) -> str:
     except ValueError:
         raise ValueError("must be an IP address, such as 192.0.2.1 or 2001:db8::1") from None
 
+def network(text: str) -> str:
+    """A network, or one address as a network of its own; not all addresses there are."""
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "must be IP addresses or networks without host bits, such as 192.0.2.1 or 10.0.0.0/8"
+        ) from None
+    if not found.prefixlen:
+        raise ValueError(f"{text!r} is everybody: name the addresses of the proxies")
+    return str(found)
+
 
 def _url(text: str, schemes: Collection[str], example: str) -> SplitResult:
     if not text.isprintable() or " " in text:
