@@ -6,6 +6,7 @@ Bounded: it remembers so many addresses and so many credentials (hashes), and fo
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ class Guard:
             raise ManagedError(
                 ErrorCode.TOO_MANY,
                 "Too many wrong credentials came from this address: try again later",
-                retry_after_seconds=over * SECONDS_PER_TRY,
+                retry_after_seconds=math.ceil(over * SECONDS_PER_TRY),
             )
 
     def failed(self, address: str | None) -> None:
