@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,20 @@ from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.engine.evidence import human_bytes
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import bracketed
+from managedd.model.addresses import ANY, way_of
 from managedd.observe import get_log
 from managedd.store import meta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from pydantic import SecretStr
 
     from managedd.api.context import Services
     from managedd.config import Settings
     from managedd.listeners import Door
-    from managedd.model.drivers import Driver, DriverInfo
+    from managedd.model.addresses import Way
+    from managedd.model.drivers import Driver, DriverInfo, Enclosure
     from managedd.store.database import Tx
 
 log = get_log("engine_room")
@@ -68,6 +71,7 @@ class EngineRoom:
         self._problem: str | None = "the container engine was not asked yet"
         self._shortage: str | None = None
         self._api_url: str | None = settings.runs.api_url
+        self._enclosure: Enclosure | None = None
 
     def describe(self) -> dict[str, Any]:
         """The engine as `status` shows it."""
@@ -78,6 +82,7 @@ class EngineRoom:
             "detail": {} if info is None else dict(info.detail),
             "problem": self._problem or self._shortage,
             "runs_api_url": self._api_url,
+            "enclosure": None if self._enclosure is None else asdict(self._enclosure),
         }
 
     async def api_url(self) -> str:
@@ -140,6 +145,7 @@ class EngineRoom:
                     self._info = await self.driver.open()
                 await self._listen()
                 await self._listen_for_earlier_runs()
+                await self._enclose()
         except (ManagedError, TimeoutError) as error:
             problem = error.message if isinstance(error, ManagedError) else "the container engine does not answer"
             if problem != self._problem:
@@ -172,6 +178,24 @@ class EngineRoom:
             reached = host
         assert self.door.address is not None
         self._api_url = runs.api_url or f"http://{bracketed(reached)}:{self.door.address[1]}/api"
+
+    async def _enclose(self) -> None:
+        """Runs reach nothing of this host but what they must; said when that changes."""
+        found = await self.driver.enclose([*self._ways_in()])
+        before, self._enclosure = self._enclosure, found
+        if found is None or found == before:
+            return
+        if found.holds:
+            log.info("runs.kept_from_host", by=found.reason)
+        else:
+            log.warning("runs.reach_host", reason=found.reason, mend=found.mend)
+
+    def _ways_in(self) -> Iterator[Way]:
+        """Where runs reach the API, now and since an earlier start."""
+        for door in (self.door, self._second_door):
+            if door is not None and door.address is not None:
+                host, port = door.address
+                yield (None if host in EVERYWHERE else host), port
 
     async def _listen_for_earlier_runs(self) -> None:
         """They look for the same port on another address, as long as the daemon lives."""
@@ -261,6 +285,11 @@ def docker_settings(settings: Settings) -> DockerSettings:
         package_index_url=_plain(runs.index_url),
         package_extra_index_urls=() if runs.extra_index_url is None else (runs.extra_index_url.get_secret_value(),),
         runtime=docker.runtime,
+        api_url=runs.api_url,
+        firewall=docker.firewall,
+        host_allow=tuple(way_of(each) for each in docker.host_allow if each != ANY),
+        is_host_open=ANY in docker.host_allow,
+        egress_allow=None if docker.egress_allow is None else tuple(docker.egress_allow),
     )
 
 

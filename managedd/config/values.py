@@ -102,6 +102,8 @@ ApiUrl = Annotated[str, AfterValidator(addresses.api_url)]
 EngineUrl = Annotated[str, AfterValidator(addresses.engine_url)]
 IpAddress = Annotated[str, AfterValidator(addresses.ip_address)]
 Network = Annotated[str, AfterValidator(addresses.network)]
+HostService = Annotated[str, AfterValidator(addresses.host_service)]
+Destination = Annotated[str, AfterValidator(addresses.destination)]
 Image = Annotated[str, AfterValidator(_image)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 

@@ -58,6 +58,8 @@ class DaemonProcess:
             "MANAGEDD_SERVER__AUTH_STRING": self.auth_string,
             "MANAGEDD_LOG__FORMAT": "json",
             "MANAGEDD_LOG__LEVEL": "info",
+            # The repository that runs clone is served by this host, at a port that nobody knows yet.
+            "MANAGEDD_DOCKER__HOST_ALLOW": '["*"]',
         }
         if self._settings.runs.api_url is None:
             own["MANAGEDD_RUNS__LISTEN_PORT"] = "0"

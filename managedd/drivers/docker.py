@@ -19,6 +19,7 @@ from aiodocker.exceptions import DockerError
 from managedd.drivers import docker_end
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status, words
 from managedd.drivers.docker_follow import Followers, follow, stamps_each_entry
+from managedd.drivers.docker_guard import Guard
 from managedd.drivers.docker_images import Images
 from managedd.drivers.docker_logs import LogReader
 from managedd.drivers.docker_look import LIVENESS, inspect, inspect_patiently, liveness_of, was_started
@@ -44,9 +45,10 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import DriverInfo, ExitStatus, Found, Handle, Liveness, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from managedd.model.drivers import Progress, RunSpec
+    from managedd.model.addresses import Way
+    from managedd.model.drivers import Enclosure, Progress, RunSpec
     from managedd.model.logs import LogCursor, RawLine
 
 NAME: Final = "docker"
@@ -80,6 +82,11 @@ class DockerDriver:
         self._images = Images(self._engine, stall_seconds=self._settings.pull_stall_seconds)
         self._network = Network(self._engine, instance_id)
         self._volume = Volume(self._engine, instance_id, shared_files(self._settings))
+        self._guard = Guard(instance_id, self._settings)
+        self._ways: tuple[Way, ...] | None = None
+        self._enclosed: str | None = None
+        """The network that was enclosed last."""
+        self._runtimes: frozenset[str] = frozenset()
         self._followers = Followers()
         self._unstarted: set[str] = set()
         """Containers that this driver has made and nobody was asked to start: they need no look before that."""
@@ -90,6 +97,7 @@ class DockerDriver:
             await self._engine.open()
             with doing("Asking the container engine about itself failed"):
                 info = await self._engine.docker.system.info()
+            self._runtimes = frozenset(info.get("Runtimes") or ())
             network = await self._network.ensure()
         except BaseException:
             await self.close()
@@ -140,6 +148,9 @@ class DockerDriver:
     async def start(self, handle: Handle) -> None:
         """The container was started."""
         container_id = _id(handle)
+        if self._ways is not None and self._network.id != self._enclosed:
+            # It was made anew since.
+            await self._enclose()
         with doing("The container could not be started"):
             if container_id in self._unstarted:
                 self._unstarted.discard(container_id)
@@ -159,6 +170,8 @@ class DockerDriver:
                         return
                     if container is None or is_last or not await self._network.mend():
                         raise
+                    if self._ways is not None:
+                        await self._enclose()
 
     async def recover(self, handle: Handle) -> Liveness:
         """What became of the container."""
@@ -315,6 +328,33 @@ class DockerDriver:
         """The same address, when that host is this one."""
         gateway = gateway_of(await self._network.ensure())
         return gateway if gateway is not None and is_address_of_this_host(gateway) else None
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure:
+        """The firewall stands, or is said to be missing; the runtime is there."""
+        self._ways = tuple(ways)
+        await self._runtime_is_known()
+        return await self._enclose()
+
+    async def _enclose(self) -> Enclosure:
+        network = await self._network.ensure()
+        found = await self._guard.stand(network, self._ways or ())
+        self._enclosed = str(network["Id"])
+        return found
+
+    async def _runtime_is_known(self) -> None:
+        runtime = self._settings.runtime
+        # Those of containerd go by their full names, which no engine lists.
+        if runtime is None or runtime in self._runtimes or "." in runtime or "/" in runtime:
+            return
+        with doing("Asking the container engine about itself failed"):
+            info = await self._engine.docker.system.info()
+        self._runtimes = frozenset(info.get("Runtimes") or ())
+        if runtime not in self._runtimes:
+            raise ManagedError(
+                ErrorCode.DRIVER,
+                f"docker.runtime is {runtime!r}, and the engine has {', '.join(sorted(self._runtimes)) or 'none'}: install it and name it under "
+                "runtimes in the engine's daemon.json, or take docker.runtime out",
+            )
 
     async def _made(self, spec: RunSpec, volume: str) -> tuple[str, dict[str, Any] | None]:
         """The id of this execution's container, and what the engine says of it when it was there before."""

@@ -1,15 +1,18 @@
-"""What a daemon that will not come back leaves in the engine: its containers, its network, its volumes, and an image that was pulled for it alone."""
+"""What a daemon that will not come back leaves in the engine: its containers, its network, its volumes, the rules around its network, and an image that was pulled for it alone."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from managedd.drivers import firewall
 from managedd.drivers.docker_engine import BACKOFF_SECONDS, FAULTS, Engine, doing, failed, is_status
-from managedd.drivers.docker_spec import LABEL_INSTANCE
+from managedd.drivers.docker_spec import LABEL_INSTANCE, network_name
 from managedd.drivers.docker_volume import volumes_of
+from managedd.drivers.nftables import NftablesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +41,9 @@ async def remove_leavings(instance_id: str, *, url: str | None) -> int:
             await _remove(engine, f"networks/{network['Id']}", {})
         for volume in volumes:
             await _remove(engine, f"volumes/{volume}", {})
+        with contextlib.suppress(NftablesError):
+            # Who may not take rules down here has put none up.
+            await anyio.to_thread.run_sync(firewall.take_down, network_name(instance_id))
         return len(containers) + len(networks) + len(volumes)
     finally:
         await engine.close()

@@ -34,6 +34,8 @@ class Network:
         self._engine = engine
         self._instance_id = instance_id
         self._lock = anyio.Lock()
+        self.id: str | None = None
+        """Of the one that was last seen or made."""
 
     async def ensure(self) -> dict[str, Any]:
         """The network is there, made when it was missing; the engine's description of it."""
@@ -55,6 +57,7 @@ class Network:
                 for _ in range(2):
                     for network in await networks.list(filters={"label": f"{LABEL_INSTANCE}={self._instance_id}"}):
                         if network["Name"] == name:
+                            self.id = str(network["Id"])
                             return network, was_made
                     try:
                         await networks.create(network_body(self._instance_id))

@@ -7,13 +7,14 @@ import io
 import tarfile
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from managedd.model.executions import container_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from managedd.model.addresses import Way
     from managedd.model.drivers import RunSpec
 
 LABEL_INSTANCE: Final = "managedd.instance"
@@ -61,6 +62,15 @@ class DockerSettings:
     """The size of a container's own file system, where the engine's storage driver can limit it."""
     python: str = "python3"
     """The interpreter in the image that runs the shim and into which packages are installed."""
+    api_url: str | None = None
+    """Where runs reach the API, when that is not one of the listeners that they are let in to."""
+    firewall: Literal["auto", "require", "off"] = "auto"
+    host_allow: tuple[Way, ...] = ()
+    """What runs may reach of the engine's host beside the API and what stands above."""
+    is_host_open: bool = False
+    """They may reach all of it."""
+    egress_allow: tuple[str, ...] | None = None
+    """All that they may reach beyond it: networks and names; None: anything but a machine's metadata."""
     control_timeout_seconds: float = 30.0
     pull_stall_seconds: float = 600.0
     """A pull that says nothing for so long has failed."""
@@ -143,6 +153,8 @@ def container_body(spec: RunSpec, settings: DockerSettings, volume: str | None =
             "Type": "json-file",
             "Config": {"max-size": str(settings.log_max_bytes), "max-file": str(settings.log_max_files)},
         },
+        # Neither the host's nor another container's, whatever the engine's own default is.
+        "IpcMode": "private",
         "SecurityOpt": ["no-new-privileges"],
         "CapDrop": ["ALL"],
         "CapAdd": list(settings.capabilities),

@@ -12,9 +12,10 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import ExitStatus, Liveness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from managedd.model.drivers import Driver, DriverInfo, Found, Handle, Progress, RunSpec, Usage
+    from managedd.model.addresses import Way
+    from managedd.model.drivers import Driver, DriverInfo, Enclosure, Found, Handle, Progress, RunSpec, Usage
     from managedd.model.logs import LogCursor, RawLine
 
 GIVE_UP_SECONDS: Final = 600.0
@@ -131,6 +132,9 @@ class Part:
 
     async def bind_host(self) -> str | None:
         return await (await self._must()).bind_host()
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        return await (await self._must()).enclose(ways)
 
 
 class Either:
@@ -268,6 +272,14 @@ class Either:
 
     async def bind_host(self) -> str | None:
         return await self._now().bind_host()
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        other = self._other()
+        if other is not None and other.is_needed and other.is_open:
+            # Runs that live on there are kept where they are too; that it can't be done stops none of the new ones.
+            with contextlib.suppress(ManagedError):
+                await other.enclose(ways)
+        return await self._now().enclose(ways)
 
 
 async def _nothing() -> AsyncGenerator[RawLine, None]:

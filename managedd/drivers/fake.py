@@ -18,9 +18,10 @@ from managedd.model.drivers import DriverInfo, ExitStatus, Found, Handle, ImageE
 from managedd.model.logs import LogCursor, RawLine, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
-    from managedd.model.drivers import Progress, RunSpec
+    from managedd.model.addresses import Way
+    from managedd.model.drivers import Enclosure, Progress, RunSpec
 
 NAME: Final = "fake"
 LOOK_SECONDS: Final = 0.02
@@ -329,6 +330,10 @@ class FakeDriver:
 
     async def bind_host(self) -> str | None:
         return "127.0.0.1"
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        self._answer("enclose", "")
+        return None
 
     async def _lines(self, handle: Handle, after: LogCursor) -> AsyncGenerator[RawLine, None]:
         told = after

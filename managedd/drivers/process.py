@@ -30,12 +30,13 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import DriverInfo, ExitStatus, Found, Handle, Liveness, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from pathlib import Path
 
     from anyio.abc import SocketStream
 
-    from managedd.model.drivers import Progress, RunSpec
+    from managedd.model.addresses import Way
+    from managedd.model.drivers import Enclosure, Progress, RunSpec
     from managedd.model.logs import LogCursor, RawLine
 
 NAME: Final = "process"
@@ -361,6 +362,10 @@ class ProcessDriver:
     async def bind_host(self) -> str | None:
         """Nobody else is let in."""
         return LOOPBACK
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        """Nothing keeps a process of this host from it."""
+        return None
 
     # --- one run ---------------------------------------------------------------------------------------------------------
 

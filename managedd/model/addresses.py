@@ -5,7 +5,9 @@ No message repeats the value: a URL may hold a password.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +19,10 @@ HTTP: Final = ("http", "https")
 PROXY: Final = ("http", "https", "socks4", "socks5", "socks5h")
 ENGINE: Final = ("unix", "tcp", "http", "https", "npipe")
 _WITH_PATH: Final = {"unix", "npipe"}
+ANY: Final = "*"
+Way = tuple[str | None, int]
+"""An address (None: any of the host) and a port."""
+_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 
 
 def http_url(text: str) -> str:
@@ -64,6 +70,7 @@ def ip_address(text: str) -> str:
     except ValueError:
         raise ValueError("must be an IP address, such as 192.0.2.1 or 2001:db8::1") from None
 
+
 def network(text: str) -> str:
     """A network, or one address as a network of its own; not all addresses there are."""
     try:
@@ -75,6 +82,40 @@ def network(text: str) -> str:
     if not found.prefixlen:
         raise ValueError(f"{text!r} is everybody: name the addresses of the proxies")
     return str(found)
+
+
+def host_service(text: str) -> str:
+    """What runs may reach of the engine's host: `*`, a port, or an IP address and a port."""
+    if text != ANY:
+        way_of(text)
+    return text
+
+
+def way_of(text: str) -> Way:
+    """The address and port of a `host_service` that is not `*`."""
+    example = 'must be "*", a port such as "5432", or an IP address and a port such as "192.0.2.1:5432" or "[2001:db8::1]:5432"'
+    address, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(example)
+    if text == port:
+        return None, int(port)
+    if ":" in address and not (address.startswith("[") and address.endswith("]")):
+        raise ValueError(example)
+    try:
+        return str(ipaddress.ip_address(address.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(example) from None
+
+
+def destination(text: str) -> str:
+    """What runs may reach beyond the engine's host: an IP address, a network, or the name of a host."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_network(text))
+    if len(text) > 253 or not _NAME.fullmatch(text) or text.rstrip(".").rpartition(".")[2].isdecimal():
+        raise ValueError(
+            'must be an IP address, a network without host bits such as "10.0.0.0/8", or the name of a host such as "pypi.org"'
+        )
+    return text.rstrip(".").lower()
 
 
 def _url(text: str, schemes: Collection[str], example: str) -> SplitResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from managedd.model.addresses import Way
     from managedd.model.logs import LogCursor, RawLine
 
 Progress = Callable[[str], Awaitable[None]]
@@ -124,6 +125,17 @@ class DriverInfo:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enclosure:
+    """What keeps runs from the host that they run on."""
+
+    holds: bool
+    """They reach nothing of it but what they were let in to."""
+    reason: str
+    """What holds it, or why nothing does."""
+    mend: str | None = None
+
+
 class Driver(Protocol):
     """Order for one execution: prepare, create, start, then wait and logs side by side, then remove.
 
@@ -188,6 +200,12 @@ class Driver(Protocol):
 
     async def bind_host(self) -> str | None:
         """The local address on which the runs' listener should listen (for Docker: the bridge's gateway); None: not on this host."""
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        """Runs reach what the settings let them and `ways`, address (None: any) and port; asked again and again. None: nothing here can.
+
+        Raises ManagedError(DRIVER) when what the settings demand can't be had: then nothing may be started.
+        """
 
 
 class ImageError(Exception):

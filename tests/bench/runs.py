@@ -85,6 +85,8 @@ def daemon_for_runs(folder: Path, there: Provisioned, kind: str) -> ManagedDaemo
     if kind == "docker":
         assert there.docker_host is not None
         settings["server"] = {"host": bridge_gateway(there.docker_host), "auth_string": AUTH}
+        # The repository is a server of this host.
+        settings["docker"] = {"host_allow": ["*"]}
     else:
         settings["process"] = {"trusted": True}
     daemon = ManagedDaemon(folder, docker_host=there.docker_host, settings=settings)

@@ -63,7 +63,8 @@ def test_serves_and_runs_a_flow_where_there_is_no_python(
     engine = docker_engine.docker_host.removeprefix("unix://")
     program = in_a_container(docker_engine, binary, folder, WITHOUT_PYTHON, "--volume", f"{engine}:{engine}")
     before = unpacked()
-    daemon = LiveDaemon(folder, docker_host=docker_engine.docker_host, program=program)
+    settings = {"docker": {"host_allow": ["*"]}}
+    daemon = LiveDaemon(folder, docker_host=docker_engine.docker_host, program=program, settings=settings)
     try:
         daemon.start()
         runs_a_flow(daemon, prefect_venv, tmp_path, daemon.gateway)

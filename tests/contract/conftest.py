@@ -45,7 +45,9 @@ def place(
                 "stop_grace_seconds": 3.0,
                 "disk_limit_bytes": 300 * 1024**2,
                 "pids_limit": 256,
-            }
+            },
+            # Repositories, indexes and stores of the tests are servers of this host.
+            "docker": {"host_allow": ["*"]},
         },
     )
     with contextlib.ExitStack() as until_the_end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import zipfile
 from contextlib import contextmanager
@@ -15,10 +16,13 @@ import aiodocker
 import anyio
 import pytest
 
-from managedd.drivers.docker_spec import FOLDERS, HOME, DockerSettings, volume_prefix
+from managedd.drivers import nftables
+from managedd.drivers.docker_spec import FOLDERS, HOME, DockerSettings, network_name, volume_prefix
+from managedd.drivers.firewall import bridge_of
 from managedd.model.drivers import ExitStatus, Handle, Liveness, RunSpec
 from managedd.model.logs import LogCursor, RawLine, parse_record
 from tests.drivers.conftest import DockerWorld, Life
+from tests.support.provision import in_ci
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -372,6 +376,24 @@ async def test_a_network_that_somebody_removed_is_made_again(docker_world: Docke
     handle = await begin(driver, docker_world.spec(Life(code="print('there')")))
     assert [line.text for line in await read(driver, handle)] == ["there"]
     assert await driver.recover(handle) is Liveness.EXITED
+
+
+async def test_a_network_that_was_made_anew_is_enclosed_before_a_run_starts_in_it(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    enclosure = await driver.enclose([("192.0.2.1", 4201)])
+    if not enclosure.holds and not in_ci():
+        pytest.skip(enclosure.reason)
+    name = network_name(docker_world.instance_id)
+    first = bridge_of(nftables.comments(name))
+    async with aiodocker.Docker(url=docker_world._host) as docker:
+        await (await docker.networks.get(name)).delete()
+    code = "import time; print('there', flush=True); time.sleep(60)"
+    handle = await begin(driver, docker_world.spec(Life(code=code)))
+    second = bridge_of(nftables.comments(name))
+    assert second is not None
+    assert second != first
+    assert second in {interface for _, interface in socket.if_nameindex()}
+    assert await driver.recover(handle) is Liveness.RUNNING
 
 
 # The volume with the runs' files

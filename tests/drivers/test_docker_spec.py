@@ -49,7 +49,7 @@ def test_limits_and_hardening() -> None:
         1_500_000_000,
         100,
     )
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert (host["SecurityOpt"], host["IpcMode"]) == (["no-new-privileges"], "private")
     assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], list(CAPABILITIES))
     assert (host["Init"], host["AutoRemove"], host["RestartPolicy"]) == (True, False, {"Name": "no"})
     assert not host.keys() & {
@@ -58,7 +58,11 @@ def test_limits_and_hardening() -> None:
         "Privileged",
         "PortBindings",
         "PidMode",
-        "IpcMode",
+        "UTSMode",
+        "UsernsMode",
+        "CgroupnsMode",
+        "MaskedPaths",
+        "ReadonlyPaths",
         "VolumesFrom",
         "Devices",
     }

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from managedd.drivers import firewall
+from managedd.drivers.docker_spec import network_name
+from managedd.drivers.nftables import NftablesError
 from tests.support.http import Api
 
 if TYPE_CHECKING:
@@ -157,6 +160,8 @@ class LiveDaemon:
                     self.docker("network", "rm", *networks)
                 if volumes := self.docker("volume", "ls", "-q", "--filter", label).split():
                     self.docker("volume", "rm", *volumes)
+                with contextlib.suppress(NftablesError):
+                    firewall.take_down(network_name(self.instance_id))
 
     # --- what is seen of it -----------------------------------------------------------------------------------------------
 
