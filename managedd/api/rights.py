@@ -221,12 +221,20 @@ _TABLE: Final = (
         DELETE /automations/{id}
         DELETE /automations/owned-by/{resource_id}
     """),
+    (Rule(Level.ADMIN, OfRuns.NOTHING), """
+        GET /managed/keys
+        POST /managed/keys
+        DELETE /managed/keys/{id_or_name}
+    """),
     (Rule(Level.OVERSEE, OfRuns.NOTHING), """
         GET /managed/status
+        GET /managed/workspaces
         GET /managed/flow_runs
     """),
     (Rule(Level.OPERATE, OfRuns.NOTHING), """
         PATCH /managed/workspace
+        POST /managed/workspaces
+        PATCH /managed/workspaces/{id}
     """),
 )  # fmt: skip
 
@@ -276,3 +284,10 @@ def own(
     tasks = {task.lower() for task in task_runs if task is not None}
     if tasks and (others := lineage.foreign_task_runs(tx, tasks, actor.flow_run_id)):
         raise forbidden(f"{_RUN_ALONE}: task run {min(others)!r} is not")
+
+
+def shown(actor: Actor, include_secrets: bool) -> bool:
+    """Whether secrets are in the answer: when that was asked for, by a run, or by who may run flows. Raises ManagedError(FORBIDDEN)."""
+    if include_secrets and actor.flow_run_id is None and actor.level < Level.RUN:
+        raise forbidden(f"include_secrets needs {Level.RUN.owner}; key {actor.name!r} has {actor.level.owner}")
+    return include_secrets

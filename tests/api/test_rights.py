@@ -160,3 +160,17 @@ async def test_a_run_changes_its_own_artifacts_only(api: ApiClient) -> None:
         done = [(await entered.patch(f"/artifacts/{id_}", {"data": "x"}, headers=bearer(key)))[0] for id_ in made]
         assert done == [204, 403, 403]
         assert (await entered.patch(f"/artifacts/{ids.new_id()}", {"data": "x"}, headers=bearer(key)))[0] == 404
+
+
+async def test_a_viewer_sees_no_secrets(closed: ApiClient) -> None:
+    keys = {role: await make_key(closed.services.db, role) for role in (Role.VIEWER, Role.RUNNER)}
+    asked = [
+        ("POST", "/block_documents/filter", {"include_secrets": True}, 200),
+        ("GET", f"/block_documents/{ids.new_id()}?include_secrets=true", None, 404),
+        ("GET", "/block_types/slug/secret/block_documents?include_secrets=true", None, 404),
+        ("GET", "/block_types/slug/secret/block_documents/name/x?include_secrets=true", None, 404),
+    ]
+    for method, path, body, answer in asked:
+        assert (await closed.call(method, path, body, headers=bearer(keys[Role.VIEWER])))[0] == 403, path
+        assert (await closed.call(method, path, body, headers=bearer(keys[Role.RUNNER])))[0] == answer, path
+    assert (await closed.post("/block_documents/filter", {}, headers=bearer(keys[Role.VIEWER])))[0] == 200

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from managedd.api.context import Context
 from managedd.api.operation import operation
+from managedd.api.rights import shown
 from managedd.store import blocks, rows
 from managedd.store.resources import BLOCK_DOCUMENT, BLOCK_SCHEMA, BLOCK_TYPE
 from managedd.wire.base import Limit, Offset
@@ -28,7 +29,8 @@ async def create_block_document(ctx: Context, block_document: BlockDocumentCreat
 @operation("GET", "/block_documents/{id}", tag=TAG, returns=BlockDocument)
 async def read_block_document_by_id(ctx: Context, id: UUID, include_secrets: bool = False) -> rows.Wire:
     """Get a document by id; secrets are masked unless they are asked for."""
-    return await ctx.read(lambda tx: blocks.document(tx, id, include_secrets=include_secrets))
+    show = shown(ctx.actor, include_secrets)
+    return await ctx.read(lambda tx: blocks.document(tx, id, include_secrets=show))
 
 
 @operation("POST", "/block_documents/filter", tag=TAG, returns=list[BlockDocument])
@@ -46,9 +48,8 @@ async def read_block_documents(
     """Query for documents; secrets are masked unless they are asked for."""
     filters = [(BLOCK_DOCUMENT, block_documents or NAMED), (BLOCK_TYPE, block_types), (BLOCK_SCHEMA, block_schemas)]
     order = sort or BlockDocumentSort.NAME_ASC
-    return await ctx.read(
-        lambda tx: blocks.find_documents(tx, filters, order, limit, offset, include_secrets=include_secrets)
-    )
+    show = shown(ctx.actor, include_secrets)
+    return await ctx.read(lambda tx: blocks.find_documents(tx, filters, order, limit, offset, include_secrets=show))
 
 
 @operation("POST", "/block_documents/count", tag=TAG, returns=int)

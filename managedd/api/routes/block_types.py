@@ -7,6 +7,7 @@ from uuid import UUID
 
 from managedd.api.context import Context
 from managedd.api.operation import operation
+from managedd.api.rights import shown
 from managedd.errors import conflict, forbidden, not_found
 from managedd.store import blocks, rows
 from managedd.store.resources import BLOCK_DOCUMENT, BLOCK_SCHEMA, BLOCK_TYPE
@@ -92,12 +93,13 @@ async def read_block_documents_for_block_type(
     ctx: Context, slug: str, include_secrets: bool = False
 ) -> list[rows.Wire]:
     """The named documents of a block type; secrets are masked unless they are asked for."""
+    show = shown(ctx.actor, include_secrets)
 
     def body(tx: Any) -> list[rows.Wire]:
         block_type = rows.need(tx, BLOCK_TYPE, slug=slug)
         wanted = BlockDocumentFilter(block_type_id=BlockDocumentFilterBlockTypeId(any_=[block_type["id"]]))
         return blocks.find_documents(
-            tx, [(BLOCK_DOCUMENT, wanted)], BlockDocumentSort.NAME_ASC, None, 0, include_secrets=include_secrets
+            tx, [(BLOCK_DOCUMENT, wanted)], BlockDocumentSort.NAME_ASC, None, 0, include_secrets=show
         )
 
     return await ctx.read(body)
@@ -108,9 +110,8 @@ async def read_block_document_by_name_for_block_type(
     ctx: Context, slug: str, block_document_name: str, include_secrets: bool = False
 ) -> rows.Wire:
     """Get a document of a block type by name; secrets are masked unless they are asked for."""
-    return await ctx.read(
-        lambda tx: blocks.named_document(tx, slug, block_document_name, include_secrets=include_secrets)
-    )
+    show = shown(ctx.actor, include_secrets)
+    return await ctx.read(lambda tx: blocks.named_document(tx, slug, block_document_name, include_secrets=show))
 
 
 @operation("POST", "/block_types/install_system_block_types", tag=TAG)
