@@ -104,13 +104,20 @@ class Settings(Section):
     @property
     def is_open(self) -> bool:
         """Whether whoever reaches the clients' listener may do everything."""
-        return self.auth.mode == "auto" and self.server.auth_string is None and is_loopback(self.server.host)
+        server = self.server
+        # A proxy lets others in, wherever it reaches us from.
+        only_us = is_loopback(server.host) and not server.trusted_proxies
+        return self.auth.mode == "auto" and server.auth_string is None and only_us
 
     @property
     def why_nobody_comes_in(self) -> str:
         """What to do when there is no credential at all, and one is needed."""
-        host = f"server.host = {self.server.host!r} lets other hosts in"
-        why = host if not is_loopback(self.server.host) else f"auth.mode = {self.auth.mode!r} asks everybody for one"
+        if not is_loopback(self.server.host):
+            why = f"server.host = {self.server.host!r} lets other hosts in"
+        elif self.server.trusted_proxies:
+            why = "a proxy (server.trusted_proxies) lets other hosts in"
+        else:
+            why = f"auth.mode = {self.auth.mode!r} asks everybody for one"
         return (
             f"{why}, and there is no credential yet: make a key with `managedd key create --workspace default/default --name NAME --role admin`, "
             'or set server.auth_string = "user:password" (clients set either as PREFECT_API_AUTH_STRING), or listen on 127.0.0.1 with auth.mode = "auto"'
@@ -124,6 +131,8 @@ class Settings(Section):
         runs_host = self.runs.listen_host
         if not is_loopback(self.server.host):
             reason = f"server.host = {self.server.host!r} lets other hosts in"
+        elif self.server.trusted_proxies:
+            reason = "a proxy (server.trusted_proxies) lets other hosts in"
         elif runs_host is not None and not is_loopback(runs_host):
             reason = f"runs.listen_host = {runs_host!r} lets other hosts in"
         elif workspaces > 1:

@@ -20,6 +20,7 @@ ROUNDS: Final = (
     Check(group="data", name="flush to disk", look=data.flushing, seconds=30.0, needs=("data directory",)),
     Check(group="data", name="disk of the data", look=data.space),
     Check(group="host", name="clients' address", look=data.client_port, needs=("daemon",)),
+    Check(group="host", name="certificate", look=host.certificate),
     Check(group="host", name="sqlite", look=host.sqlite),
     Check(group="host", name="time zones", look=host.time_zones),
     Check(group="host", name="open files", look=host.open_files),

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict, CIMultiDictProxy
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from managedd.api.app import Api
 from managedd.api.auth import Listener
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 PROXY = "10.0.0.1"
 INNER = "10.0.0.2"
 CLIENT = "192.0.2.7"
+AUTH = "admin:secret"
 FOR, PROTO, HOST, STANDARD = "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"
 
 
@@ -162,9 +163,10 @@ def test_a_proxy_is_an_address_or_a_network(network: str) -> None:
 async def serving(
     services: Services, *, listener: Listener = Listener.CLIENTS, **settings: object
 ) -> AsyncIterator[ApiClient]:
-    server = services.settings.server.model_copy(update=settings)
+    server = services.settings.server.model_copy(update={"auth_string": SecretStr(AUTH), **settings})
     services.settings = services.settings.model_copy(update={"server": server})
     async with TestClient(TestServer(Api(services, listener).application())) as http:
+        http.session.headers["Authorization"] = f"Bearer {AUTH}"
         yield ApiClient(http=http, services=services)
 
 
@@ -216,7 +218,16 @@ async def test_clients_behind_one_proxy_count_for_themselves(services: Services)
                 assert not third.closed
 
 
-async def test_a_page_of_another_host_stays_out_behind_a_proxy_too(services: Services) -> None:
-    async with serving(services, trusted_proxies=["127.0.0.1"]) as api:
-        status, body = await api.get("/admin/version", headers={FOR: CLIENT, HOST: "evil.example"})
-        assert status in {401, 403}, body
+async def test_nobody_comes_in_without_a_credential_where_a_proxy_does(services: Services) -> None:
+    """It lets other hosts in, although the listener is on loopback."""
+    open_one = services.settings
+    assert open_one.is_open
+    server = open_one.server.model_copy(update={"trusted_proxies": ["127.0.0.1"]})
+    services.settings = open_one.model_copy(update={"server": server})
+    assert not services.settings.is_open
+    assert "a proxy" in services.settings.why_nobody_comes_in
+    assert "a proxy" in str(services.settings.why_no_processes(workspaces=1, as_root=False))
+    async with TestClient(TestServer(Api(services, Listener.CLIENTS).application())) as http:
+        api = ApiClient(http=http, services=services)
+        for headers in ({}, {FOR: "127.0.0.1"}, {FOR: CLIENT}, {FOR: CLIENT, HOST: "localhost"}):
+            assert (await api.post("/flows/filter", {}, headers=headers))[0] == 401

@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(chosen: argparse.Namespace, there: Any) -> Iterator[Bench]:
     RESULTS.mkdir(parents=True, exist_ok=True)
     many = 2 * chosen.sockets + 200
-    settings = {"server": {"max_sockets": many, "max_connections": many}, "log": {"level": "info"}}
+    server = {"max_sockets": many, "max_connections": many, "max_connections_per_address": many}
+    settings = {"server": server, "log": {"level": "info"}}
     with tempfile.TemporaryDirectory(dir=RESULTS, prefix="tails-") as name:
         folder = Path(name)
         daemon: LiveDaemon

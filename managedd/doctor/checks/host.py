@@ -7,13 +7,18 @@ import grp
 import resource
 import time
 import zoneinfo
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
+from managedd.config.certificates import read_certificate
 from managedd.doctor.checks.commands import said
+from managedd.doctor.examination import NotApplicable
 from managedd.doctor.judgement import host as judge
+from managedd.doctor.judgement import tls
 from managedd.store import peek
 from managedd.store.database import OLDEST_SQLITE
 
@@ -68,6 +73,17 @@ async def open_files(patient: Patient) -> list[Finding]:
     if limit == resource.RLIM_INFINITY:
         limit = None
     return [judge.open_files(limit, max_connections=patient.settings.server.max_connections, whose=whose)]
+
+
+async def certificate(patient: Patient) -> list[Finding]:
+    """The clients' listener's certificate, when it has one."""
+    server = patient.settings.server
+    found = await anyio.to_thread.run_sync(read_certificate, server, abandon_on_cancel=True)
+    if found is None or server.tls_key is None:
+        raise NotApplicable("the clients' listener speaks plain HTTP (server.tls_certificate)")
+    mode = (await anyio.Path(server.tls_key).stat()).st_mode
+    now = datetime.now(UTC)
+    return [tls.certificate(found.ends_at, found.names, now=now, key=server.tls_key, key_mode=mode)]
 
 
 async def unit(patient: Patient) -> list[Finding]:
