@@ -58,6 +58,12 @@ def test_no_run_gets_the_engines_group(settings: dict[str, list[str]], monkeypat
     assert load(None, {}).runs.driver == "docker"
 
 
+def test_it_may_set_rules_and_nothing_else(settings: dict[str, list[str]]) -> None:
+    assert settings["AmbientCapabilities"] == settings["CapabilityBoundingSet"] == ["CAP_NET_ADMIN"]
+    # Over a socket of this family.
+    assert "AF_NETLINK" in settings["RestrictAddressFamilies"][0].split()
+
+
 def test_there_is_time_to_stop(settings: dict[str, list[str]]) -> None:
     assert float(settings["TimeoutStopSec"][0]) > Settings().server.stop_seconds + 20
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from typing import Any
+
+import pytest
 
 LATER = (
     "managedd.api.routes.",
@@ -25,6 +29,23 @@ starting.begin()
 from managedd import daemon
 print(json.dumps(list(sys.modules)))
 """
+
+RIGHTS = """
+import json, subprocess
+from managedd import starting
+from managedd.drivers import firewall, nftables
+from managedd.drivers.firewall import Wall
+
+def rights(status):
+    return {name: int(value, 16) for name, _, value in (line.partition(":") for line in status.splitlines()) if name in ("CapEff", "CapAmb")}
+
+before = rights(open("/proc/self/status").read())
+starting.begin()
+child = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True)
+stands = firewall.put_up("managedd-a", Wall(bridge="br-none", ways=()))
+print(json.dumps([before, rights(open("/proc/self/status").read()), rights(child.stdout), stands]))
+"""
+NET_ADMIN = 1 << 12
 
 SETTLED = """
 import gc, json, ssl
@@ -50,6 +71,28 @@ def said(program: str) -> Any:
     """What a new interpreter prints that runs `program`."""
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
     return json.loads(done.stdout)
+
+
+def test_a_right_that_the_unit_gives_is_the_daemons_and_no_childs() -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can start it with such a right")
+    given = (
+        "--reuid",
+        "65534",
+        "--clear-groups",
+        "--inh-caps=+net_admin",
+        "--ambient-caps=+net_admin",
+        "--bounding-set=-all,+net_admin",
+    )
+    # A network of its own: no daemon's rules are there.
+    command = ["unshare", "--net", "setpriv", *given, "--no-new-privs", sys.executable, "-c", RIGHTS]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    before, after, child, stands = json.loads(done.stdout)
+    assert before == {"CapEff": NET_ADMIN, "CapAmb": NET_ADMIN}
+    assert after == {"CapEff": NET_ADMIN, "CapAmb": 0}
+    assert child == {"CapEff": 0, "CapAmb": 0}
+    assert stands
 
 
 def test_a_daemon_that_starts_loads_nothing_that_it_needs_later_or_never() -> None:
