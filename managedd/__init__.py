@@ -28,6 +28,7 @@ A library that could spread has a home; SQL text has the same home as SQLite:
 | aiosqlite     | store                                |
 | sqlite3       | store                                |
 | pydantic      | api, store, wire, config             |
+| cryptography  | store                                |
 | cyclopts      | cli                                  |
 | rich          | cli                                  |
 | prefect       |                                      |

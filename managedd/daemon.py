@@ -24,7 +24,7 @@ from managedd.api.context import Services
 from managedd.bus import Bus
 from managedd.clock import SystemClock
 from managedd.config.certificates import read_certificate
-from managedd.engine import event_index
+from managedd.engine import event_index, sealing
 from managedd.engine.dispatcher import Dispatcher
 from managedd.engine.fleet import Fleet
 from managedd.engine.identity import Identity
@@ -43,7 +43,7 @@ from managedd.notify import notify, watchdog_seconds
 from managedd.observe import get_log
 from managedd.orchestration import lifecycle
 from managedd.signals import Signals
-from managedd.store import keys, meta, plans, run_key, workspaces
+from managedd.store import keys, meta, plans, run_key, unlocking, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
 
@@ -99,6 +99,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Daemon:
         finish=lifecycle.tell,
     )
     stack.push_async_callback(db.close)
+    await unlocking.unlock(db, data_dir, unlocking.given(settings.secrets))
+    await sealing.at_start(db)
     logs = await Database.open(
         data_dir / "logs.db", bus=bus, clock=clock, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
     )
@@ -236,6 +238,7 @@ class Daemon:
         api = (
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
+            _start(tasks, "secrets", lambda: sealing.keep(services.db, services.bus, settings.store.data_dir)),
             _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
             _start(tasks, "settling", _settle),
             _start(tasks, "watchdog", _watchdog),

@@ -12,6 +12,7 @@ from managedd.engine.run_env import RunFacts
 from managedd.errors import ManagedError, invalid
 from managedd.model.drivers import PullPolicy, RunSpec
 from managedd.model.limits import Needs
+from managedd.model.secrets import hidden
 from managedd.orchestration.job_variables import (
     BlockById,
     BlockByName,
@@ -19,6 +20,7 @@ from managedd.orchestration.job_variables import (
     find_references,
     merge,
     render,
+    secret_values,
     substitute,
 )
 from managedd.orchestration.managed_job import ManagedJob, managed_job, strip_reserved
@@ -119,6 +121,16 @@ class Jobs:
             raise invalid("the flow run was deleted")
         if facts.work_pool_name is None:
             raise invalid("the work pool or the work queue of the run was deleted")
+        blocks: list[Any] = []
+        try:
+            return self._rendered(tx, facts, blocks)
+        except ManagedError as error:
+            # It is told in the run's state and log.
+            secrets = secret_values(facts.template, facts.deployment_variables, facts.run_variables)
+            raise ManagedError(error.code, hidden(error.message, [*secrets, *blocks]), detail=error.detail) from None
+
+    def _rendered(self, tx: Tx, facts: JobFacts, blocks: list[Any]) -> _Loaded:
+        """The job of these facts; what blocks have given to it is in `blocks`, also when it raises."""
         scoped = tx.scoped(facts.workspace_id)
         values = merge(facts.template, facts.deployment_variables, facts.run_variables)
         configuration = render(facts.template.get("job_configuration") or {}, values)
@@ -127,6 +139,8 @@ class Jobs:
             found = _resolve(scoped, reference)
             if found is not None:
                 resolved[reference] = found
+            if not isinstance(reference, VariableByName):
+                blocks.append(found)
         given = substitute(configuration, resolved)
         job = managed_job(given, default_image=self._runs.image)
         plan = plans.of_workspace(tx, facts.workspace_id)

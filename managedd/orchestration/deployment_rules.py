@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from managedd.errors import ManagedError, invalid
 from managedd.model import schedules
-from managedd.orchestration.job_variables import find_references, merge, render, validate_job_variables
+from managedd.model.secrets import hidden
+from managedd.orchestration.job_variables import find_references, merge, render, secret_values, validate_job_variables
 from managedd.orchestration.managed_job import managed_job
 from managedd.orchestration.plan_rules import check_host, check_job
 from managedd.wire.base import MAX_PARAMETERS_BYTES, json_size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from managedd.model.limits import HostLimits, Plan
@@ -85,9 +87,20 @@ def check_job_variables(
     error names the variable. What refers to a block or a variable is left for the run's start.
     """
     template = pool["base_job_template"]
-    validate_job_variables(template, deployment_vars, run_vars, ignore_required=ignore_required, doing=doing)
-    if pool["type"].endswith(":managed"):
-        _check_managed(plan, host, template, merge(template, deployment_vars, run_vars), doing)
+    with _nothing_secret_told(template, deployment_vars, run_vars):
+        validate_job_variables(template, deployment_vars, run_vars, ignore_required=ignore_required, doing=doing)
+        if pool["type"].endswith(":managed"):
+            _check_managed(plan, host, template, merge(template, deployment_vars, run_vars), doing)
+
+
+@contextmanager
+def _nothing_secret_told(template: Mapping[str, Any], *layers: Mapping[str, Any] | None) -> Iterator[None]:
+    """Errors say what is wrong without what the template calls secret: whoever reads them need not be who wrote it."""
+    try:
+        yield
+    except ManagedError as error:
+        secrets = secret_values(template, *layers)
+        raise ManagedError(error.code, hidden(error.message, secrets), detail=error.detail) from None
 
 
 def check_template_defaults(
@@ -98,7 +111,8 @@ def check_template_defaults(
     """
     if template and pool_type.endswith(":managed"):
         given = replace(host, run_memory_bytes=None, run_cpus=None)
-        _check_managed(plan, given, template, merge(template, {}, None), doing)
+        with _nothing_secret_told(template):
+            _check_managed(plan, given, template, merge(template, {}, None), doing)
 
 
 def _check_managed(

@@ -18,7 +18,7 @@ from managedd.orchestration import pool_rules
 from managedd.orchestration.parameters import HydrationContext, check_parameters, hydrate
 from managedd.orchestration.scheduling import run_labels
 from managedd.orchestration.transition import Client, create_run, to_proposed
-from managedd.store import deployments, plans, rows, schedules
+from managedd.store import concealing, deployments, plans, rows, schedules
 from managedd.store.placement import ensure_queue, place
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL
 from managedd.store.variable_values import VariableValues
@@ -70,7 +70,9 @@ def draft(tx: Tx, body: DeploymentCreate) -> Draft:
         _check_new_parameters(tx, body.parameters, body.parameter_openapi_schema)
     pool_name = _pool_name(body, deployments.pool_of(tx, body.flow_id, body.name))
     if pool_name is not None:
-        _check_pool(tx, pool_name, body.job_variables, doing="Error creating deployment")
+        present = deployments.id_of(tx, body.flow_id, body.name)
+        given = body.job_variables if present is None else _without_masks(tx, present, body.job_variables)
+        _check_pool(tx, pool_name, given, doing="Error creating deployment")
     now = from_us(tx.now)
     return Draft(body=body, sent=sent, schedules=tuple(checks.new_schedule(s, now) for s in body.schedules))
 
@@ -105,7 +107,8 @@ def draft_change(tx: Tx, deployment_id: str, body: DeploymentUpdate) -> Change:
         check_parameters(parameters, schema, ignore_required=True, doing="Error updating deployment")
     pool_name = _pool_name(body, deployment["work_pool_name"])
     if pool_name is not None and (body.work_pool_name is not None or "job_variables" in sent):
-        _check_pool(tx, pool_name, merged["job_variables"], doing="Error updating deployment")
+        given = _without_masks(tx, deployment_id, merged["job_variables"])
+        _check_pool(tx, pool_name, given, doing="Error updating deployment")
     plan = None
     if "schedules" in body.model_fields_set:
         plan = checks.plan_schedules(schedules.slugs(tx, deployment_id), body.schedules, from_us(tx.now))
@@ -140,9 +143,8 @@ def _draft_run(tx: Tx, deployment: Mapping[str, Any], body: DeploymentFlowRunCre
         checks.check_job_variables(
             plans.of_workspace(tx, tx.workspace),
             plans.host(tx),
-            pool,
-            deployment["job_variables"],
-            body.job_variables,
+            pool_in_clear(tx, pool),
+            *variables_in_clear(tx, deployment, body.job_variables),
             ignore_required=False,
             doing="Error creating flow run",
         )
@@ -230,7 +232,26 @@ def _check_pool(tx: Tx, pool_name: str, job_variables: Mapping[str, Any], *, doi
     pool = rows.need(tx, WORK_POOL, name=pool_name)
     # Also where nothing is sent: the pool's own defaults are what its runs ask for.
     plan = plans.of_workspace(tx, tx.workspace)
-    checks.check_job_variables(plan, plans.host(tx), pool, job_variables, ignore_required=True, doing=doing)
+    checks.check_job_variables(
+        plan, plans.host(tx), pool_in_clear(tx, pool), job_variables, ignore_required=True, doing=doing
+    )
+
+
+def pool_in_clear(tx: Tx, pool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pool with its template as jobs are made of it: never for an answer to a client."""
+    return {**pool, "base_job_template": concealing.in_clear(tx, concealing.WORK_POOLS, pool, "base_job_template")}
+
+
+def variables_in_clear(
+    tx: Tx, deployment: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The deployment's job variables, and those that its run is given over them, without masks."""
+    known = concealing.in_clear(tx, concealing.DEPLOYMENTS, deployment, "job_variables")
+    return known, None if given is None else _without_masks(tx, deployment["id"], given)
+
+
+def _without_masks(tx: Tx, deployment_id: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return concealing.without_masks(tx, concealing.DEPLOYMENTS, deployment_id, "job_variables", given)
 
 
 def check_new_pool(tx: Tx, name: str, pool_type: str, template: Mapping[str, Any]) -> None:
@@ -239,10 +260,14 @@ def check_new_pool(tx: Tx, name: str, pool_type: str, template: Mapping[str, Any
     _check_template(tx, pool_type, template, "Error creating work pool")
 
 
-def check_pool_change(tx: Tx, name: str, pool_type: str, changes: Mapping[str, Any]) -> None:
+def check_pool_change(tx: Tx, pool: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Returns when the pool may change so; else a FORBIDDEN or INVALID error says why not."""
-    pool_rules.check_change(name, pool_type, changes)
-    _check_template(tx, pool_type, changes.get("base_job_template") or {}, "Error updating work pool")
+    template = changes.get("base_job_template") or {}
+    if template:
+        template = concealing.without_masks(tx, concealing.WORK_POOLS, pool["id"], "base_job_template", template)
+        changes = {**changes, "base_job_template": template}
+    pool_rules.check_change(pool["name"], pool["type"], changes)
+    _check_template(tx, pool["type"], template, "Error updating work pool")
 
 
 def _check_template(tx: Tx, pool_type: str, template: Mapping[str, Any], doing: str) -> None:

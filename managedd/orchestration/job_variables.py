@@ -15,6 +15,8 @@ from typing import Any
 
 from managedd.errors import ManagedError, invalid, not_found
 from managedd.ids import canonical, is_uuid
+from managedd.model.secret_schemas import concrete, default_paths, secret_paths
+from managedd.model.secrets import hidden, values_at
 from managedd.orchestration.schemas import check_schema, first_error
 
 MAX_DEPTH = 64
@@ -130,6 +132,16 @@ def _path(text: str) -> list[str]:
     return text.replace("[", ".").replace("]", "").split(".")
 
 
+def secret_values(template: Mapping[str, Any], *layers: Mapping[str, Any] | None) -> list[Any]:
+    """What the layers and the template's defaults have at the places that the template calls secret, for messages to leave out."""
+    paths = secret_paths(template)
+    if not paths:
+        return []
+    given = (defaults_from_schema(template), *(layer for layer in layers if layer))
+    of_layers = [part for layer in given for part in values_at(layer, concrete(paths, layer))]
+    return [*values_at(template, default_paths(template)), *of_layers]
+
+
 # Checking
 
 
@@ -158,7 +170,8 @@ def check_template(template: Any) -> None:
     values, schema = _without_block_references(defaults_from_schema(template), variables)
     failure = first_error(values, schema, ignore_required=True, allow_none_with_default=True, schema_checked=True)
     if failure is not None:
-        raise invalid(f"Validation failed for work pool's job variable defaults: {failure}")
+        told = hidden(str(failure), secret_values(template))
+        raise invalid(f"Validation failed for work pool's job variable defaults: {told}")
 
 
 def validate_job_variables(

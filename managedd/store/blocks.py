@@ -1,5 +1,7 @@
 """Block documents: data that may refer to other documents, read whole, with the secrets masked unless they are asked for.
 
+All of the data is in the row's envelope; the row has none.
+
 A reference `{"$ref": {"block_document_id": …}}` is kept in the data under its key, as Prefect's client sends it; one whose document is gone reads
 as if the key were not there.
 """
@@ -14,7 +16,7 @@ import orjson
 from managedd import ids
 from managedd.errors import ErrorCode, ManagedError, conflict, not_found
 from managedd.model.secrets import masked, unmasked
-from managedd.store import rows
+from managedd.store import block_values, rows, sealed
 from managedd.store.resources import BLOCK_DOCUMENT, BLOCK_SCHEMA, BLOCK_TYPE
 from managedd.store.transaction import IntegrityFault
 
@@ -51,11 +53,11 @@ def create_document(tx: Tx, values: Mapping[str, Any]) -> str:
     _check_references(tx, document_id, references)
     name = values.get("name") or f"anonymous-{document_id}"
     try:
-        return rows.insert(
-            tx, BLOCK_DOCUMENT, {**values, "id": document_id, "name": name, "data": _joined(plain, references)}
-        )
+        rows.insert(tx, BLOCK_DOCUMENT, {**values, "id": document_id, "name": name, "data": {}})
     except IntegrityFault:
         raise conflict("Block already exists") from None
+    sealed.put(tx, BLOCK_DOCUMENT.name, document_id, _joined(plain, references))
+    return document_id
 
 
 def update_document(
@@ -69,10 +71,12 @@ def update_document(
     changes: dict[str, Any] = {}
     if data is not None:
         schema = rows.need(tx, BLOCK_SCHEMA, id=current["block_schema_id"])
-        given = unmasked(data, current["data"], _secret_fields(schema["fields"]))
-        plain, references = _split({**current["data"], **given} if merge else given)
+        known = block_values.data(tx, current["id"], current["data"])
+        given = unmasked(data, known, _secret_fields(schema["fields"]))
+        plain, references = _split({**known, **given} if merge else given)
         _check_references(tx, current["id"], references)
-        changes["data"] = _joined(plain, references)
+        sealed.put(tx, BLOCK_DOCUMENT.name, current["id"], _joined(plain, references))
+        changes["data"] = {}
     if block_schema_id is not None and block_schema_id != current["block_schema_id"]:
         _check_schema(tx, block_schema_id, current["block_type_id"])
         changes["block_schema_id"] = block_schema_id
@@ -196,15 +200,16 @@ def _check_references(tx: Tx, document_id: str, references: Mapping[str, str]) -
 def _load(tx: Tx, document_ids: Iterable[str]) -> dict[str, _Document]:
     found = tx.all(
         """
-        SELECT d.id, d.name, d.is_anonymous, d.block_type_id, d.data, json_extract(s.fields, '$.secret_fields') AS secret_fields
+        SELECT d.id, d.name, d.is_anonymous, d.block_type_id, d.data, e.envelope, json_extract(s.fields, '$.secret_fields') AS secret_fields
         FROM block_documents AS d JOIN block_schemas AS s ON s.id = d.block_schema_id
+        LEFT JOIN sealed AS e ON e.kind = 'block_documents' AND e.row_id = d.id
         WHERE d.workspace_id = ? AND d.id IN (SELECT value FROM json_each(?))
         """,
         (tx.workspace, orjson.dumps(list(document_ids)).decode()),
     )
     documents = {}
     for row in found:
-        plain, references = _split(orjson.loads(row["data"]))
+        plain, references = _split(block_values.opened(tx, row))
         secrets = None if row["secret_fields"] is None else orjson.loads(row["secret_fields"])
         documents[row["id"]] = _Document(
             id=row["id"],

@@ -19,6 +19,7 @@ import anyio.lowlevel
 from managedd.clock import SystemClock
 from managedd.errors import ErrorCode, ManagedError, conflict, unavailable
 from managedd.store import migrate
+from managedd.store.cipher import Vault
 from managedd.store.connection import BUSY_TIMEOUT_MS, Connection, run_bare, set_up_reader, set_up_writer
 from managedd.store.transaction import IntegrityFault, Job, Row, Tx, commit_group, read_snapshot, translated
 from managedd.store.window import TooMuch, Window
@@ -63,6 +64,8 @@ class Database:
         finish: Callable[[Tx], None] | None,
     ) -> None:
         self.path = path
+        self.vault = Vault()
+        """Filled by whoever opens the database, before anything secret is written or read."""
         self._bus = bus
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -126,7 +129,7 @@ class Database:
                 reader = await Connection.open(path, set_up_reader)
                 database._readers.append(reader)
                 database._idle.append(reader)
-            database._window = Window(path)
+            database._window = Window(path, database.vault)
         except BaseException:
             await database.close()
             raise
@@ -157,7 +160,7 @@ class Database:
         Raises ManagedError(UNAVAILABLE) when that takes longer than `deadline_seconds`, the wait for a reader included.
         """
         return await self._on_reader(
-            lambda sqlite: read_snapshot(sqlite, fn, workspace, self._clock), lane, deadline_seconds
+            lambda sqlite: read_snapshot(sqlite, fn, workspace, self._clock, self.vault), lane, deadline_seconds
         )
 
     async def write(self, fn: Callable[[Tx], T], *, workspace: str | None = None, durable: bool | None = None) -> T:
@@ -320,7 +323,7 @@ class Database:
             if wanted != self._applied_synchronous:
                 sqlite.execute(f"PRAGMA synchronous = {wanted}")
                 self._applied_synchronous = wanted
-            return commit_group(sqlite, batch, self._clock, BATCH_BUDGET_SECONDS)
+            return commit_group(sqlite, batch, self._clock, BATCH_BUDGET_SECONDS, self.vault)
         except BaseException as error:
             # Nothing below is expected to raise; if it does, callers must not wait for ever.
             for job in batch:

@@ -49,16 +49,21 @@ def pool_of(tx: Tx, flow_id: str, name: str) -> str | None:
     return None if found is None else found["work_pool_name"]
 
 
+def id_of(tx: Tx, flow_id: str, name: str) -> str | None:
+    """The id of the flow's deployment `name`, if there is one."""
+    found: str | None = tx.scalar(
+        "SELECT id FROM deployments WHERE flow_id = ? AND name = ? AND workspace_id = ?", (flow_id, name, tx.workspace)
+    )
+    return found
+
+
 def upsert(tx: Tx, key: Mapping[str, Any], sent: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, bool]:
     """The deployment with `key` (flow_id and name) has the values `sent`; a new one also `defaults`. Its id, and whether it is new."""
-    found = tx.scalar(
-        "SELECT id FROM deployments WHERE flow_id = ? AND name = ? AND workspace_id = ?",
-        (key["flow_id"], key["name"], tx.workspace),
-    )
+    found = id_of(tx, key["flow_id"], key["name"])
     if found is None:
         return rows.insert(tx, DEPLOYMENT, {**defaults, **sent, **key}), True
     rows.patch(tx, DEPLOYMENT, found, sent)
-    return str(found), False
+    return found, False
 
 
 _UNSTARTED = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from managedd.store import log_keys, text_search
+from managedd.store import concealing, log_keys, text_search
 from managedd.store.filtering import combine, compile_leaf, compile_nested, names_any, to_param
 from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Related, Table, columns, exists, joined
 from managedd.wire.filters.leaves import IdAny
@@ -91,6 +91,7 @@ WORK_POOL = Table(
         BASE + "name description type base_job_template:json is_paused:bool concurrency_limit:int "
         "default_queue_id:id storage_configuration:json",
     ),
+    conceal=concealing.work_pool,
     finish=_finish_pools,
 )
 
@@ -228,6 +229,7 @@ DEPLOYMENT = Table(
         "LEFT JOIN work_pools AS deployment_pool ON deployment_pool.id = deployment_queue.work_pool_id"
     ),
     filters={"flow_or_deployment_name": _flow_or_deployment_name},
+    conceal=concealing.deployment,
     finish=_finish_deployments,
 )
 DEPLOYMENT_SCHEDULE = Table(
@@ -246,7 +248,7 @@ def _parent_flow_run(value: Any) -> Clause | None:
     if value.any_ is None:
         return None
     return exists(
-        "SELECT 1 FROM task_runs AS parent WHERE parent.id = flow_runs.parent_task_run_id "
+        "SELECT 1 FROM task_runs AS parent WHERE parent.id = flow_runs.parent_task_run_id AND parent.workspace_id = flow_runs.workspace_id "
         "AND parent.flow_run_id IN (SELECT value FROM json_each(?))",
         [orjson.dumps([to_param(v) for v in value.any_]).decode()],
     )
@@ -380,6 +382,7 @@ FLOW_RUN = Table(
     leads=_runs_led,
     own_orders=frozenset({"ID_DESC", "NAME_ASC", "NAME_DESC"}),
     windows=frozenset({"expected_start_time", "start_time", "end_time"}),
+    conceal=concealing.flow_run,
     finish=_finish_runs,
 )
 FLOW_RUN_STATE = Table(
@@ -401,7 +404,9 @@ FLOW_RUN_INPUT = Table(
 def _subflow_runs(value: Any) -> Clause | None:
     if value.exists_ is None:
         return None
-    sql, params = exists("SELECT 1 FROM flow_runs AS child WHERE child.parent_task_run_id = task_runs.id")
+    sql, params = exists(
+        "SELECT 1 FROM flow_runs AS child WHERE child.parent_task_run_id = task_runs.id AND child.workspace_id = task_runs.workspace_id"
+    )
     return (sql if value.exists_ else f"NOT {sql}"), params
 
 
@@ -428,7 +433,7 @@ TASK_RUN = Table(
         ),
         *_state_columns("task_runs"),
     ),
-    joins="LEFT JOIN task_run_states AS run_state ON run_state.id = task_runs.state_id",
+    joins="LEFT JOIN task_run_states AS run_state ON run_state.id = task_runs.state_id AND run_state.workspace_id = task_runs.workspace_id",
     filters={
         "state": _state_filter("task_runs"),
         "subflow_runs": _subflow_runs,
@@ -538,6 +543,7 @@ AUTOMATION = Table(
         + "name description enabled:bool tags:tags trigger:json actions:json actions_on_trigger:json actions_on_resolve:json "
         "owner_resource:-",
     ),
+    conceal=concealing.automation,
 )
 
 # --- logs (a file of their own) ----------------------------------------------------------------------------------------------

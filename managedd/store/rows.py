@@ -207,9 +207,15 @@ def new_row(tx: Tx, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def put(tx: Tx, table: Table, row: Mapping[str, Any]) -> str:
-    """A row made by `new_row` exists; its id is returned. Raises IntegrityFault (CONFLICT) when a unique key is taken."""
+def put(tx: Tx, table: Table, row: dict[str, Any]) -> str:
+    """A row made by `new_row` exists, what is secret of it in an envelope; its id is returned.
+
+    Raises IntegrityFault (CONFLICT) when a unique key is taken.
+    """
+    secret = None if table.conceal is None else table.conceal(tx, row, None)
     tx.execute(_inserting(table.name, tuple(row)), tuple(row.values()))
+    if secret is not None:
+        secret.keep(tx, table.name, row["id"])
     return str(row["id"])
 
 
@@ -230,6 +236,7 @@ def insert(tx: Tx, table: Table, values: Mapping[str, Any]) -> str:
 def patch(tx: Tx, table: Table, id_: Any, changes: Mapping[str, Any]) -> None:
     """The row has `changes` and a new `updated`. Raises ManagedError(NOT_FOUND)."""
     row = _encoded(table, {**changes, "updated": tx.now})
+    secret = None if table.conceal is None else table.conceal(tx, row, to_param(id_))
     assigned = ", ".join(f'"{name}" = ?' for name in row)
     done = tx.execute(
         f"UPDATE {table.name} SET {assigned} WHERE id = ? AND workspace_id = ?",
@@ -237,6 +244,8 @@ def patch(tx: Tx, table: Table, id_: Any, changes: Mapping[str, Any]) -> None:
     )
     if not done.rowcount:
         raise not_found(table.label, id_)
+    if secret is not None:
+        secret.keep(tx, table.name, to_param(id_))
 
 
 def delete(tx: Tx, table: Table, id_: Any) -> None:

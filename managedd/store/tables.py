@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from managedd.store.concealing import Secret
     from managedd.store.database import Tx
 
 Clause = tuple[str, list[Any]]
@@ -92,6 +93,9 @@ class Table:
     """What is true of the rows of a workspace, whose id is the parameter."""
     finish: Callable[[Tx, list[dict[str, Any]]], None] | None = None
     """Completes a page of rows in place: what needs a second look, one query a page."""
+
+    conceal: Callable[[Tx, dict[str, Any], str | None], Secret | None] | None = None
+    """Masks what is secret in columns that are about to be stored, of a row with that id or a new one, and returns what goes into its envelope."""
 
     stored: Mapping[str, Column] = field(init=False)
     """What may be written, by name."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from managedd.bus import Topic
     from managedd.clock import Clock
+    from managedd.store.cipher import Vault
 
     Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -70,10 +71,11 @@ def translated(error: BaseException) -> BaseException:
 class _Frame:
     """What every scope of one body shares."""
 
-    __slots__ = ("connection", "cursors", "ended_by", "now", "open", "readonly", "topics")
+    __slots__ = ("connection", "cursors", "ended_by", "now", "open", "readonly", "topics", "vault")
 
-    def __init__(self, connection: sqlite3.Connection, now: int, *, readonly: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: int, vault: Vault, *, readonly: bool) -> None:
         self.connection = connection
+        self.vault = vault
         self.now = now
         self.readonly = readonly
         self.open = True
@@ -132,6 +134,11 @@ class Tx:
         if self._workspace is None:
             raise ManagedError(ErrorCode.INTERNAL, "this transaction was opened without a workspace")
         return self._workspace
+
+    @property
+    def vault(self) -> Vault:
+        """The keys of what is secret."""
+        return self._frame.vault
 
     def scoped(self, workspace_id: str) -> Tx:
         """The same transaction, seen from another workspace."""
@@ -214,10 +221,10 @@ class Job(Generic[T]):
 
 
 def read_snapshot(
-    connection: sqlite3.Connection, body: Callable[[Tx], Any], workspace: str | None, clock: Clock
+    connection: sqlite3.Connection, body: Callable[[Tx], Any], workspace: str | None, clock: Clock, vault: Vault
 ) -> Any:
     """What `body` returned, having seen one consistent state of the database and left nothing open."""
-    frame = _Frame(connection, clock.now_us(), readonly=True)
+    frame = _Frame(connection, clock.now_us(), vault, readonly=True)
     connection.execute("BEGIN")
     try:
         return _plain(body(Tx(frame, workspace)))
@@ -227,7 +234,9 @@ def read_snapshot(
             connection.execute("ROLLBACK")
 
 
-def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock: Clock, budget_seconds: float) -> int:
+def commit_group(
+    connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock: Clock, budget_seconds: float, vault: Vault
+) -> int:
     """The first n of `jobs` are settled, all in one durable commit; returns n, the others were not begun.
 
     When something ends the transaction, or COMMIT fails, what the bodies saw never came to be: all but the culprit run again
@@ -240,7 +249,7 @@ def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock
             job.settle(error=translated(error))
         return len(jobs)
     if len(jobs) == 1:
-        _commit_alone(connection, jobs[0], clock)
+        _commit_alone(connection, jobs[0], clock, vault)
         return 1
     ran: list[Job[Any]] = []
     culprit: Job[Any] | None = None
@@ -249,7 +258,7 @@ def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock
         if ran and clock.monotonic() >= end:
             break
         ran.append(job)
-        if not _run_in_savepoint(connection, job, clock):
+        if not _run_in_savepoint(connection, job, clock, vault):
             culprit = job
             break
     if culprit is None:
@@ -264,13 +273,13 @@ def commit_group(connection: sqlite3.Connection, jobs: Sequence[Job[Any]], clock
             return len(ran)
     for job in ran:
         if job is not culprit:
-            commit_group(connection, [job], clock, budget_seconds)
+            commit_group(connection, [job], clock, budget_seconds, vault)
     return len(ran)
 
 
-def _commit_alone(connection: sqlite3.Connection, job: Job[Any], clock: Clock) -> None:
+def _commit_alone(connection: sqlite3.Connection, job: Job[Any], clock: Clock, vault: Vault) -> None:
     """The job is settled, and committed when it succeeded; the transaction is its own, so it needs no savepoint."""
-    frame = _Frame(connection, clock.now_us(), readonly=False)
+    frame = _Frame(connection, clock.now_us(), vault, readonly=False)
     try:
         result = _run_body(frame, job)
         connection.execute("COMMIT")
@@ -282,9 +291,9 @@ def _commit_alone(connection: sqlite3.Connection, job: Job[Any], clock: Clock) -
     job.settle(result=result, topics=frame.topics)
 
 
-def _run_in_savepoint(connection: sqlite3.Connection, job: Job[Any], clock: Clock) -> bool:
+def _run_in_savepoint(connection: sqlite3.Connection, job: Job[Any], clock: Clock, vault: Vault) -> bool:
     """The job is settled as if the COMMIT had succeeded; False when the transaction ended under it."""
-    frame = _Frame(connection, clock.now_us(), readonly=False)
+    frame = _Frame(connection, clock.now_us(), vault, readonly=False)
     try:
         connection.execute("SAVEPOINT body")
         result = _run_body(frame, job)

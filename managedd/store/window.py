@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from managedd.clock import Clock
+    from managedd.store.cipher import Vault
     from managedd.store.transaction import Tx
 
 T = TypeVar("T")
@@ -37,8 +38,9 @@ class TooMuch(Exception):
 class Window:
     """One read-only connection that lives on the event loop's thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vault: Vault) -> None:
         self._asked = 0
+        self._vault = vault
         self._sqlite = sqlite3.connect(path, isolation_level=None, cached_statements=CACHED_STATEMENTS)
         try:
             set_up_reader(self._sqlite)
@@ -52,7 +54,7 @@ class Window:
         """What `fn` returned, having seen one consistent, committed state. Raises TooMuch."""
         self._asked = 0
         try:
-            seen: T = read_snapshot(self._sqlite, fn, workspace, clock)
+            seen: T = read_snapshot(self._sqlite, fn, workspace, clock, self._vault)
         except (sqlite3.Error, ManagedError) as error:
             self._leave()
             if _passes(error):

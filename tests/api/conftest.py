@@ -20,6 +20,7 @@ from managedd.clock import SystemClock
 from managedd.config import Settings, StoreSection
 from managedd.orchestration import lifecycle
 from managedd.store import plans
+from managedd.store.cipher import Key, KeyRing
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
 
@@ -67,6 +68,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     db = await Database.open(
         tmp_path / "state.db", bus=bus, migrations="managedd.store.migrations.state", finish=lifecycle.tell
     )
+    db.vault.take(KeyRing(Key.new()))
     logs = await Database.open(
         tmp_path / "logs.db", bus=bus, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
     )

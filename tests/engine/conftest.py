@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from managedd.bus import Bus
+from managedd.store.cipher import Key, KeyRing
 from managedd.store.database import Database
 from managedd.store.workspaces import ensure_default
 from tests.engine.house import House
@@ -27,6 +28,7 @@ def anyio_backend() -> str:
 async def house(anyio_backend: str, tmp_path: Path) -> AsyncIterator[House]:
     bus, clock = Bus(), ManualClock()
     db = await Database.open(tmp_path / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state")
+    db.vault.take(KeyRing(Key.new()))
     try:
         await db.write(lambda tx: ensure_default(tx, plan="pro"))
         yield House(db=db, bus=bus, clock=clock)

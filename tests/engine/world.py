@@ -28,6 +28,7 @@ from managedd.model.states import State, StateType
 from managedd.orchestration import lifecycle
 from managedd.orchestration.transition import Outcome, create_run, propose
 from managedd.store import executions, flow_runs, plans, rows
+from managedd.store.cipher import Key, KeyRing
 from managedd.store.database import Database
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import ensure_default
@@ -321,6 +322,7 @@ async def open_world(folder: Path, clock: Clock | None = None) -> AsyncIterator[
         )
         for name in ("state", "logs")
     ]
+    db.vault.take(KeyRing(Key.new()))
     try:
         await db.write(lambda tx: ensure_default(tx, plan="pro"))
         await db.write(lambda tx: plans.replace(tx, [Plan(name="pro")]))

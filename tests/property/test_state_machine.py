@@ -33,6 +33,7 @@ from managedd.orchestration.transition import OURSELVES, Client, create_run, pro
 from managedd.orchestration.verdicts import Status
 from managedd.store import deployments, executions, flow_runs, migrate, plans, rows, usage
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
+from managedd.store.cipher import Vault
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 from managedd.store.workspaces import ensure_default
 from tests.engine.world import NEEDS, limits
@@ -166,11 +167,11 @@ class RunsAndExecutions(RuleBasedStateMachine):
 
     def write(self, body: Callable[[Tx], T]) -> T:
         job: Job[T] = Job(body, ids.DEFAULT_WORKSPACE_ID)
-        commit_group(self.sqlite, [job], self.clock, 1.0)
+        commit_group(self.sqlite, [job], self.clock, 1.0, Vault())
         return job.outcome()
 
     def read(self, body: Callable[[Tx], T]) -> T:
-        return read_snapshot(self.sqlite, body, ids.DEFAULT_WORKSPACE_ID, self.clock)  # type: ignore[no-any-return]
+        return read_snapshot(self.sqlite, body, ids.DEFAULT_WORKSPACE_ID, self.clock, Vault())  # type: ignore[no-any-return]
 
     # --- what happens ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from managedd import ids
 from managedd.clock import SystemClock
 from managedd.store import migrate
+from managedd.store.cipher import Key, KeyRing, Vault
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class SyncStore:
 
     def __init__(self, migrations: str = "managedd.store.migrations.state") -> None:
         self.topics: list[Any] = []
+        self.vault = Vault(KeyRing(Key.new()))
         self._clock = SystemClock()
         self._sqlite = sqlite3.connect(":memory:", isolation_level=None)
         self._sqlite.row_factory = sqlite3.Row
@@ -33,19 +35,20 @@ class SyncStore:
         """The same over a database that is there; its owner closes it."""
         made = cls.__new__(cls)
         made.topics, made._clock, made._sqlite = [], SystemClock(), sqlite
+        made.vault = Vault(KeyRing(Key.new()))
         return made
 
     def write(self, fn: Callable[[Tx], T], workspace: str = ids.DEFAULT_WORKSPACE_ID) -> T:
         """What `fn` returned, committed."""
         job: Job[T] = Job(fn, workspace)
-        commit_group(self._sqlite, [job], self._clock, 1.0)
+        commit_group(self._sqlite, [job], self._clock, 1.0, self.vault)
         outcome = job.outcome()
         self.topics.extend(job.topics)
         return outcome
 
     def read(self, fn: Callable[[Tx], T], workspace: str = ids.DEFAULT_WORKSPACE_ID) -> T:
         """What `fn` returned."""
-        return read_snapshot(self._sqlite, fn, workspace, self._clock)  # type: ignore[no-any-return]
+        return read_snapshot(self._sqlite, fn, workspace, self._clock, self.vault)  # type: ignore[no-any-return]
 
     def plan(self, sql: str, params: Any = ()) -> str:
         """How SQLite would answer the query."""

@@ -11,6 +11,7 @@ from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.errors import ManagedError, invalid
 from managedd.orchestration.deployment_rules import check_job_variables
+from managedd.orchestration.deployments import pool_in_clear, variables_in_clear
 from managedd.store import automations as automation_rows
 from managedd.store import plans, rows
 from managedd.store.resources import AUTOMATION, DEPLOYMENT, WORK_POOL
@@ -127,12 +128,11 @@ def _check_actions(tx: Any, automation: AutomationUpdate) -> None:
         if deployment["work_pool_id"] is None:
             continue
         pool = rows.need(tx, WORK_POOL, id=deployment["work_pool_id"])
-        given = (deployment["job_variables"], action.job_variables)
         check_job_variables(
             plans.of_workspace(tx, tx.workspace),
             plans.host(tx),
-            pool,
-            *given,
+            pool_in_clear(tx, pool),
+            *variables_in_clear(tx, deployment, action.job_variables),
             ignore_required=False,
             doing="Error creating automation",
         )

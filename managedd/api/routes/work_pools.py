@@ -9,7 +9,7 @@ from pydantic import Field
 from managedd.api.context import Context
 from managedd.api.operation import EMBED, operation
 from managedd.clock import to_us
-from managedd.orchestration import deployments, plan_rules, pool_rules
+from managedd.orchestration import deployments, plan_rules, pool_rules, worker_variables
 from managedd.store import rows
 from managedd.store import work_pools as pool_rows
 from managedd.store import work_queues as queue_rows
@@ -76,7 +76,7 @@ async def update_work_pool(ctx: Context, name: str, work_pool: WorkPoolUpdate) -
 
     def checked(tx: Any) -> str:
         pool = pool_rows.named(tx, name)
-        deployments.check_pool_change(tx, name, pool["type"], changes)
+        deployments.check_pool_change(tx, pool, changes)
         return str(pool["id"])
 
     pool_id = await ctx.read(checked)
@@ -113,7 +113,7 @@ async def get_scheduled_flow_runs(
     scheduled_after: Timestamp | None = None,
     limit: Limit = None,
 ) -> list[rows.Wire]:
-    """The runs that a worker may take now; the queues and their deployments are marked as polled."""
+    """The runs that a worker may take now, their job variables in clear; the queues and their deployments are marked as polled."""
     before_us = None if scheduled_before is None else to_us(scheduled_before)
     after_us = None if scheduled_after is None else to_us(scheduled_after)
     size = rows.DEFAULT_LIMIT if limit is None else limit
@@ -122,6 +122,7 @@ async def get_scheduled_flow_runs(
         pool = pool_rows.named(tx, name)
         among = pool_rows.queues(tx, pool, work_queue_names or [])
         queue_rows.mark_polled(tx, [queue["id"] for queue in among])
-        return pool_rows.scheduled(tx, pool, among, before_us=before_us, after_us=after_us, limit=size)
+        offered = pool_rows.scheduled(tx, pool, among, before_us=before_us, after_us=after_us, limit=size)
+        return worker_variables.fill(tx, pool, offered)
 
     return await ctx.write(body)
