@@ -50,6 +50,8 @@ class Inside:
     prefect: str | None
     neighbour: str | None
     """Why there was no other container to be tried; None: there was one."""
+    wall: Mapping[str, Any] | None = None
+    """What keeps runs from the host: `holds`, `reason`, `mend`; None: nobody says."""
 
 
 @dataclass(slots=True, kw_only=True)

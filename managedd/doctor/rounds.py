@@ -29,6 +29,7 @@ ROUNDS: Final = (
     Check(group="engine", name="effective slots", look=engine.slots),
     Check(group="engine", name="images of plans", look=engine.plans),
     Check(group="engine", name="control groups", look=engine.control_groups, needs=_ENGINE, driver=CONTAINERS),
+    Check(group="engine", name="seccomp", look=engine.confinement, needs=_ENGINE, driver=CONTAINERS),
     Check(group="engine", name="engine restarts", look=engine.features, needs=_ENGINE, driver=CONTAINERS),
     Check(group="engine", name="disk of the engine", look=engine.disk, needs=_ENGINE, driver=CONTAINERS),
     Check(group="engine", name="image", look=engine.image, seconds=30.0, needs=_ENGINE, driver=CONTAINERS),
@@ -36,6 +37,7 @@ ROUNDS: Final = (
     Check(group="runs", name="container", look=inside.container, seconds=120.0, needs=_ENGINE, driver=CONTAINERS),
     Check(group="runs", name="API from a run", look=inside.api, seconds=60.0, needs=_CONTAINER, driver=CONTAINERS),
     Check(group="runs", name="host from a run", look=inside.addresses, needs=_CONTAINER, driver=CONTAINERS),
+    Check(group="runs", name="metadata from a run", look=inside.metadata, needs=_CONTAINER, driver=CONTAINERS),
     Check(group="runs", name="between runs", look=inside.neighbours, needs=_CONTAINER, driver=CONTAINERS),
     Check(
         group="runs", name="package index from a run", look=inside.package_index, needs=_CONTAINER, driver=CONTAINERS

@@ -34,6 +34,7 @@ from managedd.drivers.docker_spec import (
     DockerSettings,
     archive,
     container_body,
+    is_runtime_there,
     name_of,
     network_name,
     own_files,
@@ -343,13 +344,12 @@ class DockerDriver:
 
     async def _runtime_is_known(self) -> None:
         runtime = self._settings.runtime
-        # Those of containerd go by their full names, which no engine lists.
-        if runtime is None or runtime in self._runtimes or "." in runtime or "/" in runtime:
+        if runtime is None or is_runtime_there(runtime, self._runtimes):
             return
         with doing("Asking the container engine about itself failed"):
             info = await self._engine.docker.system.info()
         self._runtimes = frozenset(info.get("Runtimes") or ())
-        if runtime not in self._runtimes:
+        if not is_runtime_there(runtime, self._runtimes):
             raise ManagedError(
                 ErrorCode.DRIVER,
                 f"docker.runtime is {runtime!r}, and the engine has {', '.join(sorted(self._runtimes)) or 'none'}: install it and name it under "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from managedd.model.executions import container_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from managedd.model.addresses import Way
     from managedd.model.drivers import RunSpec
@@ -80,6 +80,11 @@ class DockerSettings:
             raise ValueError(
                 f"line_bytes is {self.line_bytes}; engines cut lines at {LINE_MIN_BYTES} themselves, so it can't be less"
             )
+
+
+def is_runtime_there(runtime: str, listed: Iterable[str]) -> bool:
+    """Whether an engine that has `listed` can be asked for it: containerd's own go by full names or paths, which no engine lists."""
+    return runtime in listed or "." in runtime or "/" in runtime
 
 
 def network_name(instance_id: str) -> str:

@@ -112,6 +112,21 @@ def test_features() -> None:
     assert "'runsc', the engine has runc" in odd["container runtime"].seen
 
 
+def test_a_runtime_of_containerd_is_not_listed() -> None:
+    found = engine.features({"Runtimes": {"runc": {}}, "LiveRestoreEnabled": True}, runtime="io.containerd.runsc.v1")
+    assert [finding.name for finding in found] == ["engine restarts"]
+
+
+def test_what_the_kernel_puts_between_a_run_and_the_host() -> None:
+    def levels(*options: str) -> list[Level]:
+        return [finding.level for finding in engine.confinement(options)]
+
+    assert levels("name=seccomp,profile=default", "name=userns", "name=apparmor") == [Level.OK, Level.OK, Level.OK]
+    assert levels("name=seccomp,profile=builtin", "name=rootless", "name=cgroupns") == [Level.OK, Level.OK, Level.NOTE]
+    assert levels("name=seccomp,profile=unconfined", "name=selinux") == [Level.PROBLEM, Level.NOTE, Level.OK]
+    assert levels() == [Level.PROBLEM, Level.NOTE, Level.NOTE]
+
+
 def image(policy: str = "IfNotPresent", **changes: Any) -> Finding:
     there = {"Size": 500 * 1024**2, "Architecture": "amd64", "RepoDigests": ["p@sha256:aa"]}
     seen: dict[str, Any] = {

@@ -70,6 +70,33 @@ def test_which_addresses_a_run_reaches() -> None:
     assert addresses({}) == {HOST: Level.OK, CLIENTS: Level.OK}
 
 
+HOLDS = {"holds": True, "reason": "nftables", "mend": None}
+MAY_NOT = {"holds": False, "reason": "the daemon may not", "mend": "let it"}
+
+
+def test_why_a_run_reaches_the_host_and_what_mends_it() -> None:
+    def first(came: dict[str, Any], **changes: Any) -> Finding:
+        seen: dict[str, Any] = {"port": 4200, "guarded": True, "loopback": True, "listens": True, **changes}
+        return runs.addresses({"192.0.2.5": came}, {"192.0.2.5": "eth0"}, **seen)[0]
+
+    kept = first({"outcome": "unreachable"}, wall=HOLDS)
+    assert (kept.level, kept.seen) == (Level.OK, "a run reaches none of 192.0.2.5 (nftables)")
+    unheld = first(REFUSED, wall=MAY_NOT)
+    assert (unheld.level, "the daemon may not" in unheld.seen) == (Level.WARNING, True)
+    assert str(unheld.mend).startswith("let it; until then")
+    assert first(ANSWERED, wall=HOLDS, opened=True).level is Level.NOTE
+    refused = first(TIMEOUT, wall={**MAY_NOT, "refused": True})
+    assert (refused.level, refused.seen) == (Level.PROBLEM, "the daemon may not")
+
+
+def test_whether_a_run_reaches_a_machines_credentials() -> None:
+    assert runs.metadata(TIMEOUT, wall=None).level is Level.OK
+    assert runs.metadata({"outcome": "unreachable"}, wall=HOLDS).level is Level.OK
+    reached = runs.metadata(ANSWERED, wall=MAY_NOT)
+    assert (reached.level, str(reached.mend).startswith("let it; or iptables")) == (Level.WARNING, True)
+    assert runs.metadata(REFUSED, wall=None).level is Level.WARNING
+
+
 def test_whether_a_run_reaches_the_clients_listener() -> None:
     reached = {"192.0.2.5": ANSWERED}
     assert addresses(reached)[CLIENTS] is Level.PROBLEM

@@ -124,6 +124,10 @@ def test_a_host_where_no_daemon_was_yet(docker_engine: Provisioned, tmp_path: Pa
     assert found["image"]["facts"]["present"]
     assert found["inside the image"]["facts"]["prefect"].startswith("3.")
     assert not missing.exists()
+    if os.geteuid() == 0:
+        # What a daemon would set stood while it looked.
+        assert (found["host from a run"]["level"], found["host from a run"]["facts"]["wall"]) == ("ok", True)
+        assert found["metadata from a run"]["level"] == "ok"
 
 
 def test_a_running_daemon_is_reached_and_left_alone(daemon: LiveDaemon, docker_engine: Provisioned) -> None:
@@ -141,8 +145,13 @@ def test_a_running_daemon_is_reached_and_left_alone(daemon: LiveDaemon, docker_e
     assert found["API from a run"]["facts"]["url"] == daemon.api.get("/managed/status")["engine"]["runs_api_url"]
     reached = found["clients' listener from a run"]
     assert (reached["level"], reached["facts"]["reached_at"]) == ("ok", [])
-    # The port is closed there, and that it says so shows that the host is reached.
-    assert found["host from a run"]["facts"]["addresses"][daemon.gateway] == "refused"
+    kept = found["host from a run"]
+    if kept["facts"]["wall"]:
+        assert (kept["level"], kept["facts"]["addresses"][daemon.gateway]) == ("ok", "unreachable")
+        assert network_name(daemon.instance_id) in kept["seen"]
+    else:
+        # The port is closed there, and that it says so shows that the host is reached.
+        assert (kept["level"], kept["facts"]["addresses"][daemon.gateway]) == ("warning", "refused")
     assert docker(docker_engine, "network", "inspect", "--format", "{{.Id}}", name) == before
     assert daemon.running
     assert [event for event in daemon.events() if event.get("level") in {"warning", "error"}] == []
@@ -150,10 +159,13 @@ def test_a_running_daemon_is_reached_and_left_alone(daemon: LiveDaemon, docker_e
 
 def test_clients_of_all_addresses_include_runs(docker_engine: Provisioned, tmp_path: Path) -> None:
     server = {"host": "0.0.0.0", "auth_string": "user:password"}
-    made = LiveDaemon(tmp_path, docker_host=docker_engine.docker_host, settings={"server": server})
+    settings = {"server": server, "docker": {"host_allow": ["*"]}}
+    made = LiveDaemon(tmp_path, docker_host=docker_engine.docker_host, settings=settings)
     try:
         made.start()
-        reached = of_daemon(made, docker_engine)["clients' listener from a run"]
+        found = of_daemon(made, docker_engine)
+        assert found["host from a run"]["level"] == "note"
+        reached = found["clients' listener from a run"]
         assert reached["level"] == "note"
         assert made.gateway in reached["facts"]["reached_at"]
         assert reached["facts"]["needs_credential"]

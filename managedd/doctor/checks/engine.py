@@ -100,6 +100,11 @@ async def control_groups(patient: Patient) -> list[Finding]:
     return judge.control_groups(patient.info)
 
 
+async def confinement(patient: Patient) -> list[Finding]:
+    """What of the kernel's own the engine puts between a run and the host."""
+    return judge.confinement([str(each) for each in patient.info.get("SecurityOptions") or []])
+
+
 async def features(patient: Patient) -> list[Finding]:
     """How it is set up."""
     return judge.features(patient.info, runtime=patient.settings.docker.runtime)

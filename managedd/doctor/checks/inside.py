@@ -20,6 +20,7 @@ import anyio
 from managedd.doctor import inside as program
 from managedd.doctor.checks.firewalls import culprit_for
 from managedd.doctor.checks.listening import CONTAINER, NothingMore, listening_on, network_for
+from managedd.doctor.checks.walls import wall_around
 from managedd.doctor.examination import NotApplicable
 from managedd.doctor.finding import problem
 from managedd.doctor.judgement import engine as judge_engine
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 NEIGHBOUR_PORT: Final = 47111
 """Inside the container, where nothing else is."""
+METADATA: Final = "metadata"
+METADATA_AT: Final = ("169.254.169.254", 80)
 REACH_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 3.0
 LISTEN_SECONDS: Final = 20.0
@@ -59,7 +62,8 @@ async def container(patient: Patient) -> list[Finding]:
         async with contextlib.AsyncExitStack() as stack:
             network, made = await network_for(patient, stack)
             listening = await listening_on(patient, network, stack)
-            patient.inside = seen = await _look(patient, network, listening)
+            wall = await stack.enter_async_context(wall_around(patient, network, listening, made=made))
+            patient.inside = seen = await _look(patient, network, listening, wall)
     except NothingMore as stop:
         return [stop.finding]
     found = judge.contents(python=seen.python, prefect=seen.prefect, image=patient.settings.runs.image)
@@ -93,7 +97,15 @@ async def addresses(patient: Patient) -> list[Finding]:
         guarded=not patient.settings.is_open,
         loopback=server.host == "localhost" or server.host.startswith("127.") or server.host == "::1",
         listens=patient.status is not None,
+        wall=seen.wall,
+        opened=patient.docker.is_host_open,
     )
+
+
+async def metadata(patient: Patient) -> list[Finding]:
+    """Whether it reached where a cloud tells a machine its credentials."""
+    seen = _seen(patient)
+    return [judge.metadata(seen.answers.get(METADATA), wall=seen.wall)]
 
 
 async def neighbours(patient: Patient) -> list[Finding]:
@@ -183,7 +195,9 @@ class _Started:
         )
 
 
-async def _look(patient: Patient, network: NetworkFacts, listening: Listening) -> Inside:
+async def _look(
+    patient: Patient, network: NetworkFacts, listening: Listening, wall: Mapping[str, Any] | None
+) -> Inside:
     started = _Started(patient=patient, network=network)
     gateway = network.gateway
     interfaces = {gateway: "gateway"} if gateway is not None and is_address_of_this_host(gateway) else {}
@@ -215,6 +229,7 @@ async def _look(patient: Patient, network: NetworkFacts, listening: Listening) -
         python=str(said["python"]),
         prefect=said["prefect"],
         neighbour=without,
+        wall=wall,
     )
 
 
@@ -229,6 +244,7 @@ def _targets(
         {"name": "api", "kind": url.scheme, "host": url.hostname, "port": port, "path": path}
     ]
     found += [_tcp(address, address, _clients_port(patient)) for address in interfaces]
+    found.append(_tcp(METADATA, *METADATA_AT))
     if neighbour is not None:
         found.append(_tcp("neighbour", neighbour, NEIGHBOUR_PORT))
     with contextlib.suppress(NotApplicable):

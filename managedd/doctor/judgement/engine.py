@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from managedd.doctor.finding import Finding, note, ok, problem, warning
 from managedd.doctor.words import age, processors, size
 from managedd.drivers.docker_probe import Fault
+from managedd.drivers.docker_spec import is_runtime_there
 from managedd.model.limits import SLACK
 
 if TYPE_CHECKING:
@@ -157,6 +158,51 @@ _WARNED = {
 }
 
 
+def confinement(options: Sequence[str]) -> list[Finding]:
+    """The filter of system calls, users of the container's own, and a policy over files; `options` are the engine's SecurityOptions."""
+    named = {option.partition("name=")[2].partition(",")[0]: option for option in options}
+    profile = named.get("seccomp", "").partition("profile=")[2]
+    found = []
+    if "seccomp" not in named or profile == "unconfined":
+        found.append(
+            problem(
+                "seccomp",
+                "the engine filters no system calls of containers" + (": its profile is unconfined" if profile else ""),
+                'take "seccomp-profile" out of /etc/docker/daemon.json and --seccomp-profile off the engine\'s command line; the kernel needs '
+                "CONFIG_SECCOMP_FILTER",
+                profile=profile or None,
+            )
+        )
+    else:
+        found.append(
+            ok(
+                "seccomp",
+                f"the engine filters the system calls of containers (profile {profile or 'default'})",
+                profile=profile,
+            )
+        )
+    if "userns" in named or "rootless" in named:
+        how = "its own user's" if "rootless" in named else "remapped"
+        found.append(
+            ok("user namespace", f"root in a run is nobody on this host: the engine's users are {how}", apart=True)
+        )
+    else:
+        found.append(
+            note(
+                "user namespace",
+                "root in a run is root of this host to the kernel, without its capabilities",
+                '"userns-remap": "default" in /etc/docker/daemon.json makes it nobody; the engine keeps images and volumes anew for it',
+                apart=False,
+            )
+        )
+    policy = next((each for each in ("apparmor", "selinux") if each in named), None)
+    if policy is None:
+        found.append(note("policy over files", "neither AppArmor nor SELinux confines containers here", policy=None))
+    else:
+        found.append(ok("policy over files", f"{policy} confines containers", policy=policy))
+    return found
+
+
 def features(info: Mapping[str, Any], *, runtime: str | None) -> list[Finding]:
     """How the engine is set up, as far as runs feel it."""
     found = []
@@ -179,7 +225,7 @@ def features(info: Mapping[str, Any], *, runtime: str | None) -> list[Finding]:
             )
         )
     runtimes = sorted(info.get("Runtimes") or {})
-    if runtime is not None and runtime not in runtimes:
+    if runtime is not None and not is_runtime_there(runtime, runtimes):
         found.append(
             problem(
                 "container runtime",

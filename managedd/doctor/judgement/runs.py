@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from managedd.drivers.docker_probe import NetworkFacts
 
 API = "API from a run"
+_BY_HAND = "let programs that are not for runs listen on 127.0.0.1, or have the firewall turn the runs' subnet away from their ports"
 _OUTCOMES = {
     "refused": "the connection was refused",
     "timeout": "nothing came back",
@@ -142,6 +143,8 @@ def addresses(
     guarded: bool,
     loopback: bool,
     listens: bool,
+    wall: Mapping[str, Any] | None = None,
+    opened: bool = False,
 ) -> list[Finding]:
     """Which of the host's addresses a run reaches, and whether it reaches the clients' listener there."""
     reached, open_at = [], []
@@ -152,21 +155,45 @@ def addresses(
         if came == "answered":
             open_at.append(address)
     name = "host from a run"
-    facts = {"addresses": {address: answers.get(address, {}).get("outcome") for address in interfaces}}
-    if reached:
-        first = note(
-            name,
-            f"a run reaches {', '.join(reached)}: whatever listens there on all addresses",
-            "let programs that are not for runs listen on 127.0.0.1, or have the firewall turn the runs' subnet away from their ports",
-            **facts,
-        )
+    facts = {
+        "addresses": {address: answers.get(address, {}).get("outcome") for address in interfaces},
+        "wall": None if wall is None else wall["holds"],
+    }
+    if wall is not None and wall.get("refused"):
+        first = problem(name, str(wall["reason"]), "mend that, or take the demand out", **facts)
+    elif reached:
+        first = _reached(name, ", ".join(reached), wall, facts, opened=opened)
     else:
-        first = ok(
-            name,
-            f"a run reaches none of {', '.join(interfaces)}" if interfaces else "no address but the gateway",
-            **facts,
-        )
+        because = f" ({wall['reason']})" if wall is not None and wall["holds"] else ""
+        seen = f"a run reaches none of {', '.join(interfaces)}" if interfaces else "no address but the gateway"
+        first = ok(name, seen + because, **facts)
     return [first, _clients(open_at, port=port, guarded=guarded, loopback=loopback, listens=listens)]
+
+
+def _reached(
+    name: str, reached: str, wall: Mapping[str, Any] | None, facts: dict[str, Any], *, opened: bool
+) -> Finding:
+    seen = f"a run reaches {reached}: whatever listens there on all addresses"
+    if opened:
+        return note(
+            name, f"{seen}; docker.host_allow lets it", "name ports in docker.host_allow in place of *", **facts
+        )
+    if wall is not None and not wall["holds"]:
+        return warning(name, f"{seen}; {wall['reason']}", f"{wall['mend']}; until then {_BY_HAND}", **facts)
+    return note(name, seen, _BY_HAND, **facts)
+
+
+def metadata(answer: Mapping[str, Any] | None, *, wall: Mapping[str, Any] | None) -> Finding:
+    """Whether a run could ask a cloud for this machine's credentials."""
+    name = "metadata from a run"
+    came = (answer or {}).get("outcome")
+    if came not in {"answered", "refused"}:
+        return ok(name, f"a run does not reach 169.254.169.254: {outcome(answer)}", outcome=came)
+    by_hand = "iptables -I DOCKER-USER -d 169.254.0.0/16 -j REJECT, and the same where your rules are kept"
+    mend = by_hand if wall is None or wall["holds"] or not wall.get("mend") else f"{wall['mend']}; or {by_hand}"
+    return warning(
+        name, "a run reaches 169.254.169.254, where clouds tell a machine its credentials", mend, outcome=came
+    )
 
 
 def _clients(open_at: list[str], *, port: int, guarded: bool, loopback: bool, listens: bool) -> Finding:
