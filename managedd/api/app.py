@@ -9,7 +9,7 @@ import anyio
 from aiohttp import web
 
 from managedd import ids
-from managedd.api import browser, errors, rights, surface
+from managedd.api import browser, errors, login, rights, surface
 from managedd.api.auth import Listener, authenticate, credential, enter
 from managedd.api.context import ANONYMOUS, Actor, Context, Reply, Services
 from managedd.api.forwarded import Proxies, middleware
@@ -53,6 +53,8 @@ class Api:
             client_max_size=self._services.settings.server.max_body_bytes,
             middlewares=[middleware(self.proxies), self._failures],
         )
+        if self._listener is not Listener.RUNS:
+            app.router.add_route("GET", login.PATH, login.page)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app
 

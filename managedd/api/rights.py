@@ -32,6 +32,8 @@ _TABLE: Final = (
         GET /me/
         GET /me/workspaces
         GET /me/accounts
+        GET /me/login
+        GET /accounts/{account}/settings
         GET /collections/views/{view}
         GET /collections/work_pool_types
     """),

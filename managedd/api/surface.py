@@ -48,6 +48,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "concurrency_limits_v2": ("v2",),
     "automations": ("automations", "templates"),
     "me": ("me",),
+    "accounts": ("accounts",),
 }
 """Modules of `managedd.api.routes`, one per line, with the first segments of their paths."""
 PAUSE_SECONDS: Final = (1.0, 0.05)

@@ -35,3 +35,10 @@ class CloudWorkspace(Model):
     workspace_name: str
     workspace_description: str
     workspace_handle: str
+
+
+class LoginCallback(Model):
+    """Where `prefect cloud login` waits on a person's own computer."""
+
+    success: str
+    failure: str

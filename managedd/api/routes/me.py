@@ -6,14 +6,15 @@ import uuid
 from typing import Any
 
 from managedd.api.context import Context
+from managedd.api.login import callback_of
 from managedd.api.operation import operation
 from managedd.store.workspaces import Workspace, every
-from managedd.wire.admin import CloudWorkspace
+from managedd.wire.admin import CloudWorkspace, LoginCallback
 
 TAG = "Me"
 
 
-async def _open_workspaces(ctx: Context) -> list[Workspace]:
+async def open_workspaces(ctx: Context) -> list[Workspace]:
     """The workspaces that the caller may enter."""
     only = ctx.actor.workspace_id
     return [each for each in await ctx.read(every) if only is None or each.id == only]
@@ -21,12 +22,13 @@ async def _open_workspaces(ctx: Context) -> list[Workspace]:
 
 @operation("GET", "/me/", tag=TAG, returns=dict[str, Any], scoped=False)
 async def read_me(ctx: Context) -> dict[str, Any]:
-    """Who asks: the kind of the credential, since keys here belong to no person."""
-    accounts = {each.account_id for each in await _open_workspaces(ctx)}
-    who = f"{ctx.actor.kind}:{ctx.actor.execution_id or ''}"
+    """Who asks: the key, as keys here belong to no person; else the kind of the credential."""
+    accounts = {each.account_id for each in await open_workspaces(ctx)}
+    actor = ctx.actor
+    who = actor.key_id or actor.execution_id or str(uuid.uuid5(uuid.UUID(ctx.account), actor.kind))
     return {
-        "id": str(uuid.uuid5(uuid.UUID(ctx.account), who)),
-        "handle": ctx.actor.kind,
+        "id": who,
+        "handle": actor.name or actor.kind,
         "first_name": "",
         "last_name": "",
         "email": None,
@@ -47,15 +49,22 @@ async def read_my_workspaces(ctx: Context) -> list[dict[str, Any]]:
             "workspace_description": each.description,
             "workspace_handle": each.handle,
         }
-        for each in await _open_workspaces(ctx)
+        for each in await open_workspaces(ctx)
     ]
 
 
 @operation("GET", "/me/accounts", tag=TAG, returns=list[dict[str, Any]], scoped=False)
 async def read_my_accounts(ctx: Context) -> list[dict[str, Any]]:
     """The accounts of the workspaces that the caller's key opens."""
-    accounts = {each.account_id: each.account for each in await _open_workspaces(ctx)}
+    accounts = {each.account_id: each.account for each in await open_workspaces(ctx)}
     return [
         {"account_id": account_id, "account_name": handle, "account_handle": handle}
         for account_id, handle in accounts.items()
     ]
+
+
+@operation("GET", "/me/login", tag=TAG, returns=LoginCallback, scoped=False)
+async def read_login_callback(ctx: Context, *, callback: str) -> dict[str, str]:
+    """Where a page hands a key to the `prefect cloud login` that waits for it: `{"api_key": …}`, or else `{"reason": …}`."""
+    address = callback_of(callback)
+    return {"success": f"{address}/success", "failure": f"{address}/failure"}
