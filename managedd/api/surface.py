@@ -40,6 +40,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "variables": ("variables",),
     "managed": ("managed",),
     "usage": ("managed",),
+    "keys": ("managed",),
+    "workspaces": ("managed",),
     "block_types": ("block_types",),
     "block_schemas": ("block_capabilities", "block_schemas"),
     "block_documents": ("block_documents",),

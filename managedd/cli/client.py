@@ -20,6 +20,7 @@ BASE = "http://managedd/api"
 """Nothing resolves the name: the connection is the socket."""
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+NO_CONTENT = 204
 
 
 class Daemon:
@@ -36,6 +37,14 @@ class Daemon:
     async def post(self, path: str, body: Any) -> Any:
         """The answer of a POST. Raises as `get`."""
         return await self._ask("POST", path, json=body)
+
+    async def patch(self, path: str, body: Any) -> Any:
+        """The answer of a PATCH. Raises as `get`."""
+        return await self._ask("PATCH", path, json=body)
+
+    async def delete(self, path: str, **params: str) -> Any:
+        """The answer of a DELETE. Raises as `get`."""
+        return await self._ask("DELETE", path, params=params)
 
     async def lines(self, path: str, **params: str) -> AsyncGenerator[bytes, None]:
         """The lines of a GET's answer as they come, without their newlines. Raises as `get`, also in the middle."""
@@ -58,7 +67,7 @@ class Daemon:
         try:
             async with self._session.request(method, BASE + path, **options) as response:
                 if response.ok:
-                    return await response.json()
+                    return None if response.status == NO_CONTENT else await response.json()
                 raise await self._refused(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self.unreachable(error) from error
@@ -103,7 +112,13 @@ class Daemon:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Daemon]:
     """The daemon of `settings`; whether it answers shows with the first question."""
-    path = settings.store.data_dir / SOCKET_NAME
+    async with asking(settings.store.data_dir / SOCKET_NAME) as daemon:
+        yield daemon
+
+
+@asynccontextmanager
+async def asking(path: Path) -> AsyncIterator[Daemon]:
+    """The daemon behind that socket; whether it answers shows with the first question."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=CONNECT_SECONDS)
     connector = aiohttp.UnixConnector(path=str(path))
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:

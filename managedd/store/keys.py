@@ -76,10 +76,11 @@ def get(tx: Tx, workspace_id: str, which: str) -> Key:
     return _key(row)
 
 
-def every(tx: Tx, workspace_id: str, *, limit: int = 1000) -> list[Key]:
-    """The workspace's keys, the revoked ones among them, newest first."""
+def every(tx: Tx, workspace_id: str, limit: int, offset: int = 0) -> list[Key]:
+    """A page of the workspace's keys, the revoked ones among them, newest first."""
     rows = tx.all(
-        f"{_SELECT} WHERE k.workspace_id = ? ORDER BY k.created DESC, k.id DESC LIMIT ?", (workspace_id, limit)
+        f"{_SELECT} WHERE k.workspace_id = ? ORDER BY k.created DESC, k.id DESC LIMIT ? OFFSET ?",
+        (workspace_id, limit, offset),
     )
     return [_key(row) for row in rows]
 
@@ -112,6 +113,14 @@ def living_among(tx: Tx, key_ids: Iterable[str]) -> set[str]:
         {"asked": asked, "now": tx.now},
     )
     return {row[0] for row in rows}
+
+
+def counts(tx: Tx) -> dict[str, int]:
+    """How many keys open something, of each workspace that has such."""
+    rows = tx.all(
+        f"SELECT k.workspace_id, count(*) FROM keys AS k WHERE {_LIVES} GROUP BY k.workspace_id", {"now": tx.now}
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def any_lives(tx: Tx) -> bool:

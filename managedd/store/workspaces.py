@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from managedd import ids
 from managedd.bus import Topic
+from managedd.errors import conflict, not_found
 from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
 from managedd.store import meta
 
@@ -29,10 +31,12 @@ class Workspace:
     name: str
     description: str
     plan: str
+    created: int
+    """In microseconds."""
 
 
 _SELECT = (
-    "SELECT w.id, w.account_id, a.handle AS account, w.handle, w.name, w.description, w.plan "
+    "SELECT w.id, w.account_id, a.handle AS account, w.handle, w.name, w.description, w.plan, w.created "
     "FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id"
 )
 
@@ -49,6 +53,33 @@ def create(
         "INSERT INTO workspaces (id, account_id, handle, name, plan, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (workspace_id, account_id, handle, name or handle, plan, tx.now, tx.now),
     )
+
+
+def make(tx: Tx, *, account: str, handle: str, plan: str, name: str | None = None) -> Workspace:
+    """A new workspace of the account of that handle, which is made when new. Raises ManagedError(CONFLICT) when it has one of the handle."""
+    account_id = tx.scalar("SELECT id FROM accounts WHERE handle = ?", (account,)) or ids.new_id()
+    _check_free(tx, account_id, account, handle)
+    made = ids.new_id()
+    create(tx, account_id=account_id, account=account, workspace_id=made, handle=handle, plan=plan, name=name)
+    return need(tx, made)
+
+
+def rename(tx: Tx, workspace_id: str, *, handle: str | None = None, name: str | None = None) -> None:
+    """The workspace has that handle, or that name, or both. Raises ManagedError: NOT_FOUND, or CONFLICT."""
+    known = need(tx, workspace_id)
+    if handle is not None and handle != known.handle:
+        if workspace_id == DEFAULT_WORKSPACE_ID:
+            raise conflict("The default workspace keeps its handle: default/default is what everybody calls it")
+        _check_free(tx, known.account_id, known.account, handle)
+    tx.execute(
+        "UPDATE workspaces SET handle = coalesce(?, handle), name = coalesce(?, name), updated = ? WHERE id = ?",
+        (handle, name, tx.now, workspace_id),
+    )
+
+
+def _check_free(tx: Tx, account_id: str, account: str, handle: str) -> None:
+    if tx.scalar("SELECT EXISTS (SELECT 1 FROM workspaces WHERE account_id = ? AND handle = ?)", (account_id, handle)):
+        raise conflict(f"There is a workspace {account}/{handle} already")
 
 
 def exists(tx: Tx, workspace_id: str) -> bool:
@@ -92,6 +123,14 @@ def get(tx: Tx, workspace_id: str) -> Workspace | None:
     """The workspace, or None."""
     row = tx.one(f"{_SELECT} WHERE w.id = ?", (workspace_id,))
     return None if row is None else Workspace(**dict(row))
+
+
+def need(tx: Tx, workspace_id: str) -> Workspace:
+    """The workspace. Raises ManagedError(NOT_FOUND)."""
+    found = get(tx, workspace_id)
+    if found is None:
+        raise not_found("Workspace", workspace_id)
+    return found
 
 
 def every(tx: Tx) -> list[Workspace]:
