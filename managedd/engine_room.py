@@ -286,6 +286,7 @@ def docker_settings(settings: Settings) -> DockerSettings:
         package_extra_index_urls=() if runs.extra_index_url is None else (runs.extra_index_url.get_secret_value(),),
         runtime=docker.runtime,
         api_url=runs.api_url,
+        capabilities=docker.capabilities,
         firewall=docker.firewall,
         host_allow=tuple(way_of(each) for each in docker.host_allow if each != ANY),
         is_host_open=ANY in docker.host_allow,

@@ -45,6 +45,9 @@ def _print_daemon(found: dict[str, Any]) -> None:
     )
     if engine.get("detail", {}).get("isolation") == "none":
         print(f"          {harmless(engine['detail']['warning'])}")
+    enclosure = engine.get("enclosure")
+    if enclosure is not None and not enclosure["holds"]:
+        print(f"          runs reach this host: {harmless(enclosure['reason'])}")
     print(f"store     state {size(store['state_bytes'])}, logs {size(store['logs_bytes'])}")
     for workspace in found["workspaces"]:
         taken = slots(workspace["slots_taken"], workspace["slots"])

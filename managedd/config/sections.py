@@ -14,6 +14,7 @@ from pydantic import (
 from managedd.config.values import (
     AbsolutePath,
     ApiUrl,
+    Capability,
     Destination,
     EngineUrl,
     Environment,
@@ -119,6 +120,8 @@ class DockerSection(Section):
     log_max_files: int = Field(2, ge=1, le=100)
     runtime: str | None = Field(None, min_length=1, max_length=200)
     dns: list[IpAddress] = Field(default_factory=list, max_length=8)
+    capabilities: tuple[Capability, ...] = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+    """All that root keeps in a container."""
     firewall: Literal["auto", "require", "off"] = "auto"
     """Rules in the host's kernel that keep runs from the host: where they can be, or nothing runs without them, or none."""
     host_allow: list[HostService] = Field(default_factory=list, max_length=100)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -102,6 +102,11 @@ ApiUrl = Annotated[str, AfterValidator(addresses.api_url)]
 EngineUrl = Annotated[str, AfterValidator(addresses.engine_url)]
 IpAddress = Annotated[str, AfterValidator(addresses.ip_address)]
 Network = Annotated[str, AfterValidator(addresses.network)]
+Capability = Literal[
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP",
+    "SETUID", "SYS_CHROOT",
+]  # fmt: skip
+"""What engines give to containers by themselves: anything beyond that is a way out of one."""
 HostService = Annotated[str, AfterValidator(addresses.host_service)]
 Destination = Annotated[str, AfterValidator(addresses.destination)]
 Image = Annotated[str, AfterValidator(_image)]

@@ -98,6 +98,9 @@ class DockerDriver:
             await self._engine.open()
             with doing("Asking the container engine about itself failed"):
                 info = await self._engine.docker.system.info()
+            options = [str(each) for each in info.get("SecurityOptions") or ()]
+            if not any("seccomp" in each and "unconfined" not in each for each in options):
+                _log.warning("engine.no_seccomp", mend="see seccomp in `managedd doctor`")
             self._runtimes = frozenset(info.get("Runtimes") or ())
             network = await self._network.ensure()
         except BaseException:
@@ -339,7 +342,7 @@ class DockerDriver:
     async def _enclose(self) -> Enclosure:
         network = await self._network.ensure()
         found = await self._guard.stand(network, self._ways or ())
-        self._enclosed = str(network["Id"])
+        self._enclosed = self._network.id
         return found
 
     async def _runtime_is_known(self) -> None:

@@ -57,7 +57,7 @@ class Network:
                 for _ in range(2):
                     for network in await networks.list(filters={"label": f"{LABEL_INSTANCE}={self._instance_id}"}):
                         if network["Name"] == name:
-                            self.id = str(network["Id"])
+                            self.id = network.get("Id")
                             return network, was_made
                     try:
                         await networks.create(network_body(self._instance_id))

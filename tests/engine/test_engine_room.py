@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import structlog
 from aiohttp import ClientSession, web
 
 from managedd import engine_room as module
@@ -20,14 +21,16 @@ from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.engine_room import EngineRoom, make_driver
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door
+from managedd.model.drivers import Enclosure
 from managedd.model.executions import Phase
 from managedd.model.states import StateType
 from managedd.store import meta
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from managedd.model.addresses import Way
     from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
@@ -176,6 +179,57 @@ async def test_an_ipv6_address_stands_in_brackets(world: World) -> None:
     async with a_room(world, driver) as room:
         await room.open()
         assert (await room.api_url()).startswith("http://[::1]:") and await ping(await room.api_url())
+
+
+class Walls(Gateways):
+    """An engine around whose runs a wall stands, or not, or must."""
+
+    enclosure: Enclosure | None = Enclosure(holds=False, reason="nobody may", mend="let the daemon")
+    refusal: str | None = None
+    asked: list[list[Way]]
+
+    async def enclose(self, ways: Sequence[Way]) -> Enclosure | None:
+        self.asked = [*getattr(self, "asked", []), [*ways]]
+        if self.refusal is not None:
+            raise ManagedError(ErrorCode.DRIVER, self.refusal)
+        return self.enclosure
+
+
+async def test_that_runs_reach_this_host_is_said_once_and_when_it_changes(world: World) -> None:
+    driver = Walls(world.engine)
+    async with a_room(world, driver) as room:
+        with structlog.testing.capture_logs() as said:
+            for _ in range(3):
+                assert await room.look()
+            assert room.describe()["enclosure"] == {"holds": False, "reason": "nobody may", "mend": "let the daemon"}
+            driver.enclosure = Enclosure(holds=True, reason="nftables")
+            for _ in range(2):
+                assert await room.look()
+        assert room.door.address is not None
+        assert driver.asked == [[room.door.address]] * 5
+    told = [entry for entry in said if entry["event"].startswith("runs.")]
+    assert [(entry["event"], entry["log_level"]) for entry in told] == [
+        ("runs.reach_host", "warning"),
+        ("runs.kept_from_host", "info"),
+    ]
+
+
+async def test_nothing_is_started_while_what_the_settings_demand_is_not_held(world: World) -> None:
+    driver = Walls(world.engine)
+    driver.refusal = "docker.egress_allow can't be held"
+    async with a_room(world, driver) as room:
+        assert not await room.look() and not room.answers()
+        assert room.describe()["problem"] == "docker.egress_allow can't be held"
+        driver.refusal = None
+        assert await room.look() and room.answers()
+
+
+async def test_a_listener_on_all_addresses_is_reached_at_any(world: World) -> None:
+    driver = Walls(world.engine)
+    async with a_room(world, driver, listen_host="0.0.0.0") as room:
+        await room.open()
+        assert room.door.address is not None
+        assert driver.asked[-1] == [(None, room.door.address[1])]
 
 
 async def test_an_engine_elsewhere_needs_an_address(world: World) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from managedd.config import Settings, load, load_with_origins, loading, read_ca_bundle
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,3 +321,38 @@ def test_paths_are_absolute_and_home_is_home(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load(None, {"store.data_dir": "~/data"}).store.data_dir == Path("/home/somebody/data")
     assert load(None, {"store.data_dir": "data"}).store.data_dir == Path.cwd() / "data"
+
+
+@pytest.mark.parametrize(
+    ("docker", "wrong"),
+    [
+        ({"host_allow": ["x"]}, 'a port such as "5432"'),
+        ({"host_allow": ["0"]}, "a port"),
+        ({"host_allow": ["65536"]}, "a port"),
+        ({"host_allow": ["2001:db8::1:80"]}, "a port"),
+        ({"host_allow": ["host.example:80"]}, "an IP address and a port"),
+        ({"egress_allow": ["10.0.0.1/8"]}, "without host bits"),
+        ({"egress_allow": ["-x.example"]}, "the name of a host"),
+        ({"egress_allow": ["192.0.2"]}, "an IP address"),
+        ({"egress_allow": ["https://pypi.org"]}, "the name of a host"),
+        ({"egress_allow": [], "firewall": "off"}, 'firewall is "off"'),
+        ({"capabilities": ["SYS_ADMIN"]}, "CHOWN"),
+    ],
+)
+def test_what_runs_may_reach_is_said_in_words_that_can_be_held(docker: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(wrong)):
+        Settings.model_validate({"docker": docker})
+
+
+def test_what_runs_may_reach() -> None:
+    given = {
+        "host_allow": ["*", "5432", "192.0.2.1:80", "[2001:db8::1]:80"],
+        "egress_allow": ["10.0.0.0/8", "192.0.2.1", "PyPI.org."],
+    }
+    docker = Settings.model_validate({"docker": given}).docker
+    assert docker.host_allow == given["host_allow"]
+    assert docker.egress_allow == ["10.0.0.0/8", "192.0.2.1/32", "pypi.org"]
+    assert [addresses.way_of(text) for text in docker.host_allow[1:]] == [
+        (None, 5432), ("192.0.2.1", 80), ("2001:db8::1", 80),
+    ]  # fmt: skip
+    assert Settings.model_validate({"docker": {"egress_allow": "none"}}).docker.egress_allow is None
