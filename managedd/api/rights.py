@@ -234,6 +234,9 @@ _TABLE: Final = (
         GET /managed/flow_runs
     """),
     (Rule(Level.OPERATE, OfRuns.NOTHING), """
+        GET /managed/secrets
+        POST /managed/secrets/rotate
+        POST /managed/secrets/reseal
         PATCH /managed/workspace
         POST /managed/workspaces
         PATCH /managed/workspaces/{id}

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
@@ -124,6 +126,13 @@ class Vault:
 
     def __init__(self, ring: KeyRing | None = None) -> None:
         self._ring = ring
+        self.changing = anyio.Lock()
+        """Held by whoever changes the keys."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no keys yet."""
+        return self._ring is None
 
     @property
     def ring(self) -> KeyRing:

@@ -42,7 +42,7 @@ def opened(tx: Tx, table: str, row_id: str, envelope: bytes) -> Any:
 
 def drop(tx: Tx, table: str, row_id: str) -> None:
     """The row has no secret."""
-    tx.execute("DELETE FROM sealed WHERE kind = ? AND row_id = ?", (table, row_id))
+    tx.execute("DELETE FROM sealed WHERE kind = ? AND row_id = ? AND workspace_id = ?", (table, row_id, tx.workspace))
 
 
 def renew(tx: Tx, limit: int = STEP_ROWS) -> int:

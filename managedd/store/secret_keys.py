@@ -20,6 +20,7 @@ class StoredKey:
 
     id: str
     check_value: str
+    made_us: int
     source: str
     """Where it was when it came in."""
     envelope: bytes | None
@@ -32,8 +33,10 @@ class StoredKey:
 
 def every(tx: Tx) -> list[StoredKey]:
     """The key that seals now first, then those that it follows."""
-    found = tx.all("SELECT key_id, check_value, source, envelope FROM secret_keys ORDER BY envelope IS NOT NULL, made")
-    return [StoredKey(id=row[0], check_value=row[1], source=row[2], envelope=row[3]) for row in found]
+    found = tx.all(
+        "SELECT key_id, check_value, made, source, envelope FROM secret_keys ORDER BY envelope IS NOT NULL, made"
+    )
+    return [StoredKey(id=row[0], check_value=row[1], made_us=row[2], source=row[3], envelope=row[4]) for row in found]
 
 
 def adopt(tx: Tx, key: Key, source: str) -> None:

@@ -62,6 +62,21 @@ async def unlock(db: Database, data_dir: Path, found: Found | None, *, also_own:
     db.vault.take(secret_keys.ring(fitting.key, [known.current, *known.followed]))
 
 
+async def unlock_closed(db: Database, data_dir: Path, section: SecretsSection) -> Found | None:
+    """A store that no daemon serves has its keys, if it had not; returns the key that the operator gives when it is another than the store's.
+
+    Raises ManagedError(CONFLICT) when none fits.
+    """
+    if not db.vault.is_empty:
+        return None
+    try:
+        found = given(section)
+        await unlock(db, data_dir, found, also_own=True)
+    except ManagedError as error:
+        raise conflict(error.message) from error
+    return None if found is None or found.key.id == db.vault.ring.current.id else found
+
+
 async def keys(db: Database) -> Keys | None:
     """What is known of the store's keys, None before it had any."""
     stored, counts = await db.read(lambda tx: (secret_keys.every(tx), sealed.counts(tx)))
@@ -111,6 +126,11 @@ async def begin_rotation(db: Database, data_dir: Path, new: Found | None) -> Non
 
     What the old one has sealed can be read, and waits for `rotate`. A rotation that was begun with the same key goes on.
     """
+    async with db.vault.changing:
+        await _begin(db, data_dir, new)
+
+
+async def _begin(db: Database, data_dir: Path, new: Found | None) -> None:
     known, ring = await keys(db), db.vault.ring
     old = ring.current
     if known is not None and known.followed:
@@ -143,15 +163,23 @@ async def rotate(db: Database, data_dir: Path) -> int:
         while done := await db.write(sealed.renew):
             total += done
             failpoints.reach("secrets.step")
-        current = db.vault.ring.current
-        _put_away(data_dir, known, current)
-        failpoints.reach("secrets.renewed")
-        if await db.write(secret_keys.finish, durable=True):
-            db.vault.take(KeyRing(current))
-            # The log still has the old key's envelopes.
-            await db.checkpoint()
-        known = await keys(db)
+        async with db.vault.changing:
+            known = await _end(db, data_dir)
     return total
+
+
+async def _end(db: Database, data_dir: Path) -> Keys | None:
+    """The old key is gone, if nothing needs it any more; what is known of the keys then."""
+    known, current = await keys(db), db.vault.ring.current
+    if known is None or not known.followed or known.envelopes.keys() - {current.id}:
+        return known
+    _put_away(data_dir, known, current)
+    failpoints.reach("secrets.renewed")
+    if await db.write(secret_keys.finish, durable=True):
+        db.vault.take(KeyRing(current))
+        # The log still has the old key's envelopes.
+        await db.checkpoint()
+    return await keys(db)
 
 
 def _put_away(data_dir: Path, known: Keys, current: Key) -> None:

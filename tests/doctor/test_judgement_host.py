@@ -110,6 +110,8 @@ def test_the_files_in_it() -> None:
     assert "state.db" not in strange[0].seen
     key = owned("run-key.secret", stat.S_IFREG | 0o640)
     assert levels(data.files([key], owner=7)) == {"run key": Level.PROBLEM}
+    keys = [owned("secrets.key", stat.S_IFREG | mode) for mode in (0o600, 0o604)]
+    assert levels(data.files(keys, owner=7)) == {"secrets key": Level.PROBLEM}
 
 
 @pytest.mark.parametrize(

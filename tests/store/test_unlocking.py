@@ -12,11 +12,10 @@ import pytest
 from managedd import ids
 from managedd.bus import Bus
 from managedd.errors import ErrorCode, ManagedError
-from managedd.store import key_files, sealed, secret_keys, unlocking
+from managedd.store import key_files, sealed, secret_keys, unlocking, workspaces
 from managedd.store.cipher import CannotOpen, Key
 from managedd.store.database import Database
 from managedd.store.key_files import NEXT_NAME, OWN, OWN_NAME, Found
-from managedd.store.workspaces import ensure_default
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +39,7 @@ async def store(anyio_backend: str, tmp_path: Path) -> AsyncIterator[OpenStore]:
             await before.close()
         db = await Database.open(tmp_path / "state.db", bus=Bus(), migrations="managedd.store.migrations.state")
         opened[:] = [db]
-        await db.write(lambda tx: ensure_default(tx, plan="pro"))
+        await db.write(lambda tx: workspaces.ensure_default(tx, plan="pro"))
         await unlocking.unlock(db, tmp_path, found, **options)
         return db
 
@@ -256,7 +255,7 @@ async def test_an_envelope_that_does_not_open_stops_the_rotation_and_keeps_the_o
     with pytest.raises(CannotOpen, match="row moved of t"):
         await unlocking.rotate(db, tmp_path)
     assert len(await db.read(secret_keys.every)) == 2
-    await db.write(lambda tx: sealed.drop(tx, "t", "moved"))
+    await db.write(lambda tx: sealed.drop(tx, "t", "moved"), workspace=ids.DEFAULT_WORKSPACE_ID)
     await unlocking.rotate(db, tmp_path)
     assert await read(db, 3) == [WHOLE[0], None, WHOLE[2]]
 
@@ -276,10 +275,17 @@ async def test_swapped_rows_do_not_open(store: OpenStore) -> None:
 
 
 async def test_an_envelope_does_not_open_in_another_workspace(store: OpenStore) -> None:
-    db = await store()
+    db, other = await store(), ids.new_id()
     await fill(db, 1)
-    with pytest.raises(CannotOpen):
-        await db.read(lambda tx: sealed.get(tx, "t", "0"), workspace=ids.new_id())
+    assert await db.read(lambda tx: sealed.get(tx, "t", "0"), workspace=other) is None
+
+    def move(tx: Any) -> None:
+        workspaces.create(tx, account_id=ids.new_id(), account="o", workspace_id=other, handle="w", plan="pro")
+        tx.execute("UPDATE sealed SET workspace_id = ?", (other,))
+
+    await db.write(move)
+    with pytest.raises(CannotOpen, match="changed, or moved there"):
+        await db.read(lambda tx: sealed.get(tx, "t", "0"), workspace=other)
 
 
 def test_the_sources_word_is_not_a_path() -> None:

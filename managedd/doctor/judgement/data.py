@@ -109,10 +109,16 @@ def directory(path: Path, found: Owned | None, *, me: int, parent_writable: bool
         return warning(
             DIRECTORY,
             f"{path} has mode {found.permissions:04o}: others than its owner can look into it",
-            f"chmod 700 {path}: variables and block documents are in it as clear text",
+            f"chmod 700 {path}: variables and parameters are in it as clear text, and so may be the key of the secrets",
             **facts,
         )
     return ok(DIRECTORY, f"{path}, user {found.uid}, mode {found.permissions:04o}", **facts)
+
+
+_KEYS = (
+    ("run-key.secret", "run key", "can be any run"),
+    ("secrets.key", "secrets key", "and has the store, or a backup of it, has every block and secret job variable"),
+)
 
 
 def files(owned: Sequence[Owned], *, owner: int) -> list[Finding]:
@@ -127,14 +133,14 @@ def files(owned: Sequence[Owned], *, owner: int) -> list[Finding]:
                 f"chown {owner} {strangers[0].path.parent}/*: somebody ran a daemon here as another user",
             )
         )
-    if open_keys := [each for each in owned if each.path.name == "run-key.secret" and each.permissions & 0o077]:
-        found.append(
+    for name, label, why in _KEYS:
+        found += [
             problem(
-                "run key",
-                f"{open_keys[0].path} has mode {open_keys[0].permissions:04o}: whoever reads it can be any run",
-                f"chmod 600 {open_keys[0].path}",
+                label, f"{each.path} has mode {each.permissions:04o}: whoever reads it {why}", f"chmod 600 {each.path}"
             )
-        )
+            for each in owned
+            if each.path.name == name and each.permissions & 0o077
+        ]
     return found or [ok("data files", f"{len(owned)} files, all of user {owner}" if owned else "none yet")]
 
 
