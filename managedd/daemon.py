@@ -36,6 +36,7 @@ from managedd.engine.means import Means
 from managedd.engine.quota import QuotaWatch
 from managedd.engine.reconciler import Reconciler
 from managedd.engine.scheduler import Scheduler
+from managedd.engine.workspace_remover import WorkspaceRemover
 from managedd.engine_room import EngineRoom, make_driver
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import Door, url
@@ -238,6 +239,7 @@ class Daemon:
         api = (
             _start(tasks, "scheduler", self._scheduler().run),
             _start(tasks, "janitor", self._janitor().run),
+            _start(tasks, "deleted workspaces", WorkspaceRemover(services.db, services.logs, services.bus).run),
             _start(tasks, "secrets", lambda: sealing.keep(services.db, services.bus, settings.store.data_dir)),
             _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
             _start(tasks, "settling", _settle),

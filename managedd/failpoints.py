@@ -31,13 +31,16 @@ NAMES: Final = frozenset(
 OF_SECRETS: Final = frozenset({"secrets.begun", "secrets.step", "secrets.renewed", "secrets.sealed"})
 """Those of keys that change, and of what was stored in clear."""
 
+OF_WORKSPACES: Final = frozenset({"workspace.step", "workspace.rows_gone"})
+"""Those of a workspace that was deleted."""
+
 
 class _Armed:
     """One failpoint, and how often it is still passed by."""
 
     def __init__(self, wanted: str) -> None:
         name, _, number = wanted.partition(":")
-        if name not in NAMES | OF_SECRETS:
+        if name not in NAMES | OF_SECRETS | OF_WORKSPACES:
             raise ValueError(f"{VARIABLE}: no failpoint {name!r}")
         self._name = name
         self._last = int(number or 1)

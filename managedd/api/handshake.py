@@ -14,6 +14,7 @@ import orjson
 from managedd.api import rights
 from managedd.api.auth import authenticate, enter
 from managedd.api.context import ANONYMOUS
+from managedd.api.key_watch import of_workspace
 from managedd.api.sockets import POLICY_VIOLATION, PROTOCOL_ERROR, Closed
 from managedd.errors import ManagedError
 
@@ -40,7 +41,7 @@ async def admit(ctx: Context, socket: Socket) -> Actor:
         await rights.check(ctx.services, ctx.operation, actor, ctx.path_values)
     except ManagedError as refusal:
         raise Closed(POLICY_VIOLATION, refusal.message) from None
-    socket.holder = actor.holder
+    socket.holder = actor.holder or of_workspace(ctx.workspace)
     socket.admitted.set()
     if by_message:
         await socket.send(_WELCOME)

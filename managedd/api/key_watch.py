@@ -11,8 +11,9 @@ import anyio
 
 from managedd.api import patience
 from managedd.bus import Topic
+from managedd.ids import DEFAULT_WORKSPACE_ID
 from managedd.observe import get_log
-from managedd.store import executions
+from managedd.store import executions, workspaces
 from managedd.store import keys as stored_keys
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class HeldBy(Enum):
     EXECUTION = "execution"
     """A run's key."""
     KEY = "key"
+    WORKSPACE = "workspace"
+    """What opens any ends with the one that it has opened."""
 
 
 class Holder(NamedTuple):
@@ -42,6 +45,11 @@ class Holder(NamedTuple):
 
     kind: HeldBy
     id: str
+
+
+def of_workspace(workspace_id: str) -> Holder | None:
+    """With what a socket ends that opens this workspace, when its credential doesn't: the default one stays."""
+    return None if workspace_id == DEFAULT_WORKSPACE_ID else Holder(HeldBy.WORKSPACE, workspace_id)
 
 
 class KeyWatch:
@@ -94,6 +102,7 @@ def _ended(tx: Tx, holders: list[Holder]) -> list[Holder]:
     still = {
         HeldBy.EXECUTION: executions.open_among(tx, _ids(holders, HeldBy.EXECUTION)),
         HeldBy.KEY: stored_keys.living_among(tx, _ids(holders, HeldBy.KEY)),
+        HeldBy.WORKSPACE: workspaces.existing(tx, _ids(holders, HeldBy.WORKSPACE)),
     }
     return [holder for holder in holders if holder.id not in still[holder.kind]]
 

@@ -240,6 +240,7 @@ _TABLE: Final = (
         PATCH /managed/workspace
         POST /managed/workspaces
         PATCH /managed/workspaces/{id}
+        DELETE /managed/workspaces/{id}
     """),
 )  # fmt: skip
 

@@ -45,6 +45,11 @@ SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
 _CLOSE_CODES: Final = {ErrorCode.UNAVAILABLE: SERVICE_RESTART, ErrorCode.TOO_MANY: TRY_AGAIN_LATER}
 _REASON_MAX_BYTES: Final = 123
+_ENDED: Final = {
+    HeldBy.KEY: "the key has ended",
+    HeldBy.EXECUTION: "the run's key has ended",
+    HeldBy.WORKSPACE: "the workspace was deleted",
+}
 _STOPPING: Final = "managedd is stopping"
 
 
@@ -232,8 +237,8 @@ async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket]
     """`body` ended, or it was stopped because the key did that opened the socket."""
 
     def end() -> None:
-        whose = "key" if socket.holder is not None and socket.holder.kind is HeldBy.KEY else "run's key"
-        socket.stop(POLICY_VIOLATION, f"the {whose} has ended")
+        assert socket.holder is not None
+        socket.stop(POLICY_VIOLATION, _ENDED[socket.holder.kind])
 
     async def watch() -> None:
         await socket.admitted.wait()

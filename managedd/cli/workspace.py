@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -120,6 +121,54 @@ def plan(
         return await daemon.patch(f"/managed/workspaces/{found['id']}", {"plan": plan})
 
     _told(asked(where, ask), "changed", json=json)
+
+
+@workspace.command
+def delete(
+    which: Which,
+    /,
+    *,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="")] = False,
+    json: Json = False,
+    where: Where = HERE,
+) -> None:
+    """Delete a workspace with all that is in it, for good: keys, deployments, runs, logs, events, secrets.
+
+    Parameters
+    ----------
+    which
+        The workspace.
+    force
+        Stop runs that are under way, instead of refusing.
+    yes
+        Do not ask.
+    json
+        Print JSON instead of a line.
+    """
+    if not yes:
+        _confirm(which)
+
+    async def ask(daemon: Daemon) -> Any:
+        found = await find(daemon, which)
+        await daemon.delete(f"/managed/workspaces/{found['id']}", force=str(force).lower())
+        return {"deleted": called(found), "id": found["id"]}
+
+    done = asked(where, ask)
+    if json:
+        print_json(done)
+        return
+    print(
+        f"{harmless(done['deleted'])} is deleted: it opens nothing any more, and what it has stored is being removed."
+    )
+
+
+def _confirm(which: str) -> None:
+    if not sys.stdin.isatty():
+        raise ManagedError(ErrorCode.CONFIG, "this deletes all that is in the workspace: say so with --yes")
+    print(f"All that is in {harmless(which)} goes for good. Its name once more, to delete it: ", end="", flush=True)
+    if sys.stdin.readline().strip() != which:
+        raise ManagedError(ErrorCode.CONFIG, "that is another name: nothing was deleted")
 
 
 def handles(which: str) -> tuple[str, str]:

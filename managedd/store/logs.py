@@ -262,6 +262,15 @@ def remove_of_run(tx: Tx, flow_run_id: str, limit: int, told: str) -> int:
     return gone
 
 
+def delete_of_workspace(tx: Tx, limit: int) -> int:
+    """At most `limit` of the workspace's lines are gone; returns how many, fewer than `limit` when none is left."""
+    of_workspace = f"SELECT id FROM logs INDEXED BY logs_workspace WHERE {LOG.scope} LIMIT ?"
+    gone = _delete(tx, of_workspace, (tx.workspace, limit))
+    if gone < limit:
+        tx.execute("DELETE FROM log_workspaces WHERE id = ?", (tx.workspace,))
+    return gone
+
+
 def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` lines that belong to no flow run and are older than the moment are gone; returns how many."""
     unowned = "SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run IS NULL AND timestamp < ? LIMIT ?"

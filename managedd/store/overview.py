@@ -48,7 +48,7 @@ def workspaces(tx: Tx, zone: tzinfo) -> list[Wire]:
                (SELECT count(*) FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id
                 JOIN work_pools AS p ON p.id = q.work_pool_id
                 WHERE q.workspace_id = w.id AND p.type = '{MANAGED}' AND r.state_type IN {OCCUPYING_SQL}) AS slots_taken
-        FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id ORDER BY a.handle, w.handle
+        FROM workspaces AS w JOIN accounts AS a ON a.id = w.account_id WHERE w.removed IS NULL ORDER BY a.handle, w.handle
         """
     )
     known, month = plans.every(tx), month_of(tx.now, zone)
@@ -288,7 +288,7 @@ def find_runs(tx: Tx, which: str) -> list[Wire]:
         SELECT r.id, w.account_id, r.workspace_id, r.name, r.state_type, r.state_name, r.created
         FROM (SELECT id FROM flow_runs WHERE :id <> '' AND id >= :id AND id < :id || 'g'
               UNION SELECT id FROM flow_runs WHERE workspace_id IN (SELECT id FROM workspaces) AND name = :name) AS f
-        JOIN flow_runs AS r ON r.id = f.id JOIN workspaces AS w ON w.id = r.workspace_id
+        JOIN flow_runs AS r ON r.id = f.id JOIN workspaces AS w ON w.id = r.workspace_id AND w.removed IS NULL
         ORDER BY r.created DESC, r.id LIMIT :limit
         """,
         {"id": _id_prefix(which), "name": which, "limit": MAX_FOUND_RUNS},

@@ -1,4 +1,4 @@
-"""Accounts and workspaces: who owns rows."""
+"""Accounts and workspaces: who owns rows. One that was deleted is in none of the answers, see `workspace_removal`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from managedd.ids import DEFAULT_ACCOUNT_ID, DEFAULT_WORKSPACE_ID
 from managedd.store import meta
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from managedd.store.database import Tx
 
@@ -82,9 +82,15 @@ def _check_free(tx: Tx, account_id: str, account: str, handle: str) -> None:
         raise conflict(f"There is a workspace {account}/{handle} already")
 
 
+def existing(tx: Tx, workspace_ids: Iterable[str]) -> set[str]:
+    """Those of the workspaces that there are."""
+    return {each for each in workspace_ids if exists(tx, each)}
+
+
 def exists(tx: Tx, workspace_id: str) -> bool:
     """Whether there is that workspace."""
-    return bool(tx.scalar("SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = ?)", (workspace_id,)))
+    sql = "SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = ? AND removed IS NULL)"
+    return bool(tx.scalar(sql, (workspace_id,)))
 
 
 def ensure_default(tx: Tx, *, plan: str) -> None:
@@ -121,7 +127,7 @@ def on_other_plans(tx: Tx, known: Collection[str]) -> list[Workspace]:
 
 def get(tx: Tx, workspace_id: str) -> Workspace | None:
     """The workspace, or None."""
-    row = tx.one(f"{_SELECT} WHERE w.id = ?", (workspace_id,))
+    row = tx.one(f"{_SELECT} WHERE w.id = ? AND w.removed IS NULL", (workspace_id,))
     return None if row is None else Workspace(**dict(row))
 
 
@@ -135,4 +141,4 @@ def need(tx: Tx, workspace_id: str) -> Workspace:
 
 def every(tx: Tx) -> list[Workspace]:
     """All workspaces, by account and handle."""
-    return [Workspace(**dict(row)) for row in tx.all(f"{_SELECT} ORDER BY a.handle, w.handle")]
+    return [Workspace(**dict(row)) for row in tx.all(f"{_SELECT} WHERE w.removed IS NULL ORDER BY a.handle, w.handle")]

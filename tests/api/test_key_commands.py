@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -130,6 +131,27 @@ def test_what_root_makes_in_the_directory_of_another_user_is_that_users(closed: 
     made = [each.stat() for each in closed.data_dir.iterdir()]
     assert {(each.st_uid, each.st_gid) for each in made} == {(12345, 12345)}
     assert len(made) >= 2
+
+
+def test_deleting_asks_for_consent_and_what_was_deleted_is_not_there_any_more(closed: Closed) -> None:
+    made = closed.asked("workspace", "create", "acme/prod")
+    assert "--yes" in closed("workspace", "delete", "acme/prod", code=2)[1]
+    assert len(closed.asked("workspace", "list")) == 2
+    assert closed.asked("workspace", "delete", "acme/prod", "--yes") == {"deleted": "acme/prod", "id": made["id"]}
+    assert [each["handle"] for each in closed.asked("workspace", "list")] == ["default"]
+    assert "can't be deleted" in closed("workspace", "delete", "default/default", "--yes", code=1)[1]
+
+
+def test_on_a_terminal_its_name_is_the_consent(closed: Closed, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    closed("workspace", "create", "acme/prod")
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    assert "nothing was deleted" in closed("workspace", "delete", "acme/prod", code=2)[1]
+    monkeypatch.setattr(sys, "stdin", Terminal("acme/prod\n"))
+    assert "acme/prod is deleted" in closed("workspace", "delete", "acme/prod")[0]
 
 
 async def test_a_daemon_is_asked_over_its_socket(door: Door, services: Services) -> None:

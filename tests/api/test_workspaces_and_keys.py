@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import WSMsgType
+from aiohttp.test_utils import TestClient, TestServer
 
 from managedd import ids
+from managedd.api.app import Api
+from managedd.api.auth import Listener
 from managedd.bus import Topic
 from managedd.model import keys as made_keys
 from managedd.store import keys
 from managedd.wire.keys import KeyMade, KeyView
 from managedd.wire.workspaces import WorkspaceView
+from tests.api.conftest import ApiClient
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from managedd.api.context import Services
-    from tests.api.conftest import ApiClient
 
 pytestmark = pytest.mark.anyio
+
+OPERATOR = {"Authorization": f"Basic {base64.b64encode(b'admin:secret').decode()}"}
+"""The credential of the `closed` API."""
+
+
+@pytest.fixture
+async def host(services: Services) -> AsyncIterator[ApiClient]:
+    """The API as commands on the daemon's host reach it."""
+    async with TestClient(TestServer(Api(services, Listener.SOCKET).application())) as http:
+        yield ApiClient(http=http, services=services)
 
 
 async def make_workspace(api: ApiClient, account: str, handle: str, **more: Any) -> dict[str, Any]:
@@ -104,6 +121,59 @@ async def test_another_plan_wakes_what_waits(api: ApiClient) -> None:
     assert status == 422
     assert "plans: free, pro, unlimited" in body["detail"]
     assert (await api.patch(f"/managed/workspaces/{ids.new_id()}", {"plan": "free"}))[0] == 404
+
+
+async def test_a_deleted_workspace_is_nowhere_and_what_it_opened_is_closed(host: ApiClient, closed: ApiClient) -> None:
+    home, away = await _two(closed)
+    key = await make_key_as_operator(closed.services, home, "developer")
+    base = f"/api{way(home)}"
+    async with (
+        closed.http.ws_connect(f"{base}/events/in", autoping=False, **holding(key)) as by_key,
+        closed.http.ws_connect(f"{base}/events/in", autoping=False, headers=OPERATOR) as by_operator,
+    ):
+        for socket in (by_key, by_operator):
+            # The pong says that whoever it is has come in.
+            await socket.ping(b"x")
+            assert (await socket.receive(timeout=10)).type is WSMsgType.PONG
+        status, _ = await host.delete(f"/managed/workspaces/{home['id']}")
+        assert status == 204
+        reasons = []
+        for socket in (by_key, by_operator):
+            message = await socket.receive(timeout=10)
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+            reasons.append(message.extra)
+    assert reasons == ["the key has ended", "the workspace was deleted"]
+    assert (await closed.post(f"{way(home)}/flows/filter", {}, **holding(key)))[0] == 401
+    assert (await host.post(f"{way(home)}/flows/filter", {}))[0] == 404
+    assert (await host.get(f"{way(home)}/managed/keys"))[0] == 404
+    assert (await host.delete(f"/managed/workspaces/{home['id']}"))[0] == 404
+    for path, name in (("/managed/workspaces", "id"), ("/me/workspaces", "workspace_id")):
+        assert home["id"] not in {each[name] for each in (await host.get(path))[1]}
+    shown = (await host.get("/managed/status"))[1]["workspaces"]
+    assert {each["id"] for each in shown} == {ids.DEFAULT_WORKSPACE_ID, away["id"]}
+    assert (await make_workspace(host, "acme", "home"))["id"] != home["id"]
+
+
+async def test_a_workspace_with_runs_under_way_is_deleted_by_force_alone(api: ApiClient) -> None:
+    made = await make_workspace(api, "acme", "prod")
+    prefix = way(made)
+    _, flow = await api.post(f"{prefix}/flows/", {"name": "f"})
+    run = {"flow_id": flow["id"], "name": "only", "state": {"type": "RUNNING"}}
+    assert (await api.post(f"{prefix}/flow_runs/", run))[0] == 201
+    status, body = await api.delete(f"/managed/workspaces/{made['id']}")
+    assert (status, body["detail"]) == (
+        409,
+        "1 run is under way in acme/prod: wait, cancel them, or force",
+    )
+    assert len((await api.get("/managed/flow_runs?which=only"))[1]) == 1
+    with api.services.bus.subscribe(Topic.SLOTS) as woken:
+        assert (await api.delete(f"/managed/workspaces/{made['id']}?force=true"))[0] == 204
+        assert woken.take()
+    assert (await api.get("/managed/flow_runs?which=only"))[1] == []
+
+
+async def test_the_default_workspace_can_not_be_deleted(api: ApiClient) -> None:
+    assert (await api.delete(f"/managed/workspaces/{ids.DEFAULT_WORKSPACE_ID}?force=true"))[0] == 409
 
 
 # --- keys --------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from managedd.api.context import Context
-from managedd.api.operation import operation
+from managedd.api.operation import QUERY, operation
 from managedd.api.ways import workspace_url
 from managedd.clock import iso
 from managedd.errors import invalid
-from managedd.store import keys, plans, workspaces
+from managedd.store import keys, plans, workspace_removal, workspaces
 from managedd.store.database import Tx
 from managedd.store.rows import Wire
 from managedd.wire.base import Id
@@ -45,6 +47,15 @@ async def update_workspace(ctx: Context, id: Id, workspace: WorkspaceUpdate) -> 
         return workspaces.need(tx, id), keys.counts(tx).get(id, 0)
 
     return _shown(ctx, *await ctx.write(body))
+
+
+@operation("DELETE", "/managed/workspaces/{id}", tag="Managed", status=204, scoped=False)
+async def delete_workspace(ctx: Context, id: Id, *, force: Annotated[bool, QUERY] = False) -> None:
+    """Delete a workspace with all that is in it: it opens nothing any more, its keys have ended, and what it has stored goes.
+
+    Refused while runs are under way, unless `force` stops them.
+    """
+    await ctx.write(lambda tx: workspace_removal.begin(tx, id, force=force))
 
 
 def _check_plan(tx: Tx, plan: str) -> None:
