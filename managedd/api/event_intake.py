@@ -8,6 +8,7 @@ import anyio
 from aiohttp import WSMsgType
 from pydantic import TypeAdapter, ValidationError
 
+from managedd.api import json_bounds
 from managedd.api.sockets import Gone
 from managedd.errors import ManagedError
 from managedd.model.log_limits import told_enough
@@ -111,11 +112,14 @@ class Intake:
                 pass
 
     def _take(self, message: WSMessage) -> None:
+        if json_bounds.holds_too_much(message.data):
+            self._refuse([], json_bounds.TOO_MANY)
+            return
         try:
             event = events.from_wire(self._adapter.validate_json(message.data))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            self._refuse(list(problem["loc"]), problem["msg"])
+            problem = json_bounds.first(error)
+            self._refuse(problem["loc"], problem["msg"])
             return
         except ManagedError as error:
             self._refuse([], error.message)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import orjson
 
-from managedd.api import rights
+from managedd.api import json_bounds, rights
 from managedd.api.auth import authenticate, enter
 from managedd.api.context import ANONYMOUS
 from managedd.api.key_watch import of_workspace
@@ -67,6 +67,8 @@ async def receive_object(socket: Socket) -> dict[str, Any]:
         text = await socket.receive_text()
     if scope.cancelled_caught:
         raise Closed(POLICY_VIOLATION, "No message in time")
+    if json_bounds.holds_too_much(text):
+        raise Closed(POLICY_VIOLATION, json_bounds.TOO_MANY)
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -21,6 +21,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
 
+from managedd.api import json_bounds
+
 Handler = Callable[..., Awaitable[Any]]
 H = TypeVar("H", bound=Handler)
 
@@ -108,7 +110,7 @@ class Signature:
         try:
             arguments[parameter.argument] = parameter.adapter.validate_python(raw)
         except ValidationError as error:
-            errors.extend(_errors(error, [parameter.where, parameter.name]))
+            errors.extend(json_bounds.told(error, [parameter.where, parameter.name]))
 
     def _take_body(self, body: bytes, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
         assert self.body is not None
@@ -117,13 +119,16 @@ class Signature:
                 errors.append({"type": "missing", "loc": ["body"], "msg": "Field required"})
                 return
             body = b"{}" if self.body_members is not None else b"null"
+        if json_bounds.holds_too_much(body):
+            errors.append({"type": "too_long", "loc": ["body"], "msg": json_bounds.TOO_MANY})
+            return
         if self.body_of is not None and (plain := self.body_of.plain(body)) is not None:
             arguments[self.body_name] = plain
             return
         try:
             value = self.body.validate_json(body)
         except ValidationError as error:
-            errors.extend(_errors(error, ["body"]))
+            errors.extend(json_bounds.told(error, ["body"]))
             return
         if self.body_of is not None:
             arguments[self.body_name] = self.body_of.convert(value)
@@ -174,14 +179,6 @@ class InvalidRequest(Exception):
     def __init__(self, errors: list[dict[str, Any]]) -> None:
         super().__init__("Invalid request received.")
         self.errors = errors
-
-
-def _errors(error: ValidationError, prefix: list[Any]) -> list[dict[str, Any]]:
-    """pydantic's errors without the input: it may hold a secret."""
-    return [
-        {"type": item["type"], "loc": [*prefix, *item["loc"]], "msg": item["msg"]}
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
 
 
 def operation(

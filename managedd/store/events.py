@@ -12,6 +12,7 @@ from managedd.clock import iso
 from managedd.model.events import RESOURCE_ID, RESOURCE_ROLE, Event
 from managedd.store import meta, tails
 from managedd.store.event_filters import compile_event_filter
+from managedd.store.page_bytes import weighed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,8 @@ CATCH_UP_EVENTS = 200
 """How many events one transaction puts into the indexes: some milliseconds, which others wait for."""
 GLIMPSED = 500
 _LISTED = "events.id, events.occurred, events.received, events.event, events.resource, events.related, events.payload, events.follows"
+_LARGE = (4, 5, 6)
+"""The places of resource, related and payload in it."""
 _INSERT = (
     "INSERT INTO events (id, workspace_id, occurred, received, event, resource_id, resource, related, payload, follows) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace_id, id) DO NOTHING RETURNING position"
@@ -154,7 +157,7 @@ def find(
             f"FROM events WHERE {sql}"
         )
         source = f"SELECT * FROM ({ranked}) WHERE place = 1"
-    found = tx.all(f"{source} ORDER BY {order} LIMIT ? OFFSET ?", [*params, limit, offset])
+    found = weighed(tx.execute(f"{source} ORDER BY {order} LIMIT ? OFFSET ?", [*params, limit, offset]), _LARGE)
     return Found(events=[to_wire(row) for row in found], total=total, head=head)
 
 

@@ -72,7 +72,7 @@ def pools(tx: Tx, among: Sequence[Wire], engine_problem: str | None) -> list[Wir
     shown = []
     for workspace in among:
         scoped = tx.scoped(workspace["id"])
-        for pool in rows.find(scoped, WORK_POOL, [], "NAME_ASC", _ALL):
+        for pool in rows.find(scoped, WORK_POOL, [], "NAME_ASC", _ALL, is_answer=False):
             queues = [
                 _queue(tx, workspace, pool, queue, engine_problem)
                 for queue in tx.all(

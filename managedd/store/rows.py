@@ -14,6 +14,7 @@ from managedd import ids
 from managedd.clock import iso
 from managedd.errors import ManagedError, not_found
 from managedd.store.filtering import to_param, where
+from managedd.store.page_bytes import weighed
 from managedd.store.resources import RELATIONS
 from managedd.store.tables import Clause, Column, Kind, Table, sort_order
 
@@ -62,6 +63,13 @@ def _reading(table: Table) -> tuple[str, tuple[str, ...], tuple[tuple[str, Calla
     converters = ((column.name, _TO_WIRE[column.kind]) for column in shown)
     converted = tuple((name, convert) for name, convert in converters if convert is not None)
     return f"SELECT {listed} FROM {table.name} {table.joins}", tuple(column.name for column in shown), converted
+
+
+@lru_cache
+def _large(table: Table) -> tuple[int, ...]:
+    """The places of what is read that can be as large as a request."""
+    shown = [column for column in table.columns if not column.internal]
+    return tuple(place for place, column in enumerate(shown) if column.kind in {Kind.TEXT, Kind.JSON, Kind.TAGS})
 
 
 def _wires(tx: Tx, table: Table, found: Iterable[Row]) -> list[Wire]:
@@ -134,8 +142,12 @@ def find(
     offset: int = 0,
     *,
     extra: Clause | None = None,
+    is_answer: bool = True,
 ) -> list[Wire]:
-    """A sorted page of the rows that every filter admits; `extra` is one more condition."""
+    """A sorted page of the rows that every filter admits; `extra` is one more condition.
+
+    Raises ManagedError(TOO_LARGE) for one that is too large to be an answer.
+    """
     sql, params = where(tx.workspace, table, filters, RELATIONS, sort)
     if extra is not None:
         sql, params = f"({sql}) AND ({extra[0]})", [*params, *extra[1]]
@@ -145,7 +157,8 @@ def find(
         # The page is chosen first: what is joined is read for its rows alone and never sorted.
         page = f"SELECT {table.name}.rowid FROM {table.name} WHERE {sql} ORDER BY {order} LIMIT ? OFFSET ?"
         query = f"{_reading(table)[0]} WHERE {table.name}.rowid IN ({page}) ORDER BY {order}"
-    return _wires(tx, table, tx.all(query, [*params, DEFAULT_LIMIT if limit is None else limit, offset]))
+    found = tx.execute(query, [*params, DEFAULT_LIMIT if limit is None else limit, offset])
+    return _wires(tx, table, weighed(found, _large(table)) if is_answer else found)
 
 
 def count(tx: Tx, table: Table, filters: Filters, *, extra: Clause | None = None) -> int:

@@ -33,6 +33,8 @@ from managedd.model.naming import run_name
 DEFAULT_LIMIT = 200
 """Rows in a page when the client names no limit, and the most it may name."""
 MAX_PARAMETERS_BYTES = 512 * 1024
+MAX_LABELS_BYTES = 64 * 1024
+MAX_TEMPLATE_BYTES = 1024 * 1024
 MAX_NAME_CHARS = 1_000
 MAX_TAGS = 1_000
 MAX_TAG_CHARS = 1_000
@@ -123,11 +125,16 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def _parameters(value: dict[str, Any]) -> dict[str, Any]:
-    size_bytes = json_size_bytes(value)
-    if size_bytes > MAX_PARAMETERS_BYTES:
-        raise ValueError(f"parameters must be at most {MAX_PARAMETERS_BYTES:,} bytes of JSON, not {size_bytes:,}")
-    return value
+def _within(most_bytes: int, what: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A validator that refuses more JSON than that."""
+
+    def bounded(value: dict[str, Any]) -> dict[str, Any]:
+        size_bytes = json_size_bytes(value)
+        if size_bytes > most_bytes:
+            raise ValueError(f"{what} must be at most {most_bytes:,} bytes of JSON, not {size_bytes:,}")
+        return value
+
+    return bounded
 
 
 def _tags(tags: list[str]) -> list[str]:
@@ -146,6 +153,12 @@ def _page_limit(limit: int | None) -> int:
     if limit > DEFAULT_LIMIT:
         raise ValueError(f"Invalid limit: must be less than or equal to {DEFAULT_LIMIT}.")
     return limit
+
+
+def _page(page: int) -> int:
+    if page > _INT64_MAX // DEFAULT_LIMIT:
+        raise ValueError("there is no such page: the rows before it do not fit 64 bits")
+    return page
 
 
 def new_run_name() -> str:
@@ -173,14 +186,18 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Json = Annotated[Any, AfterValidator(_writable)]
 """Any JSON value that can be written again."""
 JsonObject = Annotated[dict[str, Any], AfterValidator(_writable)]
-Parameters = Annotated[dict[str, Any], AfterValidator(_parameters)]
+Parameters = Annotated[dict[str, Any], AfterValidator(_within(MAX_PARAMETERS_BYTES, "parameters"))]
 """Parameters of a flow: a JSON object of at most 512 KiB."""
+Template = Annotated[dict[str, Any], AfterValidator(_within(MAX_TEMPLATE_BYTES, "a job template"))]
+"""The base job template of a work pool: a JSON object of at most 1 MiB."""
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN), AfterValidator(at_most(MAX_NAME_CHARS, "characters"))]
 RunName = Annotated[str, BeforeValidator(named), AfterValidator(at_most(MAX_NAME_CHARS, "characters"))]
 """The name of a run; one is made up for null and the empty string."""
 Tags = Annotated[list[str], AfterValidator(_tags)]
 Labels = Annotated[
-    dict[str, StrictBool | StrictInt | StrictFloat | str], BeforeValidator(_no_labels), AfterValidator(_writable)
+    dict[str, StrictBool | StrictInt | StrictFloat | str],
+    BeforeValidator(_no_labels),
+    AfterValidator(_within(MAX_LABELS_BYTES, "labels")),
 ]
 KeyValueLabels = Labels | None
 Limit = Annotated[
@@ -188,7 +205,7 @@ Limit = Annotated[
 ]
 """Rows in a page: null means 200, more than 200 is refused."""
 Offset = Annotated[int, Field(ge=0), AfterValidator(_in_int64)]
-Page = Annotated[int, Field(ge=1), AfterValidator(_in_int64)]
+Page = Annotated[int, Field(ge=1), AfterValidator(_page)]
 
 
 class Row(Model):

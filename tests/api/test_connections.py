@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,15 @@ async def test_a_head_in_pieces_is_a_request_and_its_body_is_no_head() -> None:
             await stream.send(bytes(200_000))
             await stream.send((HEAD + "Connection: close\n\n").replace("\n", "\r\n").encode())
             assert (await answer(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+async def test_no_listener_unpacks_what_it_is_sent(coding: str) -> None:
+    packed = zlib.compress(bytes(1_000_000), wbits=31)
+    head = f"POST / HTTP/1.1\nHost: x\nContent-Encoding: {coding}\nContent-Length: {len(packed)}\n\n"
+    async with listening() as (_, port), begun(port, head) as stream:
+        await stream.send(packed)
+        assert f"hello {len(packed)}".encode() in await stream.receive()
 
 
 async def test_an_answer_has_to_be_taken_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,14 +121,13 @@ async def test_a_page_has_what_the_client_asks_for_by_default(api: ApiClient) ->
     assert len(EventPage.model_validate_json(await rest.read()).events) == 20
 
 
-@pytest.mark.parametrize(("told", "scheme"), [("https", "https"), ("http", "http"), ("gopher", "http")])
-async def test_the_next_page_is_where_a_proxy_answers(api: ApiClient, told: str, scheme: str) -> None:
+async def test_the_next_page_does_not_follow_what_anybody_says(api: ApiClient) -> None:
     await post(api, an_event(), an_event())
     body = orjson.dumps({"limit": 1})
-    headers = {"X-Forwarded-Proto": told, "Content-Type": "application/json"}
+    headers = {"X-Forwarded-Proto": "https", "Content-Type": "application/json"}
     response = await api.http.post(f"{api.prefix}/events/filter", data=body, headers=headers)
     found = EventPage.model_validate_json(await response.read())
-    assert urlsplit(found.next_page or "").scheme == scheme
+    assert urlsplit(found.next_page or "").scheme == "http"
 
 
 async def test_an_event_that_is_too_large_is_refused_with_what_is_allowed(api: ApiClient) -> None:

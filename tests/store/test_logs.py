@@ -376,8 +376,11 @@ class SpyTx:
         self.workspace = tx.workspace
 
     def all(self, sql: str, params: Any = ()) -> Any:
+        return self.execute(sql, params).fetchall()
+
+    def execute(self, sql: str, params: Any = ()) -> Any:
         self._plans.append("\n".join(row[3] for row in self._tx.all(f"EXPLAIN QUERY PLAN {sql}", params)))
-        return self._tx.all(sql, params)
+        return self._tx.execute(sql, params)
 
 
 # --- lineage -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from managedd.api import json_bounds
 from managedd.api.context import Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.errors import ManagedError, invalid
@@ -143,4 +144,4 @@ def _check_whole(stored: rows.Wire) -> None:
     try:
         AutomationUpdate.model_validate({name: value for name, value in stored.items() if name in names})
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]["msg"]) from None
+        raise invalid(json_bounds.first(error)["msg"]) from None

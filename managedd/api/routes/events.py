@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from managedd.api.context import Context
 from managedd.api.event_intake import receive
@@ -26,7 +26,7 @@ Interval = Annotated[float, Field(ge=0.01)]
 
 
 @operation("POST", "/events", tag="Events", status=204)
-async def create_events(ctx: Context, *, events: list[Event]) -> None:
+async def create_events(ctx: Context, *, events: Annotated[list[Event], FailFast()]) -> None:
     """Record a batch of events; those that are known already are left as they are."""
     received = [incoming.from_wire(event) for event in events]
     done = await receive(ctx, ctx.actor, received)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import FailFast
+
 from managedd.api.context import Context
 from managedd.api.operation import BodyOf, operation
 from managedd.errors import forbidden
@@ -17,7 +19,9 @@ from managedd.wire.filters.logs import LogFilter
 from managedd.wire.logs import Log, LogCreate, plain_records, records_of
 from managedd.wire.sorting import LogSort
 
-Records = Annotated[list[LogRecord], BodyOf(type=list[LogCreate], plain=plain_records, convert=records_of)]
+Records = Annotated[
+    list[LogRecord], BodyOf(type=Annotated[list[LogCreate], FailFast()], plain=plain_records, convert=records_of)
+]
 
 
 @operation("POST", "/logs/", tag="Logs", status=201)

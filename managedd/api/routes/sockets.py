@@ -7,7 +7,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from managedd.api import log_tail, tails
+from managedd.api import json_bounds, log_tail, tails
 from managedd.api.context import Context
 from managedd.api.event_intake import Intake
 from managedd.api.handshake import admit, receive_filter
@@ -87,5 +87,5 @@ async def tail_flow_run_logs(
 
 
 def _invalid(error: ValidationError) -> Closed:
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    problem = json_bounds.first(error)
     return Closed(PROTOCOL_ERROR, f"Invalid filter: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
