@@ -150,7 +150,7 @@ class Dispatcher:
         if not self._may_claim():
             return False, None
         turns = self._turns(tx, Limiter(tx, self._limits))
-        return any(True for _ in turns.steps(put_back=self._may_put_back())), turns.ready_us
+        return not turns.is_idle(put_back=self._may_put_back()), turns.ready_us
 
     def _claim(self, tx: Tx) -> list[Execution]:
         self._end_unheld(tx)

@@ -15,7 +15,7 @@ from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import tzinfo
 
     from managedd.config import HostSection
@@ -93,10 +93,11 @@ class Limiter:
         memory, cpus = self._host_buckets()
         return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
 
-    def could_fit(self, needs: Needs) -> bool:
-        """Whether the host has so much at all."""
-        host = self._limits.host
-        memory, cpus = TokenBucket(capacity=host.memory_bytes), TokenBucket(capacity=host.cpus)
+    def could_fit(self, needs: Needs, beside: Iterable[Needs] = ()) -> bool:
+        """Whether the host has so much at all, besides those."""
+        host, others = self._limits.host, list(beside)
+        memory = TokenBucket(capacity=host.memory_bytes, taken=sum(other.memory_bytes for other in others))
+        cpus = TokenBucket(capacity=host.cpus, taken=sum(other.cpus for other in others))
         return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
 
     def take(self, head: QueueHead, needs: Needs) -> None:

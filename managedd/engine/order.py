@@ -11,12 +11,11 @@ from collections import Counter, deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from managedd.model.limits import AWAITING_HOST, SLACK
+from managedd.model.limits import AWAITING_HOST, SLACK, Needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from managedd.model.limits import Needs
     from managedd.store.queue import Candidate, QueueHead
 
 Waiting = tuple["QueueHead", "Candidate"]
@@ -58,6 +57,8 @@ class Order:
         self._taken: Counter[str] = Counter()
         self._given_us: dict[str, int] = {}
         """When workspaces and pools were given something last."""
+        self._late: dict[str, Waiting] = {}
+        """Those who may go before others, who had no turn for longest first."""
         for head in (line.head for line in self._lines):
             self._taken[head.workspace_id], self._taken[head.work_pool_id] = head.workspace_taken, head.pool_taken
             self._given_us[head.workspace_id] = head.workspace_given_us or 0
@@ -69,9 +70,14 @@ class Order:
             self._taken[owner] += 1
             self._given_us[owner] = self._now_us
 
+    def close(self) -> None:
+        """The host is kept for somebody: of those who come now, it does not matter who goes before whom."""
+        self._late.clear()
+
     def __iter__(self) -> Iterator[Waiting]:
         waiting = sorted((pair for line in self._lines for pair in line if self._is_late(*pair)), key=self._since_us)
-        late = {pair[1].id: pair for pair in waiting}
+        self._late = {pair[1].id: pair for pair in waiting}
+        most = _most(candidate.needs for _, candidate in waiting)
         of_pool = {line.head.work_pool_id: line for line in self._lines}
         heap = [(self._key(line), number) for number, line in enumerate(self._lines)]
         heapify(heap)
@@ -85,9 +91,12 @@ class Order:
                 heappush(heap, (now, number))
                 continue
             first = line.first()
-            going = next((pair for pair in late.values() if self._passes(pair, first)), first)
+            going, asks = first, first[1].needs
+            # Of those who may go before others, most often none needs more.
+            if asks is None or _exceeds(most, asks):
+                going = next((pair for pair in self._late.values() if self._passes(pair, first)), first)
             # Each goes once in a look.
-            late.pop(going[1].id, None)
+            self._late.pop(going[1].id, None)
             yield of_pool[going[0].work_pool_id].take(going)
             if line:
                 heappush(heap, (self._key(line), number))
@@ -122,11 +131,7 @@ class Order:
         since_us = max(candidate.state_us, self._given_us[mine])
         if self._now_us - since_us < OVERDUE_SECONDS * SECOND_US * max(1, self._taken[mine]):
             return False
-        return self._given_us[theirs] > since_us and self._is_larger(candidate, against)
-
-    def _is_larger(self, one: Candidate, other: Candidate) -> bool:
-        asked, against = self._asks(one), self._asks(other)
-        return asked.memory_bytes > against.memory_bytes or asked.cpus > against.cpus + SLACK
+        return self._given_us[theirs] > since_us and _exceeds(self._asks(candidate), self._asks(against))
 
     def _asks(self, candidate: Candidate) -> Needs:
         if candidate.needs is not None:
@@ -135,3 +140,14 @@ class Order:
         if found is None:
             found = self._needs[candidate.id] = self._needs_of(candidate)
         return found
+
+
+def _most(needs: Iterable[Needs | None]) -> Needs:
+    """The most memory and the most processors that any of them asks for."""
+    known = [each for each in needs if each is not None]
+    memory_bytes, cpus = (each.memory_bytes for each in known), (each.cpus for each in known)
+    return Needs(memory_bytes=max(memory_bytes, default=0), cpus=max(cpus, default=0.0))
+
+
+def _exceeds(asked: Needs, against: Needs) -> bool:
+    return asked.memory_bytes > against.memory_bytes or asked.cpus > against.cpus + SLACK

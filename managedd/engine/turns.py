@@ -7,10 +7,14 @@ needs vary, because nobody says when a variable or a block changes, each look re
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from managedd.engine.evidence import end_state
+from managedd.engine.keeping import Keeping
 from managedd.engine.limiter import Shortage
 from managedd.engine.order import SECOND_US, Line, Order
 from managedd.errors import ErrorCode, ManagedError
@@ -53,6 +57,8 @@ class Claim:
     head: QueueHead
     candidate: Candidate
     needs: Needs
+    takes: bool = True
+    """False: nothing will be taken, as the rules refuse it, or end a run that has no deployment any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,20 +153,42 @@ class Turns:
     def steps(self, *, put_back: bool) -> Iterator[Step]:
         """What there is to do, in order: who has least goes first, workspace before pool before run. Raises Unclaimable.
 
-        Whoever does a Claim takes it from the limiter before the next step. With `put_back`, the last to come are those that do not wait
-        any more for what they were told.
+        Whoever does a Claim takes it from the limiter before the next step. Those who only are told something come after all who can go:
+        thousands of them must not keep out one. With `put_back`, the last to come are those that do not wait any more for what they were told.
         """
+        told: dict[str, list[Step]] = {}
+        for step in self._in_turn():
+            if isinstance(step, Claim) and step.takes:
+                yield step
+            else:
+                told.setdefault(step.head.work_pool_id, []).append(step)
+        for of_each_pool in zip_longest(*told.values()):
+            yield from (step for step in of_each_pool if step is not None)
+        yield from self._others(put_back=put_back)
+
+    def is_idle(self, *, put_back: bool) -> bool:
+        """Whether there is nothing to do. Raises Unclaimable."""
+        return not any(True for _ in chain(self._in_turn(), self._others(put_back=put_back)))
+
+    def _in_turn(self) -> Iterator[Step]:
+        """What becomes of the candidates, one after the other."""
         limiter = self._limiter
         order = Order(self._lines, self._tx.now, self._needs_of)
-        closed = False
+        keeping = Keeping(self._tx, limiter)
+        told: Counter[str] = Counter()
+        share = ceil(BATCH / max(1, len(self._lines)))
         for head, candidate in order:
+            pool, needs, is_refused = head.work_pool_id, candidate.needs, candidate.is_refused
+            if needs is None and told.total() >= BATCH and told[pool] >= share:
+                # To see whether it can go is work. Its turn comes when those before it were told.
+                continue
             has_right_of_way = self._has_right_of_way(candidate)
-            needs, is_refused = candidate.needs, candidate.is_refused
             if needs and not needs.varies and not limiter.fits(needs) and not (has_right_of_way or is_refused):
                 # Those before it took the room. It knows what it waits for.
                 continue
             shortage = limiter.shortage(head)
             if shortage is Shortage.HOURS and candidate.state_name != AWAITING_HOURS:
+                told[pool] += 1
                 yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
             if shortage is not None:
                 continue
@@ -170,35 +198,40 @@ class Turns:
                 break
             if is_full and not is_refused and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            # A run that waits for it may hold the very room that the host is kept for.
-            step = self._step(head, candidate, closed=closed and not candidate.is_child, is_full=is_full)
-            # A claim that the rules refuse gives nothing.
-            if isinstance(step, Claim) and not is_full:
+            step = self._step(head, candidate, is_kept=keeping.is_from(candidate), is_full=is_full)
+            if isinstance(step, Claim) and step.takes:
                 order.give(head)
-            elif not isinstance(step, (Claim, Tell)):
-                closed = closed or has_right_of_way
+            elif step is not None:
+                told[pool] += 1
+            if has_right_of_way and not isinstance(step, (Claim, Tell)):
+                needs = candidate.needs if step is None else step.needs
+                if needs is not None and keeping.keep(candidate, needs):
+                    order.close()
             if step is not None:
                 yield step
-        # Last: thousands who can't go, and are to be told so, must not keep out one who can.
-        for head, candidate in self._untold:
-            yield _waits(head, candidate, AWAITING_HOURS, limiter.hours_message(head))
-        if put_back:
-            yield from self._put_back()
 
-    def _step(self, head: QueueHead, candidate: Candidate, *, closed: bool, is_full: bool) -> Step | None:
+    def _step(
+        self, head: QueueHead, candidate: Candidate, *, is_kept: bool, is_full: bool
+    ) -> Claim | Tell | Note | None:
         """What becomes of one who has all but room on the host, or a slot of its deployment; None: it waits on."""
         limiter, needs = self._limiter, candidate.needs
-        if needs is None or needs.varies or (not closed and limiter.fits(needs)):
+        if needs is None or needs.varies or (not is_kept and limiter.fits(needs)):
             # Who is about to go is asked anew: what is on record is where to look, and not what is reserved.
             needs = self._needs_of(candidate)
         if not limiter.could_fit(needs):
             return Tell(head=head, candidate=candidate, state=_too_large(limiter.host_message(needs)))
         # Without a slot, the rules refuse the claim: they say what such a run waits for, or cancel it.
-        if is_full or (not closed and limiter.fits(needs)):
-            return Claim(head=head, candidate=candidate, needs=needs)
+        if is_full or (not is_kept and limiter.fits(needs)):
+            return Claim(head=head, candidate=candidate, needs=needs, takes=not (is_full or candidate.orphaned))
         if candidate.state_name != AWAITING_HOST:
             return replace(_waits(head, candidate, AWAITING_HOST, limiter.host_message(needs)), needs=needs)
         return None if needs == candidate.needs else Note(head=head, candidate=candidate, needs=needs)
+
+    def _others(self, *, put_back: bool) -> Iterator[Step]:
+        for head, candidate in self._untold:
+            yield _waits(head, candidate, AWAITING_HOURS, self._limiter.hours_message(head))
+        if put_back:
+            yield from self._put_back()
 
     def _put_back(self) -> Iterator[PutBack]:
         """Those who were told to wait for what is there again, while something plain keeps them: that writes no state of its own."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, SLACK, Needs
+from managedd.store.families import PARENT
 from managedd.store.flow_runs import LEAVING
 from managedd.store.resources import OCCUPYING_SQL
 
@@ -53,8 +54,8 @@ class Candidate:
     state_name: str
     state_us: int
     """Since when it is in that state."""
-    is_child: bool = False
-    """Another run has made it, and may wait for it."""
+    parent_id: str | None = None
+    """The run that has made it, holds room on the host, and may wait for it."""
     is_refused: bool = False
     """It waits for the host, and its deployment is full and cancels whoever finds it so: that takes no room."""
     needs: Needs | None = None
@@ -143,7 +144,7 @@ def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str = AWAIT
         waiting AS (SELECT r.id, r.deployment_id, r.expected_start_time AS due_at, 1 AS awaited_slot FROM q CROSS JOIN {_WAITING_RUNS}
                     WHERE {_WAITING} ORDER BY r.expected_start_time LIMIT :limit)
         SELECT c.id, c.due_at, c.awaited_slot, c.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
-               r.parent_task_run_id IS NOT NULL AS is_child
+               {PARENT} AS parent_id
         FROM (SELECT * FROM due UNION ALL SELECT * FROM waiting) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
         LEFT JOIN deployments AS d ON d.id = c.deployment_id
         ORDER BY c.due_at, c.id LIMIT :limit
@@ -153,13 +154,15 @@ def candidates(tx: Tx, work_queue_id: str, limit: int, *, not_named: str = AWAIT
     return [_candidate(row) for row in found]
 
 
-# What waits for the host in queue q, known by its needs. Whoever was told so had no live execution, and gets one by being claimed alone.
+# What waits for the host in queue q, known by its needs. Whoever was told so had no live execution, and gets one by being claimed alone:
+# only where somebody forces that state upon a run is there one.
 _PARKED = f"""
 r.work_queue_id = q.id AND r.state_type = 'SCHEDULED' AND r.state_name = '{AWAITING_HOST}' AND r.next_scheduled_start_time <= :now
 """
 # Whoever could not go with room on the host either is not looked for, and keeps it from nobody.
 _HAS_SLOT = "(r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT id FROM full))"
 _PARKED_RUNS = "flow_runs AS r INDEXED BY flow_runs_parked"
+_CHILD_RUNS = "flow_runs AS r INDEXED BY flow_runs_children"
 _VARYING_RUNS = "flow_runs AS r INDEXED BY flow_runs_varying"
 _TOLD_RUNS = "flow_runs AS r INDEXED BY flow_runs_told"
 # The list is the index's own condition: SQLite does not see that one name is in it.
@@ -173,8 +176,9 @@ def parked(
     tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int, page: int = 0
 ) -> list[Candidate]:
     """Of the queue's runs that wait for the host while their deployments have slots, at most `limit` each: those that fit into what is
-    free, those whose needs are not on record, and a page (the last is followed by the first) of those whose needs vary. And the first
-    that fits not and has waited since before then, and those that their full deployments refuse. In the order in which they were due."""
+    free, those of them that a run has made which holds room, those whose needs are not on record, and a page (the last is followed by the
+    first) of those whose needs vary. And the first that fits not and has waited since before then, and those that their full deployments
+    refuse. In the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
@@ -182,6 +186,10 @@ def parked(
                     WHERE {_PARKED} AND {_HAS_SLOT} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
         fitting AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
                     WHERE {_PARKED} AND {_HAS_SLOT} AND {_FITS} ORDER BY due_at LIMIT :limit),
+        -- They may go where the others must not.
+        children AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_CHILD_RUNS}
+                     WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND {_FITS} AND {PARENT} IS NOT NULL
+                     ORDER BY due_at LIMIT :limit),
         varying AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_VARYING_RUNS}
                     WHERE {_PARKED} AND r.needs_vary = 1 AND {_HAS_SLOT} ORDER BY due_at LIMIT :limit OFFSET :limit * (:page % max(1,
                         (SELECT count(*) + :limit - 1 FROM q CROSS JOIN {_VARYING_RUNS}
@@ -191,17 +199,22 @@ def parked(
                      WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before LIMIT 1),
         waited AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
                    WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
-                     AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) ORDER BY r.next_scheduled_start_time LIMIT 1),
-        refusing AS MATERIALIZED (SELECT id FROM full WHERE refuses),
-        refused AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
-                    WHERE {_PARKED} AND r.deployment_id IN (SELECT id FROM refusing) AND EXISTS (SELECT 1 FROM refusing)
-                    ORDER BY due_at LIMIT :limit)
+                     AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) AND {PARENT} IS NULL ORDER BY due_at LIMIT 1),
+        -- By itself: nothing is kept for a child that has no room beside its parent.
+        waited_child AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_CHILD_RUNS}
+                         WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND r.state_timestamp <= :before
+                           AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) AND {PARENT} IS NOT NULL ORDER BY due_at LIMIT 1),
+        refusing AS MATERIALIZED (SELECT id FROM full WHERE refuses AND slots > 0),
+        refused AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN refusing AS d
+                    CROSS JOIN flow_runs AS r INDEXED BY flow_runs_scheduled ON r.deployment_id = d.id
+                    WHERE {_PARKED} ORDER BY due_at LIMIT :limit)
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
-               r.parent_task_run_id IS NOT NULL AS is_child, coalesce(r.deployment_id IN (SELECT id FROM refusing), 0) AS is_refused,
+               {PARENT} AS parent_id, coalesce(r.deployment_id IN (SELECT id FROM refusing), 0) AS is_refused,
                r.needs_memory_bytes, r.needs_cpus, r.needs_vary
-        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM varying UNION SELECT * FROM waited
-              UNION SELECT * FROM refused) AS c
+        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM children UNION SELECT * FROM varying
+              UNION SELECT * FROM waited UNION SELECT * FROM waited_child UNION SELECT * FROM refused) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
+        WHERE NOT {_LIVE}
         ORDER BY c.due_at, c.id
         """,
         {
@@ -237,7 +250,7 @@ def no_longer_waiting(
         host AS (SELECT r.id FROM q CROSS JOIN {_PARKED_RUNS}
                  WHERE {_PARKED} AND {_FITS} AND r.state_timestamp <= :before
                    AND (:is_kept OR r.deployment_id IN (SELECT id FROM full)) LIMIT :limit)
-        SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp, r.parent_task_run_id IS NOT NULL
+        SELECT r.id, r.next_scheduled_start_time, 0, 0, r.state_name, r.state_timestamp, NULL
         FROM (SELECT id FROM hours UNION ALL SELECT id FROM host) AS c CROSS JOIN flow_runs AS r ON r.id = c.id
         ORDER BY r.next_scheduled_start_time, r.id LIMIT :limit
         """,
@@ -291,7 +304,7 @@ def _candidate(row: Row, needs: Needs | None = None, *, is_refused: bool = False
         orphaned=bool(row[3]),
         state_name=row[4],
         state_us=row[5],
-        is_child=bool(row[6]),
+        parent_id=row[6],
         is_refused=is_refused,
         needs=needs,
     )

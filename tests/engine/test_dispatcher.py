@@ -18,7 +18,7 @@ from managedd.model.executions import Phase
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 from managedd.orchestration.transition import propose
-from managedd.store import executions, flow_runs, queue, rows
+from managedd.store import executions, families, flow_runs, queue, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, WORK_POOL, WORK_QUEUE
 from managedd.store.workspaces import create
 from tests.engine.world import NEEDS, SECOND_US, limits
@@ -596,6 +596,7 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
             tx, still.queue_id, 10, is_kept=True, has_hours=True, free=NEEDS, since_before_us=0
         ),
         lambda tx: queue.is_full(tx, "a run"),
+        families.waiting_parents,
         lambda tx: queue.unheld(tx, 10, since_before_us=0),
     ):
         steps = await _plan(still, look)

@@ -1,0 +1,4 @@
+-- What other runs have made and may wait for, and what has not begun: by what it needs of the host.
+CREATE INDEX flow_runs_children ON flow_runs(
+    work_queue_id, state_name, needs_memory_bytes, needs_cpus, next_scheduled_start_time, deployment_id, workspace_id, parent_task_run_id
+) WHERE state_type = 'SCHEDULED' AND parent_task_run_id IS NOT NULL;
