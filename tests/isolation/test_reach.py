@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -31,6 +34,8 @@ IMAGE = "managedd-test-isolation:latest"
 PROBE = Path(__file__).with_name("probe.py")
 AUTH = "user:password"
 NEIGHBOUR_PORT = 8000
+PROGRAM = (sys.executable, "-m", "managedd")
+WITHOUT_THE_RIGHT = ("setpriv", "--bounding-set=-net_admin", *PROGRAM)
 WORLD = ("pypi.org", 443)
 
 DENIED = {
@@ -90,7 +95,7 @@ class Daemon(LiveDaemon):
 
 
 @contextlib.contextmanager
-def a_place(there: Provisioned, folder: Path, **docker: Any) -> Iterator[Place]:
+def a_place(there: Provisioned, folder: Path, *, program: tuple[str, ...] = PROGRAM, **docker: Any) -> Iterator[Place]:
     """A daemon that listens on every address, as careless as its operator may be, and hostile runs."""
     if os.geteuid() != 0 and not in_ci():
         pytest.skip("only root can set the rules of a firewall")
@@ -98,7 +103,7 @@ def a_place(there: Provisioned, folder: Path, **docker: Any) -> Iterator[Place]:
     folder.mkdir(exist_ok=True)
     build_fast_image(there.docker_host, there.image, folder, PROBE, IMAGE)
     settings = {"server": {"host": "0.0.0.0", "auth_string": AUTH}, "docker": docker}
-    daemon = Daemon(folder / "daemon", docker_host=there.docker_host, settings=settings)
+    daemon = Daemon(folder / "daemon", docker_host=there.docker_host, settings=settings, program=program)
     try:
         daemon.start()
         made = Place(daemon=daemon)
@@ -298,6 +303,41 @@ def test_an_unknown_runtime_is_told_before_the_first_run(docker_engine: Provisio
         run_id = starts(place)
         problem = place.api.get("/managed/status")["engine"]["problem"]
         assert "docker.runtime is 'runsc-that-is-not-there', and the engine has" in problem
+        assert place.api.run(run_id)["state_type"] == "SCHEDULED"
+        assert place.daemon.containers() == []
+
+
+def test_a_daemon_that_may_set_no_rules_says_what_runs_reach_and_how_to_mend_it(
+    docker_engine: Provisioned, tmp_path: Path
+) -> None:
+    with a_place(docker_engine, tmp_path, program=WITHOUT_THE_RIGHT) as place, a_host_service() as (tcp, _):
+        daemon = place.daemon
+        told = lives(place, starts(place, targets={"host service": (lan(), tcp)}))
+        assert told["host service"] == "REACHED"
+        [warned] = daemon.events(event="runs.reach_host")
+        assert (warned["level"], "CAP_NET_ADMIN" in warned["reason"]) == ("warning", True)
+        assert "AmbientCapabilities=CAP_NET_ADMIN" in warned["mend"]
+        shown = subprocess.run(
+            [*PROGRAM, "status", "--data-dir", daemon.data_dir], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert "runs reach this host: the daemon may not set the rules of a firewall" in shown.stdout
+        asked = [*PROGRAM, "doctor", "--json", "--config", daemon.folder / "config.toml"]
+        report = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=120)
+        found = {finding["name"]: finding for finding in json.loads(report.stdout)["findings"]}["host from a run"]
+        assert (found["level"], found["facts"]["wall"]) == ("warning", False)
+        assert lan() in found["seen"] and daemon.gateway in found["seen"]
+        assert "AmbientCapabilities=CAP_NET_ADMIN" in found["mend"]
+
+
+@pytest.mark.parametrize("demand", [{"egress_allow": ["10.0.0.0/8"]}, {"firewall": "require"}])
+def test_what_is_demanded_and_can_not_be_held_starts_nothing(
+    docker_engine: Provisioned, tmp_path: Path, demand: dict[str, Any]
+) -> None:
+    with a_place(docker_engine, tmp_path, program=WITHOUT_THE_RIGHT, **demand) as place:
+        run_id = starts(place)
+        problem = place.api.get("/managed/status")["engine"]["problem"]
+        assert f"docker.{next(iter(demand))}" in problem and "nothing is started" in problem
+        assert "CAP_NET_ADMIN" in problem
         assert place.api.run(run_id)["state_type"] == "SCHEDULED"
         assert place.daemon.containers() == []
 
