@@ -12,7 +12,6 @@ import orjson
 from managedd import failpoints
 from managedd.store import concealing, sealed
 from managedd.store.concealing import AUTOMATIONS, DEPLOYMENTS, FLOW_RUNS, WORK_POOLS
-from managedd.store.sealed import STEP_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,17 +26,17 @@ _COLUMNS: Final = {
     WORK_POOLS: ("base_job_template",),
     AUTOMATIONS: ("actions", "actions_on_trigger", "actions_on_resolve"),
 }
+_OF_POOL = "work_queue_id IN (SELECT id FROM work_queues WHERE work_pool_id = :pool)"
+_WITH_VARIABLES = "SELECT rowid, id, workspace_id, work_queue_id, job_variables FROM"
 _ROWS: Final = {
-    # Of a pool: its rows with job variables.
-    DEPLOYMENTS: "SELECT t.rowid, t.* FROM deployments AS t JOIN work_queues AS q ON q.id = t.work_queue_id "
-    "WHERE t.rowid > :after AND q.work_pool_id = :pool AND t.job_variables <> '{}' ORDER BY t.rowid LIMIT :limit",
-    FLOW_RUNS: "SELECT t.rowid, t.id, t.workspace_id, t.work_queue_id, t.job_variables FROM flow_runs AS t "
-    "WHERE t.rowid > :after AND t.job_variables IS NOT NULL AND t.job_variables NOT IN ('{}', 'null') "
-    "AND t.work_queue_id IN (SELECT id FROM work_queues WHERE work_pool_id = :pool) ORDER BY t.rowid LIMIT :limit",
-    WORK_POOLS: "SELECT rowid, * FROM work_pools WHERE rowid > :after ORDER BY rowid LIMIT :limit",
-    AUTOMATIONS: "SELECT rowid, * FROM automations WHERE rowid > :after ORDER BY rowid LIMIT :limit",
-    DOCUMENTS: "SELECT rowid, id, workspace_id, data FROM block_documents WHERE rowid > :after ORDER BY rowid LIMIT :limit",
+    DEPLOYMENTS: f"{_WITH_VARIABLES} deployments WHERE job_variables <> '{{}}' AND {_OF_POOL}",
+    FLOW_RUNS: f"{_WITH_VARIABLES} flow_runs WHERE job_variables NOT IN ('{{}}', 'null') AND {_OF_POOL}",
+    WORK_POOLS: "SELECT rowid, * FROM work_pools WHERE true",
+    AUTOMATIONS: "SELECT rowid, * FROM automations WHERE true",
+    DOCUMENTS: "SELECT rowid, id, workspace_id, data FROM block_documents WHERE true",
 }
+WINDOW_ROWS: Final = 500
+"""How many rows one transaction looks at: whether it finds one to seal or all of them, nobody waits long behind it."""
 
 
 def left(tx: Tx) -> bool:
@@ -59,7 +58,7 @@ async def seal_all(db: Database) -> int:
     return total
 
 
-def step(tx: Tx, limit: int = STEP_ROWS) -> int | None:
+def step(tx: Tx, window: int = WINDOW_ROWS) -> int | None:
     """The next few rows are sealed; how many of them had something in clear, None when there is nothing left to look at."""
     # Pools first: what they call secret is looked for in the others.
     todo = tx.one(
@@ -71,23 +70,22 @@ def step(tx: Tx, limit: int = STEP_ROWS) -> int | None:
     usual = tx.scalar("PRAGMA secure_delete")
     tx.execute("PRAGMA secure_delete = ON")
     try:
-        return _step(tx, todo, limit)
+        return _step(tx, todo, window)
     finally:
         tx.execute(f"PRAGMA secure_delete = {usual}")
 
 
-def _step(tx: Tx, todo: Row, limit: int) -> int:
-    kind, key = todo["kind"], (todo["kind"], todo["work_pool_id"])
-    values = {"after": todo["after_rowid"], "limit": limit}
-    found = tx.all(_ROWS[kind], {**values, "pool": todo["work_pool_id"]} if ":pool" in _ROWS[kind] else values)
+def _step(tx: Tx, todo: Row, window: int) -> int:
+    kind, pool, after = todo["kind"], todo["work_pool_id"], todo["after_rowid"]
+    looked_at = f"SELECT rowid FROM {kind} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    upto, count = tx.all(f"SELECT max(rowid), count(*) FROM ({looked_at})", (after, window))[0]
+    found = tx.all(f"{_ROWS[kind]} AND rowid > :after AND rowid <= :upto", {"after": after, "upto": upto, "pool": pool})
     seal: Callable[[Tx, str, Row], bool] = _document if kind == DOCUMENTS else _columns
     sealed_rows = sum(seal(tx.scoped(row["workspace_id"]), kind, row) for row in found)
-    if len(found) < limit:
-        tx.execute("DELETE FROM unsealed WHERE kind = ? AND work_pool_id = ?", key)
+    if count < window:
+        tx.execute("DELETE FROM unsealed WHERE kind = ? AND work_pool_id = ?", (kind, pool))
     else:
-        tx.execute(
-            "UPDATE unsealed SET after_rowid = ? WHERE kind = ? AND work_pool_id = ?", (found[-1]["rowid"], *key)
-        )
+        tx.execute("UPDATE unsealed SET after_rowid = ? WHERE kind = ? AND work_pool_id = ?", (upto, kind, pool))
     return sealed_rows
 
 

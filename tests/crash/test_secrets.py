@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-DOCUMENTS = 2 * sealed.STEP_ROWS + 7
+DOCUMENTS = 2 * sealing.WINDOW_ROWS + 7
 HUSH = b"hush-"
 SERVE_SECONDS = 60
 
