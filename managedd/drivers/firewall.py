@@ -82,7 +82,7 @@ def bridge_of(comments: Iterable[str]) -> str | None:
 
 
 def _to_host(wall: Wall) -> Iterator[Rule]:
-    yield rule("answers", nftables.is_answer(), nftables.accept())
+    yield from _answers()
     if wall.is_host_open:
         yield rule("docker.host_allow", nftables.accept())
     for address, port in wall.ways:
@@ -95,7 +95,7 @@ def _to_host(wall: Wall) -> Iterator[Rule]:
 
 def _to_world(wall: Wall) -> Iterator[Rule]:
     yield rule("no other run", nftables.leaves_by(wall.bridge), nftables.drop())
-    yield rule("answers", nftables.is_answer(), nftables.accept())
+    yield from _answers()
     if not wall.is_host_open:
         yield rule("no port of this host that leads elsewhere", nftables.was_redirected(), nftables.reject())
     for address, port in wall.ways:
@@ -113,8 +113,14 @@ def _to_world(wall: Wall) -> Iterator[Rule]:
 
 
 def _to_runs() -> Iterator[Rule]:
-    yield rule("answers", nftables.is_answer(), nftables.accept())
+    yield from _answers()
     yield rule("nothing else", nftables.drop())
+
+
+def _answers() -> Iterator[Rule]:
+    # What somebody began who may. What a run has begun is looked at packet by packet: what it opened while no rules stood ends.
+    yield rule("answers", nftables.is_answer(), nftables.accept())
+    yield rule("errors", nftables.is_about_another(), nftables.accept())
 
 
 def _names(wall: Wall) -> Iterator[Rule]:

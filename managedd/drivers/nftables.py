@@ -149,8 +149,13 @@ def neighbour_discovery() -> list[bytes]:
 
 
 def is_answer() -> list[bytes]:
-    """It belongs to a connection that was let through."""
-    return _conntrack(0, 0x2 | 0x4)
+    """It goes back to where a connection came from."""
+    return [_load("ct", (1, _u32(_REGISTER)), (2, _u32(1))), _compare(_EQUAL, bytes([1]))]
+
+
+def is_about_another() -> list[bytes]:
+    """It tells of an error in a connection that there is."""
+    return _conntrack(0, 0x4)
 
 
 def was_redirected() -> list[bytes]:

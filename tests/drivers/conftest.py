@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
 from contextlib import AsyncExitStack
@@ -12,10 +13,12 @@ import aiodocker
 import anyio
 import pytest
 
+from managedd.drivers import firewall
 from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_leavings import remove_leavings
-from managedd.drivers.docker_spec import DockerSettings
+from managedd.drivers.docker_spec import DockerSettings, network_name
 from managedd.drivers.fake import FakeDriver, FakeEngine, FakeRun
+from managedd.drivers.nftables import NftablesError
 from managedd.drivers.process import ProcessDriver, ProcessSettings
 from managedd.model.drivers import Driver, Handle, RunSpec
 from tests.drivers.stub_engine import INSTANCE, StubEngine
@@ -139,6 +142,9 @@ class DockerWorld:
     async def close(self) -> None:
         await self._closing.aclose()
         await sweep(self._host, self.instance_id)
+        with contextlib.suppress(NftablesError):
+            # The network is the next test's too.
+            firewall.take_down(network_name(self.instance_id))
 
 
 class ProcessWorld:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -394,6 +395,45 @@ async def test_a_network_that_was_made_anew_is_enclosed_before_a_run_starts_in_i
     assert second != first
     assert second in {interface for _, interface in socket.if_nameindex()}
     assert await driver.recover(handle) is Liveness.RUNNING
+
+
+async def test_what_a_run_has_opened_while_no_rules_stood_ends_with_them(docker_world: DockerWorld) -> None:
+    driver = await docker_world.driver()
+    host = await driver.bind_host()
+    assert host is not None
+    listener = await anyio.create_tcp_listener(local_host=host)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+
+    async def echo(stream: anyio.abc.SocketStream) -> None:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            async with stream:
+                while True:
+                    await stream.send(await stream.receive())
+
+    code = (
+        "import socket, time\n"
+        f"peer = socket.create_connection(({host!r}, {port}), 3)\n"
+        "for n in range(600):\n"
+        " try: peer.send(b'x'); peer.recv(1)\n"
+        " except OSError: print('cut', flush=True); break\n"
+        " if n == 0: print('open', flush=True)\n"
+        " time.sleep(0.1)\n"
+    )
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, echo)
+            handle = await begin(driver, docker_world.spec(Life(code=code)))
+            async with driver.logs(handle, LogCursor()) as lines:
+                told = aiter(lines)
+                assert (await anext(told)).text == "open"
+                enclosure = await driver.enclose([])
+                if not enclosure.holds and not in_ci():
+                    pytest.skip(enclosure.reason)
+                with anyio.fail_after(30):
+                    assert (await anext(told)).text == "cut"
+            tasks.cancel_scope.cancel()
+    finally:
+        await listener.aclose()
 
 
 # The volume with the runs' files

@@ -47,14 +47,21 @@ def networks(*texts: str) -> tuple[Network, ...]:
 def test_of_the_host_only_the_ways_and_the_names_are_open() -> None:
     told = comments(wall(ways=(("172.18.0.1", 4201), (None, 5432)), name_servers=("192.0.2.53",)))
     assert told["to_host"] == [
-        "answers", "a way in", "a way in", "names", "names", "IPv6 itself", "nothing else of this host",
+        "answers", "errors", "a way in", "a way in", "names", "names", "IPv6 itself", "nothing else of this host",
     ]  # fmt: skip
-    assert told["to_runs"] == ["answers", "nothing else"]
+    assert told["to_runs"] == ["answers", "errors", "nothing else"]
 
 
 def test_beyond_the_host_all_is_open_but_other_runs_redirected_ports_and_metadata() -> None:
     told = comments(wall())["to_world"]
-    assert told == ["no other run", "answers", "no port of this host that leads elsewhere", "a way out", *NO_METADATA]
+    assert told == [
+        "no other run",
+        "answers",
+        "errors",
+        "no port of this host that leads elsewhere",
+        "a way out",
+        *NO_METADATA,
+    ]
 
 
 def test_an_allow_list_comes_after_metadata_and_closes_the_rest() -> None:
@@ -65,8 +72,8 @@ def test_an_allow_list_comes_after_metadata_and_closes_the_rest() -> None:
 
 def test_an_open_host_is_open_and_metadata_still_not() -> None:
     told = comments(wall(is_host_open=True))
-    assert told["to_host"][:2] == ["answers", "docker.host_allow"]
-    assert told["to_world"] == ["no other run", "answers", "a way out", *NO_METADATA]
+    assert told["to_host"][:3] == ["answers", "errors", "docker.host_allow"]
+    assert told["to_world"] == ["no other run", "answers", "errors", "a way out", *NO_METADATA]
 
 
 @pytest.mark.parametrize(
