@@ -190,18 +190,31 @@ class Child:
             self.kill(self.signalled)
         return process
 
-    def wait(self, pid: int) -> int:
-        """The wait status of `pid`; every orphan that comes to us until then is reaped too.
-
-        Waits for signals and not for the process: one that came right before such a call would be passed on when it returns.
-        """
+    def wait(self, process: subprocess.Popen[bytes]) -> int:
+        """How the process ended, as `Popen.wait` has it; every orphan that comes to us until then is reaped too."""
         while True:
             ended, status = os.waitpid(-1, os.WNOHANG)
-            if ended == pid:
-                return status
+            if ended == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                return process.returncode
             if ended == 0:
-                select.select([self._woken], [], [])
-                os.read(self._woken, 4096)
+                self._woken_by()
+
+    def read(self, source: int, size: int) -> bytes:
+        """So many bytes at most of what the process writes there; none when there will be no more."""
+        while not self._woken_by(source):
+            pass
+        return os.read(source, size)
+
+    def _woken_by(self, *sources: int) -> bool:
+        """Whether there is something to read; False: a signal has come.
+
+        Whatever else could be waited for: a signal that comes right before such a call would be passed on when that returns.
+        """
+        ready, _, _ = select.select([self._woken, *sources], [], [])
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        return any(source in ready for source in sources)
 
     def ended(self) -> None:
         self._pid = None
@@ -274,11 +287,11 @@ def _install(requirements: Path, timeout_seconds: float, child: Child, installer
     alarm.daemon = True
     alarm.start()
     try:
-        for line in _lines(process):
+        for line in _lines(process, child):
             said = mask(line)
             say(said)
             tail = [*tail[1 - TAIL_LINES :], said]
-        code = process.wait()
+        code = child.wait(process)
     finally:
         alarm.cancel()
         child.ended()
@@ -291,12 +304,24 @@ def _install(requirements: Path, timeout_seconds: float, child: Child, installer
     return None
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Any:
+def _lines(process: subprocess.Popen[bytes], child: Child) -> Any:
     """What the process prints, line by line, each bounded."""
     assert process.stdout is not None
+    rest = b""
     with process.stdout as output:
-        while line := output.readline(LINE_CHARS):
-            if text := line.decode(errors="replace").rstrip().rpartition("\r")[2]:
+        while chunk := child.read(output.fileno(), LINE_CHARS):
+            *lines, rest = (rest + chunk).split(b"\n")
+            while len(rest) >= LINE_CHARS:
+                lines, rest = [*lines, rest[:LINE_CHARS]], rest[LINE_CHARS:]
+            yield from _texts(lines)
+    yield from _texts([rest])
+
+
+def _texts(lines: list[bytes]) -> Any:
+    """The lines as a terminal would show them, without the empty ones."""
+    for line in lines:
+        for start in range(0, len(line), LINE_CHARS):
+            if text := line[start : start + LINE_CHARS].decode(errors="replace").rstrip().rpartition("\r")[2]:
                 yield text
 
 
@@ -503,10 +528,9 @@ def main(arguments: list[str]) -> int:
         say(f"{chosen.command[0]} cannot be started: {error.strerror}", level=40)
         report.write(phase="exited", exited_us=now_us(), exit_code=CANNOT_START, **measures(chosen.cgroup))
         return CANNOT_START
-    status = child.wait(process.pid)
+    ended = child.wait(process)
     child.ended()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    code = ended if ended >= 0 else 128 - ended
     report.write(phase="exited", exited_us=now_us(), exit_code=code, **measures(chosen.cgroup))
     return code
 

@@ -300,6 +300,52 @@ def test_a_stop_during_the_installation(run: Run) -> None:
     assert "the flow" not in ended.out
 
 
+EARLY = """
+import signal, sys, threading
+sys.path.insert(0, sys.argv.pop(1))
+import shim
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+shim.leave(shim.main(sys.argv[1:]))
+"""
+HEARS = """
+import pathlib, signal
+print("begun", flush=True)
+pathlib.Path("ready").touch()
+if signal.sigtimedwait({signal.SIGTERM}, 20) is None:
+    print("nobody said a word", flush=True)
+"""
+
+
+def test_a_stop_reaches_an_installer_that_says_nothing_though_no_call_is_interrupted_by_it(run: Run) -> None:
+    """As when it comes right before the call that waits; here another thread gets it, so none that waits returns for it."""
+    (run.folder / "installer.py").write_text(HEARS)
+    run.require("slow")
+    command = [sys.executable, "-c", EARLY, str(run.folder), "--installer", str(run.folder / "installer.py"), "true"]
+    with subprocess.Popen(
+        command, env=run.env, cwd=run.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(run.folder / "ready")
+        process.send_signal(signal.SIGTERM)
+        ended = run.end(process)
+    assert ended.code == 143
+    assert ended.said[1:] == ["begun", *ended.said[2:]]
+    assert "nobody said a word" not in ended.said
+
+
+def test_what_an_installer_prints_is_told_line_by_line_however_long_and_however_it_comes(run: Run) -> None:
+    long = "x" * (2 * shim.LINE_CHARS + 10)
+    run.installer(f"printf 'one\\ntwo'; sleep 0.2; printf ' goes on\\n\\n%s\\n' {long}; printf 'last'")
+    run.require("any")
+    said = run.run("true").said[1:-1]
+    assert said == [
+        "one",
+        "two goes on",
+        *[long[start : start + shim.LINE_CHARS] for start in (0, shim.LINE_CHARS, 2 * shim.LINE_CHARS)],
+        "last",
+    ]
+
+
 def test_without_uv_it_is_pip(run: Run) -> None:
     run.env["PATH"] = "/nonexistent"
     run.require("./there-is-no-such-package")
