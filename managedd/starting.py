@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ssl
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
 _waiting: list[ssl.SSLContext] = []
 """The contexts that have not read the host's certificate authorities yet."""
+_reading = threading.Lock()
 
 
 def begin() -> None:
@@ -40,10 +42,11 @@ def keep_rights() -> None:
 
 
 def trust() -> None:
-    """The host's certificate authorities are read, for whoever asks somebody by TLS before `settle`. For a thread: it takes a tenth of a second."""
-    while _waiting:
-        _waiting[-1].set_default_verify_paths()
-        _waiting.pop()
+    """The host's certificate authorities are read, for whoever asks somebody by TLS before `settle`. For threads: it takes a tenth of a second."""
+    with _reading:
+        while _waiting:
+            _waiting[-1].set_default_verify_paths()
+            _waiting.pop()
 
 
 def settle() -> None:

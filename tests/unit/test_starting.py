@@ -66,6 +66,29 @@ gc.unfreeze()
 print(json.dumps([before, look(), ssl.create_default_context().cert_store_stats()]))
 """
 
+ASKED_BY_TWO = """
+import json, threading
+from managedd import starting
+
+starting.begin()
+contexts, both, failed = list(starting._waiting), threading.Barrier(2), []
+
+def ask():
+    both.wait()
+    try:
+        starting.trust()
+        assert all(context.cert_store_stats()["x509_ca"] for context in contexts)
+    except BaseException as error:
+        failed.append(repr(error))
+
+threads = [threading.Thread(target=ask) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps([len(contexts), failed]))
+"""
+
 
 def said(program: str) -> Any:
     """What a new interpreter prints that runs `program`."""
@@ -106,3 +129,7 @@ def test_the_host_s_authorities_are_read_and_garbage_is_collected_once_the_daemo
     none = {"x509": 0, "crl": 0, "x509_ca": 0}
     assert before == {"collects": False, "verified": [none], "unverified": [none]}
     assert after == {"collects": True, "verified": [usual], "unverified": [usual]}
+
+
+def test_two_who_ask_for_the_authorities_at_once_both_have_them() -> None:
+    assert said(ASKED_BY_TWO) == [2, []]
