@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from asyncio import sslproto
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,6 +26,8 @@ log = get_log("entrance")
 HANDSHAKE_SECONDS: Final = 10.0
 """How long a client may take until it speaks TLS."""
 SHUTDOWN_SECONDS: Final = 5.0
+TLS_READ_BYTES: Final = 32 * 1024
+"""What a connection reads at once; it keeps that much memory for as long as it is open, and by itself asyncio takes 256 KiB."""
 ACCEPTED_AT_ONCE: Final = 64
 """Connections accepted before others have their turn."""
 RETRY_SECONDS: Final = 1.0
@@ -63,6 +66,8 @@ class Entrance:
 
     def open(self) -> None:
         """Connections are accepted."""
+        if self._certificate() is not None:
+            sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self._bound.setblocking(False)
         self._loop.add_reader(self._bound.fileno(), self._accept)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+from asyncio.sslproto import SSLProtocol
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -66,7 +68,7 @@ async def listening(certificate: Certificate, **settings: int) -> AsyncIterator[
         {"stop_seconds": 0.1, "tls_certificate": certificate.chain, "tls_key": certificate.key, **settings}
     )
     application = web.Application()
-    application.router.add_get("/", hello)
+    application.router.add_route("*", "/", hello)
     application.router.add_get("/socket", echo)
     application.router.add_get("/large", large)
     door = Door(application, server, certificate=read_certificate(server))
@@ -108,6 +110,20 @@ async def test_an_answer_whose_connection_is_closed_comes_whole(authority: Autho
         async with session.get(f"https://{ADDRESS}:{port}/large") as response:
             assert len(await response.read()) == LARGE
         await until_left(door)
+
+
+async def test_a_connection_keeps_no_more_memory_than_it_reads_at_once(
+    authority: Authority, certificate: Certificate
+) -> None:
+    async with listening(certificate) as (_, port), secured(port, trusting(authority)) as stream:
+        await stream.send(REQUEST)
+        assert await status(stream) == 200
+        buffers = [len(each._ssl_buffer) for each in gc.get_objects() if isinstance(each, SSLProtocol)]
+        assert buffers
+        assert max(buffers) == entrance.TLS_READ_BYTES
+        body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
+        await stream.send(body)
+        assert b"hello 500000" in await stream.receive()
 
 
 async def test_who_speaks_plain_http_is_told_to_speak_https(certificate: Certificate) -> None:
