@@ -11,6 +11,7 @@ from managedd import ids
 from managedd.engine import sealing as engine_sealing
 from managedd.engine.identity import Identity
 from managedd.engine.jobs import Jobs
+from managedd.errors import ManagedError
 from managedd.model.secrets import MASK
 from managedd.store import rows, sealing
 from managedd.store.resources import AUTOMATION, BLOCK_DOCUMENT, DEPLOYMENT, FLOW_RUN, WORK_POOL
@@ -210,6 +211,24 @@ async def test_errors_do_not_repeat_what_is_secret(api: ApiClient) -> None:
         api, "POST", f"/deployments/{deployment['id']}/create_flow_run", {"job_variables": {"timeout": "hush-wrong"}}
     )
     assert "job_variables.timeout" in refused and MASK in refused
+
+
+async def test_what_a_run_fails_with_does_not_repeat_it_either(api: ApiClient) -> None:
+    """It is told in the run's state, in its log and in an event."""
+    await pool(api)
+    of = await schema(api, await block_type(api))
+    await document(api, of, {"value": "hush of a block, which is no image"}, "image")
+    _, flow = await api.post("/flows/", {"name": "etl"})
+    for variables, where in (
+        ({"timeout": "hush-no-time"}, "job_variables.timeout"),
+        ({"image": "{{ prefect.blocks.secret.image }}"}, "job_variables.image"),
+    ):
+        body = {"flow_id": flow["id"], "work_pool_name": "mine", "job_variables": variables}
+        status, run = await api.post("/flow_runs/", {**body, "state": {"type": "SCHEDULED"}})
+        assert status == 201, run
+        with pytest.raises(ManagedError, match=where) as caught:
+            await job(api, run["id"])
+        assert "hush" not in caught.value.message and MASK in caught.value.message
 
 
 async def test_actions_of_automations_hide_them_too(api: ApiClient) -> None:

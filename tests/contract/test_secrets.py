@@ -27,6 +27,23 @@ for text in ("first", "second"):
     Secret(value=sys.argv[2] + text).save(sys.argv[1], overwrite=True)
 print("LOADED", Secret.load(sys.argv[1]).get() == sys.argv[2] + "second")
 """
+WORKER = """
+import asyncio, hashlib, sys
+from prefect.workers.process import ProcessWorker
+
+async def main():
+    async with ProcessWorker(work_pool_name=sys.argv[1]) as worker:
+        await worker.sync_with_backend()
+        offered = await worker._get_scheduled_flow_runs()
+        job = await worker.job_configuration.resolve_for_flow_run(
+            offered[0].flow_run, client=worker.client, work_pool=worker.work_pool, worker_name=worker.name
+        )
+        for name in sys.argv[2:]:
+            print("GIVEN", name, hashlib.sha256(job.env[name].encode()).hexdigest()[:16])
+
+asyncio.run(main())
+"""
+"""What a worker does with a run before it starts it."""
 SECRET = {"type": "string", "format": "password", "writeOnly": True}
 
 
@@ -82,4 +99,29 @@ def test_a_run_has_its_secrets_and_nothing_else_has(place: Place) -> None:
     place.daemon.wait_no_containers(flow_run_id=run_id)
     assert _with_it(place.daemon.folder) == []
     place.daemon.restart()
+    assert _with_it(place.daemon.folder) == []
+
+
+def test_a_worker_of_the_users_own_renders_its_jobs_with_them(place: Place) -> None:
+    template = copy.deepcopy(default_template("process"))
+    assert template is not None
+    env = template["variables"]["properties"]["env"]
+    env["properties"] = dict.fromkeys(("POOL", "DEPLOYMENT", "RUN"), SECRET)
+    env["default"] = {"POOL": f"{HUSH}pool", "RUN": f"{HUSH}covered"}
+    place.api.post("/work_pools/", {"name": "theirs", "type": "process", "base_job_template": template})
+    flow = place.api.post("/flows/", {"name": "theirs"})["id"]
+    given = {
+        "name": "d",
+        "flow_id": flow,
+        "work_pool_name": "theirs",
+        "job_variables": {"env": {"DEPLOYMENT": f"{HUSH}d"}},
+    }
+    deployment = place.api.post("/deployments/", given)
+    place.submit(deployment["id"], job_variables={"env": {"RUN": f"{HUSH}run"}})
+    said = place.user.python(WORKER, "theirs", "POOL", "DEPLOYMENT", "RUN").out
+    wanted = {"POOL": "pool", "DEPLOYMENT": "d", "RUN": "run"}
+    assert [line for line in said.splitlines() if line.startswith("GIVEN")] == [
+        f"GIVEN {name} {_short(text)}" for name, text in wanted.items()
+    ]
+    assert HUSH not in str(place.api.get(f"/deployments/{deployment['id']}"))
     assert _with_it(place.daemon.folder) == []
