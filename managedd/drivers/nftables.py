@@ -54,6 +54,7 @@ _WORDS: Final = {
     errno.EOPNOTSUPP: _NO_KERNEL,
     errno.EPROTONOSUPPORT: _NO_KERNEL,
     errno.EAFNOSUPPORT: _NO_KERNEL,
+    errno.ENOENT: "the kernel lacks a part of its packet filter (modules nft_ct and nft_reject_inet)",
     errno.EINVAL: "the kernel's packet filter is too old for these rules",
     errno.ETIMEDOUT: "the kernel's packet filter does not answer",
 }
