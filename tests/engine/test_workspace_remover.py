@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -11,16 +11,20 @@ from managedd import ids
 from managedd.bus import Bus
 from managedd.engine import workspace_remover
 from managedd.engine.workspace_remover import WorkspaceRemover
+from managedd.model.executions import ENDED, EndCause
 from managedd.model.logs import LogRecord
-from managedd.store import logs, rows, workspace_removal, workspaces
+from managedd.store import executions, logs, rows, workspace_removal, workspaces
 from managedd.store.database import Database
 from managedd.store.resources import FLOW
+from tests.engine.test_runner import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from managedd.model.executions import Execution
     from managedd.store.database import Tx
+    from tests.engine.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -126,3 +130,46 @@ async def test_whatever_a_crash_leaves_half_done_the_next_one_does(tmp_path: Pat
     assert await house.left(mine) == (0, 0)
     assert await house.left(others) == (FLOWS, FLOWS)
     await house.close()
+
+
+async def test_by_force_what_runs_is_stopped_with_a_cause_what_waits_never_starts_and_all_slots_are_free(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace_remover, "WAIT_SECONDS", 0.05)
+    home = world.workspace
+    world.workspace = await world.db.write(lambda tx: workspaces.make(tx, account="acme", handle="mine", plan="pro").id)
+    world.flow_id = await world.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
+    world.pool_id, world.queue_id = await world.pool("p")
+    ended: list[Execution] = []
+    seen = executions.advance
+
+    def advance(tx: Tx, execution_id: str, *moves: Any) -> Execution | None:
+        found = seen(tx, execution_id, *moves)
+        if found is not None and found.phase in ENDED:
+            ended.append(found)
+        return found
+
+    monkeypatch.setattr(executions, "advance", advance)
+    async with world.daemon() as daemon, anyio.create_task_group() as tasks:
+        execution = await running(world, daemon)
+        await world.run()
+        tasks.start_soon(WorkspaceRemover(world.db, world.logs, world.bus).run)
+        await world.db.write(lambda tx: workspace_removal.begin(tx, execution.workspace_id, force=True))
+        daemon.dispatch()
+
+        async def gone() -> bool:
+            counts = " + ".join(
+                f"(SELECT count(*) FROM {table} WHERE workspace_id = ?1)"
+                for table in ("flow_runs", "executions", "work_pools")
+            )
+            return not await world.read(lambda tx: tx.scalar(f"SELECT {counts}", (execution.workspace_id,)))
+
+        await world.until(gone, 20.0, "removed")
+        tasks.cancel_scope.cancel()
+    assert [(each.id, each.stop_reason, each.end_cause) for each in ended] == [
+        (execution.id, EndCause.CANCEL, EndCause.CANCEL)
+    ]
+    assert world.engine.containers == {}
+    assert world.calls("create") == 1
+    assert (await world.db.read(executions.reserved)).memory_bytes == 0
+    world.workspace = home
