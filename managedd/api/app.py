@@ -158,7 +158,8 @@ class Api:
         actor = await authenticate(self._services, self._listener, key, request.remote)
         if actor is None:
             raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
-        if operation.scoped:
+        # What belongs to no workspace is answered below one's own as well, as Cloud's clients ask for it there.
+        if operation.scoped or workspace != ids.DEFAULT_WORKSPACE_ID:
             await enter(self._services, actor, account, workspace)
         return actor
 

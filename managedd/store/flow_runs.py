@@ -26,7 +26,7 @@ SELECT r.*, s.id AS s_id, s.type AS s_type, s.name AS s_name, s.timestamp AS s_t
        d.id AS d_id, d.concurrency_limit AS d_limit, d.concurrency_options AS d_options
 FROM flow_runs AS r
 LEFT JOIN flow_run_states AS s ON s.id = r.state_id
-LEFT JOIN deployments AS d ON d.id = r.deployment_id
+LEFT JOIN deployments AS d ON d.id = r.deployment_id AND d.workspace_id = r.workspace_id
 WHERE r.id = ? AND r.workspace_id = ?
 """
 _DEPLOYMENT = (
@@ -166,7 +166,7 @@ def add_state(tx: Tx, runs: str, run_id: str, state: State) -> None:
     states, owner = ("flow_run_states", "flow_run_id") if runs == "flow_runs" else ("task_run_states", "task_run_id")
     tx.execute(
         f"INSERT INTO {states} (id, workspace_id, {owner}, type, name, timestamp, message, state_details, data) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             state.id,
             tx.workspace,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RUNS_PER_STEP = 200
 TASK_RUNS_PER_STEP = 500
 _SOME_RUNS = "SELECT id FROM flow_runs WHERE flow_id = ? LIMIT ?"
-_THEIR_TASK_RUNS = f"SELECT t.id FROM ({_SOME_RUNS}) AS r CROSS JOIN task_runs AS t ON t.flow_run_id = r.id LIMIT ?"
+_THEIR_TASK_RUNS = f"SELECT t.rowid FROM ({_SOME_RUNS}) AS r CROSS JOIN task_runs AS t ON t.flow_run_id = r.id LIMIT ?"
 
 
 def upsert(tx: Tx, values: Mapping[str, Any]) -> tuple[Wire, bool]:
@@ -49,7 +49,7 @@ def delete_some(tx: Tx, flow_id: str) -> bool:
         deployments.delete(tx, row["id"])
     tx.publish(Topic.RUNS, Topic.SLOTS)
     limits = (flow_id, RUNS_PER_STEP, TASK_RUNS_PER_STEP)
-    if tx.execute(f"DELETE FROM task_runs WHERE id IN ({_THEIR_TASK_RUNS})", limits).rowcount == TASK_RUNS_PER_STEP:
+    if tx.execute(f"DELETE FROM task_runs WHERE rowid IN ({_THEIR_TASK_RUNS})", limits).rowcount == TASK_RUNS_PER_STEP:
         return False
     runs = [row[0] for row in tx.all(_SOME_RUNS, (flow_id, RUNS_PER_STEP))]
     for run_id in runs:

@@ -19,7 +19,7 @@ WITH RECURSIVE above(id) AS (
     UNION
     SELECT task_runs.flow_run_id FROM above
     JOIN flow_runs ON flow_runs.id = above.id
-    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id
+    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id AND task_runs.workspace_id = flow_runs.workspace_id
     WHERE task_runs.flow_run_id IS NOT NULL
 )
 SELECT 1 FROM above WHERE id = ?
@@ -31,7 +31,7 @@ WITH RECURSIVE above(asked, id) AS (
     UNION
     SELECT above.asked, task_runs.flow_run_id FROM above
     JOIN flow_runs ON flow_runs.id = above.id
-    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id
+    JOIN task_runs ON task_runs.id = flow_runs.parent_task_run_id AND task_runs.workspace_id = flow_runs.workspace_id
     WHERE task_runs.flow_run_id IS NOT NULL
 )
 SELECT value FROM json_each(:asked) WHERE value <> :of AND value NOT IN (SELECT asked FROM above WHERE id = :of)
@@ -58,14 +58,16 @@ def foreign(tx: Tx, run_ids: Iterable[str], of: str) -> frozenset[str]:
 def foreign_task_runs(tx: Tx, task_run_ids: Iterable[str], of: str) -> frozenset[str]:
     """Those of `task_run_ids` that belong to somebody else than the flow run `of` and those below it.
 
-    A task run of no flow run is nobody's, and so is an unknown one: what tells of it may come after what names it.
+    A task run of no flow run is nobody's, and so is an unknown one: what tells of it may come after what names it. Another workspace's is
+    unknown here.
     """
     asked = orjson.dumps(list(task_run_ids)).decode()
     rows = tx.all(
-        "SELECT id, workspace_id, flow_run_id FROM task_runs WHERE id IN (SELECT value FROM json_each(?))", (asked,)
+        "SELECT id, flow_run_id FROM task_runs WHERE id IN (SELECT value FROM json_each(?)) AND workspace_id = ?",
+        (asked, tx.workspace),
     )
     others = foreign(tx, {row["flow_run_id"] for row in rows} - {None, of}, of)
-    return frozenset(row["id"] for row in rows if row["workspace_id"] != tx.workspace or row["flow_run_id"] in others)
+    return frozenset(row["id"] for row in rows if row["flow_run_id"] in others)
 
 
 def _asked(tx: Tx, run_ids: Iterable[str], of: str) -> dict[str, str]:
@@ -81,10 +83,10 @@ SELECT r.id, r.name, r.tags, r.run_count, r.created_by,
        t.id AS task_id, t.name AS task_name, t.tags AS task_tags
 FROM flow_runs AS r
 LEFT JOIN flows AS f ON f.id = r.flow_id
-LEFT JOIN deployments AS d ON d.id = r.deployment_id
+LEFT JOIN deployments AS d ON d.id = r.deployment_id AND d.workspace_id = r.workspace_id
 LEFT JOIN work_queues AS q ON q.id = r.work_queue_id
 LEFT JOIN work_pools AS p ON p.id = q.work_pool_id
-LEFT JOIN task_runs AS t ON t.id = r.parent_task_run_id
+LEFT JOIN task_runs AS t ON t.id = r.parent_task_run_id AND t.workspace_id = r.workspace_id
 WHERE r.id = ? AND r.workspace_id = ?
 """
 

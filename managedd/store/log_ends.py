@@ -26,7 +26,7 @@ WITH RECURSIVE printing(asked, id) AS (
     SELECT printing.asked, t.flow_run_id FROM printing
     CROSS JOIN flow_runs AS top ON top.id = printing.asked AND top.state_type IN ({_TERMINAL})
     CROSS JOIN flow_runs AS r ON r.id = printing.id AND {IN_PROCESS.format(run="r")}
-    CROSS JOIN task_runs AS t ON t.id = r.parent_task_run_id
+    CROSS JOIN task_runs AS t ON t.id = r.parent_task_run_id AND t.workspace_id = r.workspace_id
     WHERE t.flow_run_id IS NOT NULL
 )
 SELECT r.workspace_id, r.id, r.state_type IN ({_TERMINAL}) AS is_final, r.state_timestamp,

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 LIVE_SQL = "('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED')"
 IN_PROCESS = "{run}.deployment_id IS NULL AND {run}.work_queue_id IS NULL AND {run}.infrastructure_pid IS NULL"
 """Whether flow run `{run}`, which has a parent, runs in its parent's process: whatever else there is was sent to a pool."""
-DEFERRED = "EXISTS (SELECT 1 FROM task_run_states AS d WHERE d.task_run_id = {task}.id AND json_extract(d.state_details, '$.deferred'))"
+DEFERRED = (
+    "EXISTS (SELECT 1 FROM task_run_states AS d WHERE d.task_run_id = {task}.id AND d.workspace_id = {task}.workspace_id "
+    "AND json_extract(d.state_details, '$.deferred'))"
+)
 """Whether task run `{task}` is a background task: a task worker runs it, and it outlives the flow that asked for it."""
 WAITED_FOR = (
-    f"EXISTS (SELECT 1 FROM flow_runs AS c WHERE c.parent_task_run_id = {{task}}.id AND c.state_type IN {LIVE_SQL})"
+    "EXISTS (SELECT 1 FROM flow_runs AS c WHERE c.parent_task_run_id = {task}.id AND c.workspace_id = {task}.workspace_id "
+    f"AND c.state_type IN {LIVE_SQL})"
 )
 """Whether task run `{task}` stands for a flow run that goes on."""
 
@@ -24,7 +28,7 @@ WITH RECURSIVE tree(id) AS (
     SELECT :top
     UNION
     SELECT r.id FROM tree CROSS JOIN task_runs AS t ON t.flow_run_id = tree.id
-    CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id WHERE {IN_PROCESS.format(run="r")}
+    CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id AND r.workspace_id = t.workspace_id WHERE {IN_PROCESS.format(run="r")}
 )
 """
 """Flow run :top and those below it in its process."""

@@ -100,7 +100,7 @@ def orphaned_subflows(tx: Tx, *, since_us: int, limit: int) -> list[Overdue]:
     return _loaded(
         tx.all(
             f"SELECT r.id, r.workspace_id, r.deployment_id, {_IS_IN_PROCESS} AS in_process, {_PARENT} {_ENDED} "
-            f"CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id AND r.state_type IN {_LIVE} "
+            f"CROSS JOIN flow_runs AS r ON r.parent_task_run_id = t.id AND r.workspace_id = t.workspace_id AND r.state_type IN {_LIVE} "
             f"WHERE ({_IS_IN_PROCESS}) OR (p.state_type = 'CANCELLED' AND r.state_type <> 'CANCELLING') ORDER BY r.id LIMIT ?",
             (since_us, limit),
         )

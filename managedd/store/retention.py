@@ -38,10 +38,14 @@ def delete_some_of_run(tx: Tx, run_id: str) -> int:
     is counted from them.
     """
     gone = tx.execute(
-        "DELETE FROM task_runs WHERE id IN (SELECT id FROM task_runs WHERE flow_run_id = ? LIMIT ?)", (run_id, STEP)
+        "DELETE FROM task_runs WHERE rowid IN (SELECT rowid FROM task_runs WHERE flow_run_id = ? LIMIT ?)",
+        (run_id, STEP),
     ).rowcount
     if gone < STEP:
-        tx.execute("DELETE FROM artifacts WHERE flow_run_id = ?", (run_id,))
+        tx.execute(
+            "DELETE FROM artifacts WHERE flow_run_id = :run AND workspace_id = (SELECT workspace_id FROM flow_runs WHERE id = :run)",
+            {"run": run_id},
+        )
         tx.execute("DELETE FROM flow_runs WHERE id = ?", (run_id,))
     return gone
 

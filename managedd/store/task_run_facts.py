@@ -20,7 +20,7 @@ SELECT t.*, s.id AS s_id, s.type AS s_type, s.name AS s_name, s.timestamp AS s_t
        p.id AS p_id, p.type AS p_type, p.name AS p_name, p.timestamp AS p_timestamp, p.message AS p_message,
        p.state_details AS p_details, p.data AS p_data
 FROM task_runs AS t
-LEFT JOIN task_run_states AS s ON s.id = t.state_id
+LEFT JOIN task_run_states AS s ON s.id = t.state_id AND s.workspace_id = t.workspace_id
 LEFT JOIN flow_runs AS r ON r.id = t.flow_run_id
 LEFT JOIN flow_run_states AS p ON p.id = r.state_id
 WHERE t.id = ? AND t.workspace_id = ?

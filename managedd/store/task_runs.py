@@ -43,7 +43,7 @@ class Applied(Enum):
     OLDER = "older"
     """The row shows a later state; this one only joined the history."""
     REFUSED = "refused"
-    """Its flow run is gone, or it names a task run of another workspace."""
+    """Its flow run is gone."""
 
 
 def apply(tx: Tx, change: Change) -> Applied:
@@ -56,8 +56,6 @@ def apply(tx: Tx, change: Change) -> Applied:
         rows.insert(tx, TASK_RUN, columns)
         _insert_state(tx, change.task_run_id, change.state)
         return Applied.NEWEST
-    if found["workspace_id"] != tx.workspace:
-        return Applied.REFUSED
     _insert_state(tx, found["id"], change.state)
     later = found["state_timestamp"] is not None and change.order <= (found["state_timestamp"], found["state_id"])
     if later and not (change.state.is_terminal and _was_guessed(tx, found)):
@@ -86,7 +84,7 @@ def _was_guessed(tx: Tx, found: Row) -> bool:
     )
 
 
-_FOUND = "SELECT id, workspace_id, state_id, state_type, state_timestamp FROM task_runs"
+_FOUND = "SELECT id, state_id, state_type, state_timestamp FROM task_runs"
 
 
 def _find(tx: Tx, change: Change) -> Row | None:
@@ -95,7 +93,7 @@ def _find(tx: Tx, change: Change) -> Row | None:
     if change.flow_run_id is not None:
         key = (change.flow_run_id, change.columns["task_key"], change.columns["dynamic_key"])
         found = tx.one(f"{_FOUND} WHERE flow_run_id = ? AND task_key = ? AND dynamic_key = ?", key)
-    return found or tx.one(f"{_FOUND} WHERE id = ?", (change.task_run_id,))
+    return found or tx.one(f"{_FOUND} WHERE id = ? AND workspace_id = ?", (change.task_run_id, tx.workspace))
 
 
 def _shown(change: Change) -> dict[str, Any]:
@@ -113,7 +111,7 @@ def _insert_state(tx: Tx, task_run_id: str, state: State) -> None:
     details = {**state.details, "task_run_id": task_run_id}
     tx.execute(
         "INSERT INTO task_run_states (id, workspace_id, task_run_id, type, name, timestamp, message, state_details, data) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             state.id,
             tx.workspace,

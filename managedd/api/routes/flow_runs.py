@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from managedd.api.context import Context, Reply
+from managedd.api.context import Actor, Context, Reply
 from managedd.api.operation import EMBED, operation
 from managedd.api.rights import own
 from managedd.api.versions import client_of
@@ -52,14 +52,21 @@ async def create_flow_run(ctx: Context, flow_run: FlowRunCreate) -> Reply:
     client = client_of(ctx.headers)
 
     def body(tx: Any) -> tuple[Any, bool]:
-        own(tx, ctx.actor, task_runs=(values["parent_task_run_id"],))
-        rows.get(tx, FLOW, flow_run.flow_id)
+        _check_named(tx, ctx.actor, flow_run)
         placed = place(tx, flow_run.work_pool_name, flow_run.work_queue_name)
         run_id, created = create_run(tx, {**values, **placed.columns()}, state, client=client)
         return rows.get(tx, FLOW_RUN, run_id), created
 
     made, created = await ctx.write(body)
     return Reply(body=made, status=201 if created else 200)
+
+
+def _check_named(tx: Any, actor: Actor, flow_run: FlowRunCreate) -> None:
+    """Returns when what the run is to belong to is there, and the actor may put it there. Raises ManagedError(FORBIDDEN or NOT_FOUND)."""
+    own(tx, actor, task_runs=(flow_run.parent_task_run_id,))
+    rows.get(tx, FLOW, flow_run.flow_id)
+    if flow_run.deployment_id is not None:
+        rows.get(tx, DEPLOYMENT, flow_run.deployment_id)
 
 
 @operation("GET", "/flow_runs/{id}", tag=TAG, returns=FlowRunResponse)
@@ -89,8 +96,9 @@ async def delete_flow_run(ctx: Context, id: UUID) -> None:
 
 
 def _delete(tx: Any, run_id: str) -> None:
-    executions.abandon(tx, run_id)
+    # First, so that a run of another workspace costs what one costs that is not there.
     flow_runs.delete(tx, run_id)
+    executions.abandon(tx, run_id)
 
 
 @operation("POST", "/flow_runs/filter", tag=TAG, returns=list[FlowRunResponse])
