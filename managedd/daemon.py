@@ -247,6 +247,7 @@ class Daemon:
             _start(tasks, "log windows", services.windows.run),
             _start(tasks, "keys", services.keys.run),
             _start(tasks, "uses of keys", services.key_uses.run),
+            _start(tasks, "refusals", services.refusals.run),
             _start(tasks, "event news", services.event_news.run),
             _start(tasks, "log news", services.log_news.run),
             _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again, self._clients)),

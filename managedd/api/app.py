@@ -10,6 +10,7 @@ from aiohttp import web
 
 from managedd import ids
 from managedd.api import browser, errors, login, rights, surface
+from managedd.api.audit import refusals_noted
 from managedd.api.auth import Listener, authenticate, credential, enter
 from managedd.api.context import ANONYMOUS, Actor, Context, Reply, Services
 from managedd.api.forwarded import Proxies, middleware
@@ -108,8 +109,6 @@ class Api:
         if self._listener is Listener.CLIENTS and self._services.settings.is_open:
             browser.check(request, self._services.settings.server.host)
         actor = await self._actor(request, operation, account, workspace)
-        if actor is not ANONYMOUS:
-            await rights.check(self._services, operation, actor, path_values)
         context = Context(
             services=self._services,
             workspace=workspace,
@@ -123,6 +122,9 @@ class Api:
             document=self._document,
             limits=self._limits,
         )
+        if actor is not ANONYMOUS:
+            with refusals_noted(context):
+                await rights.check(self._services, operation, actor, path_values)
         if method == WEBSOCKET:
             response: web.StreamResponse = await operation.handler(
                 context, **operation.bind(path_values, request.query, b"")
@@ -137,7 +139,8 @@ class Api:
         self, operation: Operation, ctx: Context, path: dict[str, str], body: bytes
     ) -> web.StreamResponse:
         arguments = await self._bind(operation, path, ctx.request.query, body)
-        return _respond(operation, await operation.handler(ctx, **arguments))
+        with refusals_noted(ctx):
+            return _respond(operation, await operation.handler(ctx, **arguments))
 
     async def _bind(self, operation: Operation, path: dict[str, str], query: Any, body: bytes) -> dict[str, Any]:
         if len(body) <= THREAD_BYTES:

@@ -68,6 +68,7 @@ async def authenticate(services: Services, listener: Listener, key: str | None, 
     actor = await _client(services, key, hashed)
     if actor is None:
         services.guard.failed(address)
+        services.refusals.wrong_credential(address)
     elif actor is not OPERATOR:
         services.guard.passed(hashed)
     return actor

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from managedd.api.audit import Note, Refusals, recorded
 from managedd.api.guard import Guard
 from managedd.api.key_uses import KeyUses
 from managedd.api.key_watch import HeldBy, Holder, KeyWatch
@@ -105,6 +106,8 @@ class Services:
     """When each key was used last; its writer is one of the daemon's loops."""
     guard: Guard = field(init=False)
     """Who has told too many wrong credentials."""
+    refusals: Refusals = field(init=False)
+    """Who was refused what, for the audit log; its writer is one of the daemon's loops."""
     log_gates: SentGates = field(init=False)
     """How fast runs send log lines by themselves, and what their logs may have."""
     pages: SharedPages = field(default_factory=SharedPages)
@@ -115,6 +118,7 @@ class Services:
         self.keys = KeyWatch(self.db, self.bus)
         self.key_uses = KeyUses(self.db, self.clock)
         self.guard = Guard(self.clock)
+        self.refusals = Refusals(self.db)
         self.log_gates = SentGates(self.settings.runs.log_limits)
         self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
         self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)
@@ -137,6 +141,7 @@ class Context:
     request: web.Request
     document: ServedDocument
     limits: Limits
+    note: Note = field(default_factory=Note)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """`fn` in a read transaction of this workspace."""
@@ -147,8 +152,10 @@ class Context:
         return await self.services.db.look(fn, workspace=self.workspace, lane="clients")
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
-        """`fn` committed in this workspace."""
-        return await self.services.db.write(fn, workspace=self.workspace)
+        """`fn` committed in this workspace, with its line in the audit log if the operation has one."""
+        result = await self.services.db.write(recorded(self, fn), workspace=self.workspace)
+        self.note.is_written = True
+        return result
 
     async def read_events(self, fn: Callable[[Tx], T]) -> T:
         """`fn`, a query of events, in a read transaction of this workspace that finds all that were stored before."""

@@ -42,7 +42,7 @@ class Guard:
         """Returns when the address may tell this credential. Raises ManagedError(TOO_MANY)."""
         if not self._spent or hashed in self._right:
             return
-        over = self._tries(_source(address)) - TRIES + 1
+        over = self._tries(source(address)) - TRIES + 1
         if over > 0:
             raise ManagedError(
                 ErrorCode.TOO_MANY,
@@ -52,20 +52,20 @@ class Guard:
 
     def failed(self, address: str | None) -> None:
         """The address has told a wrong credential."""
-        source = _source(address)
-        tries = self._tries(source) + 1
+        whose = source(address)
+        tries = self._tries(whose) + 1
         if tries >= TRIES:
-            log.warning("credentials.guessed", address=source)
-        self._spent[source] = (tries, self._clock.monotonic())
-        _bound(self._spent, source, ADDRESSES)
+            log.warning("credentials.guessed", address=whose)
+        self._spent[whose] = (tries, self._clock.monotonic())
+        _bound(self._spent, whose, ADDRESSES)
 
     def passed(self, hashed: str) -> None:
         """The credential has opened something."""
         self._right[hashed] = None
         _bound(self._right, hashed, CREDENTIALS)
 
-    def _tries(self, source: str) -> float:
-        tries, since = self._spent.get(source, (0.0, 0.0))
+    def _tries(self, whose: str) -> float:
+        tries, since = self._spent.get(whose, (0.0, 0.0))
         return max(0.0, tries - (self._clock.monotonic() - since) / SECONDS_PER_TRY)
 
 
@@ -75,7 +75,8 @@ def _bound(kept: OrderedDict[str, Any], newest: str, limit: int) -> None:
         kept.popitem(last=False)
 
 
-def _source(address: str | None) -> str:
+def source(address: str | None) -> str:
+    """Whose tries count together: an address, of IPv6 its network."""
     try:
         known = ipaddress.ip_address(address or "")
     except ValueError:

@@ -6,12 +6,14 @@ sockets in the message alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import orjson
 
 from managedd.api import json_bounds, rights
+from managedd.api.audit import refusals_noted
 from managedd.api.auth import authenticate, enter
 from managedd.api.context import ANONYMOUS
 from managedd.api.key_watch import of_workspace
@@ -38,7 +40,8 @@ async def admit(ctx: Context, socket: Socket) -> Actor:
         raise Closed(POLICY_VIOLATION, "Unauthorized")
     try:
         await enter(ctx.services, actor, ctx.account, ctx.workspace)
-        await rights.check(ctx.services, ctx.operation, actor, ctx.path_values)
+        with refusals_noted(replace(ctx, actor=actor)):
+            await rights.check(ctx.services, ctx.operation, actor, ctx.path_values)
     except ManagedError as refusal:
         raise Closed(POLICY_VIOLATION, refusal.message) from None
     socket.holder = actor.holder or of_workspace(ctx.workspace)

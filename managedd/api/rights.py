@@ -227,10 +227,12 @@ _TABLE: Final = (
         GET /managed/keys
         POST /managed/keys
         DELETE /managed/keys/{id_or_name}
+        GET /managed/audit
     """),
     (Rule(Level.OVERSEE, OfRuns.NOTHING), """
         GET /managed/status
         GET /managed/workspaces
+        GET /managed/audit/all
         GET /managed/flow_runs
     """),
     (Rule(Level.OPERATE, OfRuns.NOTHING), """
@@ -246,6 +248,32 @@ _TABLE: Final = (
 
 RULES: Final = {line.strip(): rule for rule, lines in _TABLE for line in lines.strip().splitlines()}
 """By method and path as they are declared."""
+_TRAFFIC: Final = frozenset(line.strip() for line in """
+    POST /events
+    POST /logs/
+    POST /task_runs/
+    PATCH /task_runs/{id}
+    POST /task_runs/{id}/set_state
+    POST /artifacts/
+    PATCH /artifacts/{id}
+    POST /concurrency_limits/increment
+    POST /concurrency_limits/decrement
+    POST /v2/concurrency_limits/increment
+    POST /v2/concurrency_limits/increment-with-lease
+    POST /v2/concurrency_limits/decrement
+    POST /v2/concurrency_limits/decrement-with-lease
+    POST /v2/concurrency_limits/leases/{lease_id}/renew
+    POST /deployments/get_scheduled_flow_runs
+    POST /work_pools/{name}/get_scheduled_flow_runs
+    POST /work_queues/{id}/get_runs
+    POST /work_pools/{work_pool_name}/workers/heartbeat
+""".strip().splitlines())  # fmt: skip
+"""What the engine in a run, or a worker, does all the time: the audit log would be full of it."""
+RECORDED: Final = (
+    frozenset(line for line, rule in RULES.items() if rule.level >= Level.RUN and not line.startswith(("GET ", "WS ")))
+    - _TRAFFIC
+)
+"""What stands in the audit log, unless a run has done it: all that changes something and is no traffic."""
 UNLISTED: Final = Rule(Level.OPERATE, OfRuns.NOTHING)
 _RUN_ALONE: Final = "A run's key opens what is its own run's, or below it"
 
@@ -253,6 +281,11 @@ _RUN_ALONE: Final = "A run's key opens what is its own run's, or below it"
 def rule_of(operation: Operation) -> Rule:
     """Who may use the operation."""
     return RULES.get(f"{operation.method} {operation.path}", UNLISTED)
+
+
+def is_recorded(operation: Operation) -> bool:
+    """Whether it stands in the audit log when somebody has used it."""
+    return f"{operation.method} {operation.path}" in RECORDED
 
 
 async def check(services: Services, operation: Operation, actor: Actor, path: Mapping[str, str]) -> None:

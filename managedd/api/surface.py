@@ -42,6 +42,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "usage": ("managed",),
     "keys": ("managed",),
     "workspaces": ("managed",),
+    "audit": ("managed",),
     "secrets": ("managed",),
     "block_types": ("block_types",),
     "block_schemas": ("block_capabilities", "block_schemas"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from managedd import __version__
-from managedd.cli import check_config, demo, doctor, key, logs, openapi, secrets, serve, status, usage, workspace
+from managedd.cli import audit, check_config, demo, doctor, key, logs, openapi, secrets, serve, status, usage, workspace
 from managedd.cli.exits import INTERRUPTED, WRONG_USAGE, exit_code
 from managedd.errors import ManagedError
 
@@ -36,6 +36,7 @@ def application() -> App:
     app.command(usage.usage)
     app.command(workspace.workspace)
     app.command(key.key)
+    app.command(audit.audit)
     app.command(secrets.secrets)
     app.command(openapi.openapi)
     app.command(check_config.check_config)

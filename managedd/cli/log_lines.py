@@ -37,7 +37,7 @@ class Choice:
     def of(cls, since: str | None, level: str | None, grep: str | None) -> Choice:
         """What the options say. Raises ManagedError(CONFIG)."""
         return cls(
-            since=None if since is None else _since(since),
+            since=None if since is None else since_moment(since),
             level=0 if level is None else _level(level),
             grep=None if grep is None else _pattern(grep),
         )
@@ -65,7 +65,8 @@ class Choice:
         return wanted
 
 
-def _since(text: str) -> datetime:
+def since_moment(text: str) -> datetime:
+    """The moment that `--since` means. Raises ManagedError(CONFIG)."""
     if _SPAN.fullmatch(text):
         parts: dict[str, float] = {}
         for number, unit in _PART.findall(text):

@@ -293,3 +293,6 @@ class RetentionSection(Section):
     """After the run's end, while the run itself stays."""
     usage_days: float = Field(400.0, gt=0)
     """How long it is known which run used what; the sums of months stay."""
+    audit_days: float = Field(365.0, gt=0)
+    """How long the audit log keeps an entry, unless there are more than audit_rows."""
+    audit_rows: int = Field(1_000_000, ge=1000)

@@ -10,7 +10,7 @@ from managedd.clock import from_us
 from managedd.errors import ManagedError
 from managedd.model.log_limits import removed
 from managedd.observe import get_log
-from managedd.store import events, logs, retention, usage
+from managedd.store import audit, events, logs, retention, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,7 @@ class Janitor:
         await self._events()
         await self._runs()
         await self._usage()
+        await self._audit()
         await self._orphaned_logs()
         await self._old_logs()
         await self._unowned_logs()
@@ -74,6 +75,10 @@ class Janitor:
     async def _usage(self) -> None:
         moment = from_us(self._clock.now_us() - int(self._settings.usage_days * DAY_US))
         await self._repeat(self._db, lambda tx: usage.forget(tx, before_month=f"{moment:%Y-%m}", limit=retention.STEP))
+
+    async def _audit(self) -> None:
+        moment, rows = self._clock.now_us() - int(self._settings.audit_days * DAY_US), self._settings.audit_rows
+        await self._repeat(self._db, lambda tx: audit.forget(tx, before_us=moment, keep_rows=rows))
 
     async def _delete(self, run_id: str) -> None:
         await self._repeat(self._db, lambda tx: retention.delete_some_of_run(tx, run_id))

@@ -154,6 +154,27 @@ def test_on_a_terminal_its_name_is_the_consent(closed: Closed, monkeypatch: pyte
     assert "acme/prod is deleted" in closed("workspace", "delete", "acme/prod")[0]
 
 
+def test_the_audit_log_tells_what_was_done_without_a_daemon_too(closed: Closed) -> None:
+    closed("workspace", "create", "acme/prod")
+    closed("key", "create", "--workspace", "acme/prod", "--name", "laptop", "--role", "viewer")
+    closed("key", "revoke", "--workspace", "acme/prod", "laptop")
+    revoked, made, workspace = closed.asked("audit")
+    assert [each["operation"] for each in (revoked, made, workspace)] == [
+        "DELETE /managed/keys/{id_or_name}",
+        "POST /managed/keys",
+        "POST /managed/workspaces",
+    ]
+    assert {(each["actor"], each["address"]) for each in (revoked, made, workspace)} == {("operator", None)}
+    assert len(closed.asked("audit", "--workspace", "acme/prod")) == 2
+    assert closed.asked("audit", "--lines", "1") == [revoked]
+    assert closed.asked("audit", "--actor", "key") == []
+    assert len(closed.asked("audit", "--since", "1h", "--lines", "0")) == 3
+    shown = closed("audit")[0]
+    assert "key=laptop" in shown
+    assert "acme/prod" in shown
+    assert "--lines" in closed("audit", "--lines", "-1", code=2)[1]
+
+
 async def test_a_daemon_is_asked_over_its_socket(door: Door, services: Services) -> None:
     with DataDirLock(services.settings.store.data_dir):
         made = json.loads(await printed(services, "workspace", "create", "acme/prod", "--json"))

@@ -13,7 +13,7 @@ from managedd.engine.janitor import DAY_US, Janitor
 from managedd.model.executions import Phase
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.model.states import StateType
-from managedd.store import executions, flow_runs, logs, retention, rows
+from managedd.store import audit, executions, flow_runs, logs, retention, rows
 from managedd.store.resources import TASK_RUN
 
 if TYPE_CHECKING:
@@ -253,3 +253,16 @@ async def test_what_a_run_used_is_forgotten_by_and_by_and_the_sum_of_its_month_i
     )
     assert left == ["2026-01", "2026-03"]
     assert sums == [("2025-12", 5), ("2026-01", 5), ("2026-03", 5)]
+
+
+async def test_the_audit_log_goes_by_age_and_by_number(world: World) -> None:
+    entry = audit.Entry(workspace_id=None, actor="operator", operation="POST /flows/", status=201)
+    await world.db.write(lambda tx: audit.add(tx, [entry] * 600))
+    await janitor(world).once()
+    assert await count(world, "audit") == 600
+    await world.db.write(lambda tx: tx.execute("UPDATE audit SET at = at - ?", (3 * DAY_US,)).close())
+    await world.db.write(lambda tx: audit.add(tx, [entry] * 1100))
+    await janitor(world, audit_days=2).once()
+    assert await count(world, "audit") == 1100
+    await janitor(world, audit_rows=1000).once()
+    assert await count(world, "audit") == 1000

@@ -42,7 +42,9 @@ def owned_tables(tx: Tx) -> list[str]:
     names = [
         row[0] for row in tx.all("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     ]
-    return [name for name in names if any(row["name"] == "workspace_id" for row in columns(tx, name))]
+    return [
+        name for name in names if name != "audit" and any(row["name"] == "workspace_id" for row in columns(tx, name))
+    ]
 
 
 def columns(tx: Tx, table: str) -> list[Any]:

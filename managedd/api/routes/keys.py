@@ -45,6 +45,7 @@ async def create_key(ctx: Context, key: KeyCreate) -> Wire:
             expires_us=_expiry(key.expires, tx.now),
         )
         whose = workspaces.need(tx, tx.workspace)
+        ctx.note.named["key"] = key.name
         return {**_shown(made), "key": secret, **_way(ctx, whose)}
 
     return await ctx.write(body)

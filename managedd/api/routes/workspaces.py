@@ -29,6 +29,7 @@ async def create_workspace(ctx: Context, workspace: WorkspaceCreate) -> Wire:
     plan = workspace.plan or ctx.services.settings.default_plan
 
     def body(tx: Tx) -> workspaces.Workspace:
+        ctx.note.named["workspace"] = f"{workspace.account}/{workspace.handle}"
         _check_plan(tx, plan)
         return workspaces.make(tx, account=workspace.account, handle=workspace.handle, plan=plan, name=workspace.name)
 
