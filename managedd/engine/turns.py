@@ -124,6 +124,9 @@ class Turns:
         tx, limiter, also = self._tx, self._limiter, len(set_aside)
         by_pool: dict[str, list[tuple[QueueHead, Candidate]]] = {}
         ready: list[int | None] = []
+        before_us = self._ago_us(RIGHT_OF_WAY_SECONDS)
+        # Children may go where others must not: they are looked for besides where the host may be kept for somebody.
+        may_be_kept = queue.has_waited(tx, before_us)
         for head in queue.heads(tx):
             shortage = limiter.shortage(head)
             if shortage is not None:
@@ -141,7 +144,8 @@ class Turns:
                     head.work_queue_id,
                     PARKED + also,
                     free=limiter.free(),
-                    since_before_us=self._ago_us(RIGHT_OF_WAY_SECONDS),
+                    since_before_us=before_us,
+                    children=may_be_kept,
                     page=page,
                 )
                 by_pool.setdefault(head.work_pool_id, []).extend(

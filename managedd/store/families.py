@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 _HOLDS_ROOM = "e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'"
 # A flow within a flow has no container of its own: who holds room for it is the next one above. CROSS JOIN keeps SQLite to the indexes.
 PARENT = f"""(
-    WITH RECURSIVE up(id, parent_task_run_id, is_inside) AS (
-        SELECT f.id, f.parent_task_run_id, {IN_PROCESS.format(run="f")} FROM task_runs AS t CROSS JOIN flow_runs AS f ON f.id = t.flow_run_id
-        WHERE t.id = r.parent_task_run_id AND t.workspace_id = r.workspace_id AND f.state_type IN {LIVE_SQL}
-        UNION
-        SELECT f.id, f.parent_task_run_id, {IN_PROCESS.format(run="f")} FROM up
-        CROSS JOIN task_runs AS t ON t.id = up.parent_task_run_id AND t.workspace_id = r.workspace_id
-        CROSS JOIN flow_runs AS f ON f.id = t.flow_run_id
-        WHERE up.is_inside AND f.state_type IN {LIVE_SQL}
-    )
-    SELECT up.id FROM up CROSS JOIN executions AS e INDEXED BY executions_live ON e.flow_run_id = up.id AND {_HOLDS_ROOM} LIMIT 1)
+    SELECT (
+        WITH RECURSIVE up(id, parent_task_run_id, is_inside) AS (
+            SELECT m.id, m.parent_task_run_id, {IN_PROCESS.format(run="m")}
+            UNION
+            SELECT f.id, f.parent_task_run_id, {IN_PROCESS.format(run="f")} FROM up
+            CROSS JOIN task_runs AS t ON t.id = up.parent_task_run_id AND t.workspace_id = r.workspace_id
+            CROSS JOIN flow_runs AS f ON f.id = t.flow_run_id AND f.state_type IN {LIVE_SQL}
+            WHERE up.is_inside
+        )
+        SELECT up.id FROM up CROSS JOIN executions AS e INDEXED BY executions_live ON e.flow_run_id = up.id AND {_HOLDS_ROOM} LIMIT 1)
+    FROM task_runs AS mt CROSS JOIN flow_runs AS m ON m.id = mt.flow_run_id AND m.state_type IN {LIVE_SQL}
+    WHERE mt.id = r.parent_task_run_id AND mt.workspace_id = r.workspace_id)
 """
 """The run that has made flow run `r`, or in whose process that was made, if it goes on and holds room on this host; else NULL: nobody
 who waits for `r` keeps anything from others."""

@@ -173,12 +173,12 @@ _FITS = f"r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus + {SLACK!r}"
 
 
 def parked(
-    tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int, page: int = 0
+    tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int, children: bool = True, page: int = 0
 ) -> list[Candidate]:
     """Of the queue's runs that wait for the host while their deployments have slots, at most `limit` each: those that fit into what is
-    free, those of them that a run has made which holds room, those whose needs are not on record, and a page (the last is followed by the
-    first) of those whose needs vary. And the first that fits not and has waited since before then, and those that their full deployments
-    refuse. In the order in which they were due."""
+    free, those whose needs are not on record, and a page (the last is followed by the first) of those whose needs vary. And the first
+    that fits not and has waited since before then, and those that their full deployments refuse. With `children`, also those that fit of
+    runs that hold room. In the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
@@ -186,10 +186,6 @@ def parked(
                     WHERE {_PARKED} AND {_HAS_SLOT} AND r.needs_memory_bytes IS NULL ORDER BY due_at LIMIT :limit),
         fitting AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_PARKED_RUNS}
                     WHERE {_PARKED} AND {_HAS_SLOT} AND {_FITS} ORDER BY due_at LIMIT :limit),
-        -- They may go where the others must not.
-        children AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_CHILD_RUNS}
-                     WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND {_FITS} AND {PARENT} IS NOT NULL
-                     ORDER BY due_at LIMIT :limit),
         varying AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_VARYING_RUNS}
                     WHERE {_PARKED} AND r.needs_vary = 1 AND {_HAS_SLOT} ORDER BY due_at LIMIT :limit OFFSET :limit * (:page % max(1,
                         (SELECT count(*) + :limit - 1 FROM q CROSS JOIN {_VARYING_RUNS}
@@ -200,6 +196,9 @@ def parked(
         waited AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_DUE_RUNS}
                    WHERE {_DUE} AND {_HAS_SLOT} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= :before
                      AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) AND {PARENT} IS NULL ORDER BY due_at LIMIT 1),
+        child AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN {_CHILD_RUNS}
+                  WHERE :children AND {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND {_FITS} AND {PARENT} IS NOT NULL
+                  ORDER BY due_at LIMIT :limit),
         -- By itself: nothing is kept for a child that has no room beside its parent.
         waited_child AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_CHILD_RUNS}
                          WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND r.state_timestamp <= :before
@@ -211,7 +210,7 @@ def parked(
         SELECT c.id, c.due_at, 0 AS awaited_slot, r.deployment_id IS NOT NULL AND d.id IS NULL AS orphaned, r.state_name, r.state_timestamp,
                {PARENT} AS parent_id, coalesce(r.deployment_id IN (SELECT id FROM refusing), 0) AS is_refused,
                r.needs_memory_bytes, r.needs_cpus, r.needs_vary
-        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM children UNION SELECT * FROM varying
+        FROM (SELECT * FROM unknown UNION SELECT * FROM fitting UNION SELECT * FROM child UNION SELECT * FROM varying
               UNION SELECT * FROM waited UNION SELECT * FROM waited_child UNION SELECT * FROM refused) AS c
         CROSS JOIN flow_runs AS r ON r.id = c.id LEFT JOIN deployments AS d ON d.id = r.deployment_id
         WHERE NOT {_LIVE}
@@ -224,6 +223,7 @@ def parked(
             "memory": free.memory_bytes,
             "cpus": free.cpus,
             "before": since_before_us,
+            "children": children,
             "page": page,
         },
     )
@@ -231,6 +231,16 @@ def parked(
         _candidate(row, None if row[8] is None else _needs(row[8], row[9], row[10]), is_refused=bool(row[7]))
         for row in found
     ]
+
+
+def has_waited(tx: Tx, since_before_us: int) -> bool:
+    """Whether anybody has been waiting for the host since before then."""
+    found: int = tx.scalar(
+        f"SELECT EXISTS (SELECT 1 FROM work_queues AS q CROSS JOIN {_TOLD_RUNS} "
+        f"WHERE {_TOLD} AND r.state_name = '{AWAITING_HOST}' AND r.state_timestamp <= ?)",
+        (since_before_us,),
+    )
+    return bool(found)
 
 
 def _needs(memory_bytes: int, cpus: float, varies: int) -> Needs:

@@ -595,6 +595,7 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
         lambda tx: queue.no_longer_waiting(
             tx, still.queue_id, 10, is_kept=True, has_hours=True, free=NEEDS, since_before_us=0
         ),
+        lambda tx: queue.has_waited(tx, 0),
         lambda tx: queue.is_full(tx, "a run"),
         families.waiting_parents,
         lambda tx: queue.unheld(tx, 10, since_before_us=0),

@@ -71,6 +71,25 @@ async def test_a_child_is_found_behind_however_many_that_must_let_a_large_one_go
     assert (await desk.all())[3] == large
 
 
+async def test_a_child_in_another_pool_is_found_though_nobody_there_has_waited_long(still: World) -> None:
+    desk, sizes = await desk_of(still)
+    _, elsewhere = await still.pool("elsewhere")
+    parent, filler = [await still.run(queue_id=elsewhere, due_in_seconds=number - 1000) for number in range(2)]
+    sizes.of |= {parent: FOUR, filler: FOUR}
+    assert await desk.all() == [parent, filler]
+    large = await still.run(due_in_seconds=-900)
+    sizes.of[large] = SIX
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    for number in range(PARKED):
+        await still.run(queue_id=elsewhere, due_in_seconds=number - 100)
+    child = await still.run(queue_id=elsewhere, parent_task_run_id=await task_of(still, parent))
+    await desk.all()
+    assert await waits_for_host(still, large, child)
+    await end(still, filler)
+    assert await desk.all() == [parent, filler, child]
+
+
 async def test_children_of_a_run_that_has_ended_keep_the_host_from_nobody(still: World) -> None:
     desk, sizes = await desk_of(still)
     parent = await still.run(due_in_seconds=-10)
