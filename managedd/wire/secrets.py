@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from managedd.wire.base import Body, Int, Model, Timestamp
 
@@ -12,9 +12,9 @@ from managedd.wire.base import Body, Int, Model, Timestamp
 class SecretsRotation(Body):
     """The key to change to; without one, the daemon makes one beside the store."""
 
-    key: SecretStr | None = None
+    key: Annotated[str | None, Field(max_length=256, repr=False)] = None
     """In base64."""
-    source: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    source: Annotated[str, Field(max_length=4096)] | None = None
     """The file that it stands in."""
 
 

@@ -45,7 +45,7 @@ def _given(rotation: SecretsRotation) -> Found | None:
         return None
     source = rotation.source or "the key's holder"
     try:
-        return Found(key=key_files.parse(rotation.key.get_secret_value().encode(), source), source=source)
+        return Found(key=key_files.parse(rotation.key.encode(), source), source=source)
     except ManagedError as error:
         raise invalid(error.message) from None
 
