@@ -250,7 +250,9 @@ class Daemon:
             _start(tasks, "refusals", services.refusals.run),
             _start(tasks, "event news", services.event_news.run),
             _start(tasks, "log news", services.log_news.run),
-            _start(tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again, self._clients)),
+            _start(
+                tasks, "settings", lambda: reloading.keep(services.db, signals, settings, read_again, self._clients)
+            ),
         )
         self._services.ready = True
         notify(READY=1, STATUS=f"serving {self._services.facts['url']}")
@@ -268,7 +270,9 @@ class Daemon:
         await self._room.open()
         host = self._services.facts["host"] = self._host_limits()
         runs = self._settings.runs
-        known = replace(host, run_memory_bytes=runs.memory_limit_bytes, run_cpus=runs.cpu_limit)
+        known = replace(
+            host, run_memory_bytes=runs.memory_limit_bytes, run_cpus=runs.cpu_limit, run_seconds=runs.time_limit_seconds
+        )
         await self._services.db.write(lambda tx: plans.put_host(tx, known))
         await self._services.db.write(lambda tx: meta.put(tx, LAST_DRIVER, self._driver.name))
         await self._reconciler.once()

@@ -17,10 +17,10 @@ from managedd.drivers.docker import DockerDriver
 from managedd.drivers.docker_spec import DockerSettings
 from managedd.drivers.either import Either
 from managedd.drivers.process import ProcessDriver, ProcessSettings
-from managedd.engine.evidence import human_bytes
 from managedd.errors import ErrorCode, ManagedError
 from managedd.listeners import bracketed
 from managedd.model.addresses import ANY, way_of
+from managedd.model.amounts import human_bytes
 from managedd.observe import get_log
 from managedd.store import meta
 

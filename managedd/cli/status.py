@@ -8,7 +8,7 @@ import anyio
 
 from managedd.cli.options import HERE, Json, Where
 from managedd.cli.output import duration, harmless, moment, print_json, print_table, size, slots
-from managedd.cli.usage import hours
+from managedd.model.amounts import human_minutes
 
 
 def status(*, where: Where = HERE, json: Json = False) -> None:
@@ -55,7 +55,7 @@ def _print_daemon(found: dict[str, Any]) -> None:
             wanted = "unlimited" if workspace["slots"] is None else workspace["slots"]
             taken += f", effective {workspace['effective_slots']} of {wanted}: {workspace['effective_because']}"
         limit = workspace["compute_minutes"]
-        used = f"{hours(workspace['compute_minutes_used'])} of {'unlimited' if limit is None else hours(limit)}"
+        used = f"{human_minutes(workspace['compute_minutes_used'])} of {'unlimited' if limit is None else human_minutes(limit)}"
         plan = harmless(workspace["plan"])
         print(f"workspace {harmless(_handle(workspace))}: plan {plan}, slots taken {taken}, compute time {used}")
 

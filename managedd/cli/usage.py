@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 import anyio
 from cyclopts import Parameter
@@ -10,6 +11,9 @@ from cyclopts import Parameter
 from managedd.cli.options import HERE, Json, Where
 from managedd.cli.output import harmless, print_json, print_table
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.amounts import human_minutes
+
+_MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
 def usage(
@@ -27,12 +31,16 @@ def usage(
     workspace
         Only this one, by its handle, account/handle or id.
     month
-        A month that has passed; without it, this one.
+        A month that has begun, 2026-11 for example; without it, this one.
     by
         Break it down by deployment or by day.
     json
         Print JSON instead of tables.
     """
+    if month is not None and _MONTH.fullmatch(month) is None:
+        raise ManagedError(
+            ErrorCode.CONFIG, f"--month: {harmless(month)!r} is no month; allowed: YYYY-MM, for example 2026-11"
+        )
     found = anyio.run(_ask, where, workspace, {"by": by} | ({} if month is None else {"month": month}))
     if json:
         print_json([report for _, report in found])
@@ -50,13 +58,17 @@ async def _ask(where: Where, which: str | None, query: dict[str, str]) -> list[t
         if not chosen:
             names = ", ".join(harmless(_name(each)) for each in known)
             raise ManagedError(ErrorCode.NOT_FOUND, f"there is no workspace {which!r}; workspaces: {names}")
-        return [
-            (
-                _name(each),
-                await daemon.get(f"/accounts/{each['account_id']}/workspaces/{each['id']}/managed/usage", **query),
-            )
-            for each in chosen
-        ]
+        paths = {
+            _name(each): f"/accounts/{each['account_id']}/workspaces/{each['id']}/managed/usage" for each in chosen
+        }
+        if "month" in query:
+            present = (await daemon.get(next(iter(paths.values()))))["month"]
+            if query["month"] > present:
+                raise ManagedError(
+                    ErrorCode.CONFIG,
+                    f"--month: {query['month']} has not begun; allowed: months up to the present one, {present}",
+                )
+        return [(name, await daemon.get(path, **query)) for name, path in paths.items()]
 
 
 def _name(workspace: dict[str, Any]) -> str:
@@ -67,20 +79,14 @@ def _print(name: str, report: dict[str, Any], by: str) -> None:
     limit = report["limit_minutes"]
     print(f"{harmless(name)}, {report['month']} ({report['time_zone']}): plan {harmless(report['plan'])}")
     print(
-        f"used      {hours(report['used_minutes'])} of {'unlimited' if limit is None else hours(limit)}, "
-        f"{hours(report['running_minutes'])} of it by runs under way"
+        f"used      {human_minutes(report['used_minutes'])} of {'unlimited' if limit is None else human_minutes(limit)}, "
+        f"{human_minutes(report['running_minutes'])} of it by runs under way"
     )
     if limit is not None:
-        over = f", {hours(report['overrun_minutes'])} over" if report["overrun_minutes"] else ""
+        over = f", {human_minutes(report['overrun_minutes'])} over" if report["overrun_minutes"] else ""
         print(
-            f"remaining {hours(report['remaining_minutes'])}{over}; renewed {report['resets'][:16].replace('T', ' ')} UTC"
+            f"remaining {human_minutes(report['remaining_minutes'])}{over}; renewed {report['resets'][:16].replace('T', ' ')} UTC"
         )
     if report["by"]:
-        shares = [(share["name"], hours(share["minutes"]), str(share["executions"])) for share in report["by"]]
+        shares = [(share["name"], human_minutes(share["minutes"]), str(share["executions"])) for share in report["by"]]
         print_table("", (by, "compute time", "executions"), shares)
-
-
-def hours(minutes: float) -> str:
-    """`2 h 05 min`, `7 min`."""
-    whole, rest = divmod(round(minutes), 60)
-    return f"{whole} h {rest:02d} min" if whole else f"{rest} min"

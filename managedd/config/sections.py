@@ -30,7 +30,7 @@ from managedd.config.values import (
     Section,
     TimeZone,
 )
-from managedd.model.limits import OnExhausted, Plan
+from managedd.model.limits import MAX_TIME_LIMIT_SECONDS, OnExhausted, Plan
 from managedd.model.log_limits import LogLimits
 
 
@@ -171,7 +171,7 @@ class RunsSection(Section):
     pids_limit: int = Field(1024, ge=16)
     disk_limit_bytes: int = Field(20 * 1024**3, ge=16 * 1024**2)
     """Of files that a run writes."""
-    time_limit_seconds: int = Field(86_400, ge=1, le=86_400 * 3660)
+    time_limit_seconds: int = Field(86_400, ge=1, le=MAX_TIME_LIMIT_SECONDS)
     install_timeout_seconds: int = Field(600, ge=1)
     cancel_grace_seconds: PositiveSeconds = 30.0
     """How long the client in the run may take to end a cancelled run by itself."""
@@ -222,7 +222,7 @@ class PlanSection(Section):
     on_exhausted: Literal["finish", "stop"] = "finish"
     memory_limit_bytes: int | None = Field(None, ge=64 * 1024**2, le=1024**5)
     """The most that a run may ask for."""
-    time_limit_seconds: int | None = Field(None, ge=1, le=86_400 * 3660)
+    time_limit_seconds: int | None = Field(None, ge=1, le=MAX_TIME_LIMIT_SECONDS)
     """The longest that a run may take."""
     images: list[ImagePattern] | None = Field(None, min_length=1, max_length=100)
     """What runs may use, `*` for any characters; None: any image."""

@@ -14,11 +14,12 @@ import anyio
 
 from managedd import failpoints
 from managedd.bus import Bus, Topic
-from managedd.engine.evidence import end_state, human_seconds
+from managedd.engine.evidence import end_state
 from managedd.engine.limiter import Limiter, Limits
 from managedd.engine.order import SECOND_US
 from managedd.engine.turns import BATCH, Claim, Note, PutBack, Tell, Turns, Unclaimable
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.amounts import human_seconds
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType, scheduled_details

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from managedd.engine.judgement import SECOND_US, ended_by_itself
+from managedd.model.amounts import human_bytes, human_seconds
 from managedd.model.executions import END_RULES, EndCause, Execution
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from managedd.engine.judgement import View
     from managedd.model.drivers import ExitStatus
+    from managedd.model.states import State
 
 NEAR_LIMIT = 0.95
 """With this share of the memory limit used and a SIGKILL nobody sent, memory was the cause (cgroup v2 may lose the flag)."""
@@ -42,42 +44,21 @@ class Ending:
     state: ProposedState | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The same for programs: `cause`, `execution_id`, `attempt`, and as far as they are known `limit`, `reached`, `unit`, `while`
-    (`installing` or `running`) and `exit_code`."""
-
-
-def human_bytes(count: int | None) -> str:
-    """`2.0 GiB`; `unknown` for None."""
-    if count is None:
-        return "unknown"
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")
-
-
-def human_seconds(seconds: float | None) -> str:
-    """`1 h 2 min`, `3 min 4 s`, `5.6 s`; `unknown` for None."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    (`installing`, `starting` or `running`) and `exit_code`."""
 
 
 def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_seconds: float | None = None,
            pending_deadline_seconds: float | None = None, exit_code: int | None = None,
-           peak_memory_bytes: int | None = None, measured: Measured | None = None) -> Ending:  # fmt: skip
-    """The ending of `cause` with its message filled in."""
+           peak_memory_bytes: int | None = None, measured: Measured | None = None, state: State | None = None) -> Ending:  # fmt: skip
+    """The ending of `cause` with its message filled in; `state` is the run's, in which it befell it."""
     if cause is EndCause.COMPLETED:
         return Ending(cause=cause)
-    installing = execution.started_at is not None and (execution.installed_at is None or cause is EndCause.PACKAGES)
+    doing = _doing(cause, execution, state)
+    while_doing, do_less = _WHILE.get(doing or "running", _WHILE["running"])
     values = {
         "detail": detail,
-        "while_doing": "while installing packages" if installing else "in the flow",
+        "while_doing": while_doing,
+        "do_less": do_less,
         "memory_limit": human_bytes(execution.memory_limit_bytes),
         "peak_memory": human_bytes(peak_memory_bytes),
         "elapsed": human_seconds(elapsed_seconds),
@@ -86,7 +67,7 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
         "pending_deadline": human_seconds(pending_deadline_seconds),
         "exit_code": "unknown" if exit_code is None else str(exit_code),
     }
-    state = end_state(cause, **values)
+    proposed = end_state(cause, **values)
     of_the_cause = {
         EndCause.MEMORY: Measured(limit=execution.memory_limit_bytes, reached=peak_memory_bytes, unit="bytes"),
         EndCause.TIME: Measured(limit=execution.time_limit_seconds, reached=elapsed_seconds, unit="seconds"),
@@ -98,11 +79,30 @@ def ending(cause: EndCause, execution: Execution, *, detail: str = "", elapsed_s
         "execution_id": execution.id,
         "attempt": execution.attempt,
         **({} if measured is None else {name: getattr(measured, name) for name in ("limit", "reached", "unit")}),
-        "while": None if execution.started_at is None else "installing" if installing else "running",
+        "while": doing,
         "exit_code": exit_code,
     }
     known = {name: value for name, value in facts.items() if value is not None}
-    return Ending(cause=cause, message=state.message, state=state, facts=known)
+    return Ending(cause=cause, message=proposed.message, state=proposed, facts=known)
+
+
+_WHILE: Final = {
+    "installing": ("while installing packages", "install less: an image that has its packages needs no pip_packages"),
+    "starting": ("before the flow began", "fetch and import less before its flow begins"),
+    "running": ("in the flow", "do less"),
+}
+"""What the run was doing: how that is said, and what would have taken less time."""
+
+
+def _doing(cause: EndCause, execution: Execution, state: State | None) -> str | None:
+    """What the run was doing when it ended; None: its container was never started."""
+    if execution.started_at is None:
+        return None
+    is_pending = state is not None and state.type is StateType.PENDING
+    has_begun = state is not None and not is_pending and not state.is_terminal
+    if cause is EndCause.PACKAGES or (execution.installed_at is None and not has_begun):
+        return "installing"
+    return "starting" if is_pending else "running"
 
 
 def end_state(cause: EndCause, **evidence: str) -> ProposedState:

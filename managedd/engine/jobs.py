@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from managedd.engine import run_env
-from managedd.engine.evidence import human_bytes
 from managedd.engine.means import Job
 from managedd.engine.run_env import RunFacts
 from managedd.errors import ManagedError, invalid
+from managedd.model.amounts import apart, human_bytes, human_seconds
 from managedd.model.drivers import PullPolicy, RunSpec
 from managedd.model.limits import Needs
 from managedd.model.secrets import hidden
@@ -81,7 +81,11 @@ class Jobs:
             return executions.get(tx, execution.id)
 
         noted = await self._db.write(note) or execution
-        return Job(execution=noted, spec=spec, notes=(*_dropped(dropped), *self._sized(execution, loaded)))
+        return Job(
+            execution=noted,
+            spec=spec,
+            notes=(*_dropped(dropped), *self._sized(execution, loaded), *self._shortened(spec, loaded)),
+        )
 
     def needs(self, tx: Tx, flow_run_id: str) -> Needs:
         """What the run will reserve of the host; the default where its job variables can't be used, which its runner will say."""
@@ -109,6 +113,14 @@ class Jobs:
             if kept
             else []
         )
+
+    def _shortened(self, spec: RunSpec, loaded: _Loaded) -> list[str]:
+        """What the run's log shall say where the settings were changed since it was allowed more time."""
+        asked, given = loaded.job.timeout_seconds, spec.time_limit_seconds
+        if asked is None or given is None or asked <= given:
+            return []
+        shown = apart(human_seconds, "seconds", round(given), asked)
+        return [f"The run may take {shown[0]} (runs.time_limit_seconds), and not {shown[1]} as its timeout asks"]
 
     def _memory_bytes(self, job: ManagedJob, plan: Plan | None) -> int:
         return job.memory_bytes or _least(

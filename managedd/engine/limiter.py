@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from managedd.engine.evidence import human_bytes
+from managedd.clock import from_us
+from managedd.model.amounts import human_bytes
 from managedd.model.limits import HostLimits, Needs, Plan, TokenBucket
-from managedd.model.metering import month_of
+from managedd.model.metering import month_of, used_of
 from managedd.store import executions, plans, usage, workspaces
 
 if TYPE_CHECKING:
@@ -113,15 +114,15 @@ class Limiter:
         self._host = memory.take(needs.memory_bytes, self._now), cpus.take(needs.cpus, self._now)
 
     def hours_message(self, head: QueueHead) -> str:
-        """Why a run of that workspace waits for compute hours: used, kept for those that start, limit and reset."""
+        """Why a run of that workspace waits for compute hours: used, kept for those that start, limit and reset.
+
+        It stands in the run's state for as long as that waits, whatever is used or allowed meanwhile: so it says when that was.
+        """
         bucket = self._hours(head)
         assert bucket.capacity is not None
         used = self._minutes(head.workspace_id)[0]
-        kept = f", {human_hours(bucket.taken - used)} are kept for runs that start now" if bucket.taken > used else ""
-        return (
-            f"The workspace has used {human_hours(used)} of the {human_hours(bucket.capacity)} compute hours of plan "
-            f"{head.plan!r} this month{kept}; they are renewed on {self._month.renewal}."
-        )
+        told = used_of(bucket.capacity, used, kept=bucket.taken - used, plan=head.plan, month=self._month)
+        return f"As of {from_us(self._now):%Y-%m-%d %H:%M} UTC, {told}."
 
     def host_message(self, needs: Needs) -> str:
         """Why a run waits for the host."""
@@ -203,8 +204,3 @@ def host_limits(section: HostSection, *, memory_bytes: int, cpus: float) -> Host
     return HostLimits(
         memory_bytes=max(0, memory_bytes - left) if chosen is None else chosen, cpus=cpus * section.cpu_overcommit
     )
-
-
-def human_hours(minutes: float) -> str:
-    """`12.5` hours of 750 minutes."""
-    return f"{minutes / 60:.2f}".rstrip("0").rstrip(".")

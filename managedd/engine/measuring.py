@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from managedd.engine.evidence import Measured, human_bytes
+from managedd.engine.evidence import Measured
 from managedd.engine.means import VERB_SECONDS
 from managedd.engine.stopwatch import SECOND_US, Stopwatch
+from managedd.model.amounts import human_bytes
 from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause
 from managedd.model.metering import adopted_us

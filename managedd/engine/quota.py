@@ -15,13 +15,12 @@ from managedd import ids
 from managedd.bus import Topic
 from managedd.clock import iso
 from managedd.engine.evidence import Measured, ending
-from managedd.engine.limiter import human_hours
 from managedd.engine.settling import end_first
 from managedd.errors import ManagedError
 from managedd.model.events import RESOURCE_ID, RESOURCE_NAME, Event
 from managedd.model.executions import EndCause
 from managedd.model.limits import OnExhausted
-from managedd.model.metering import month_of
+from managedd.model.metering import month_of, used_of
 from managedd.observe import get_log
 from managedd.store import events, executions, plans, usage, workspaces
 
@@ -127,7 +126,8 @@ class QuotaWatch:
         ]
 
     async def _stop(self, standing: Standing) -> None:
-        detail = f"{_amounts(standing)}; they are renewed on {standing.month.renewal}"
+        limit, used = standing.plan.compute_minutes or 0, standing.minutes
+        detail = used_of(limit, used, plan=standing.plan.name, month=standing.month)
 
         def body(tx: Tx) -> list[tuple[Execution, EndLine]]:
             stopped: list[tuple[Execution, EndLine]] = []
@@ -171,8 +171,3 @@ def _warn(tx: Tx, standing: Standing) -> None:
         },
     )
     events.insert(tx, [event])
-
-
-def _amounts(standing: Standing) -> str:
-    limit = standing.plan.compute_minutes or 0
-    return f"{human_hours(standing.minutes)} of {human_hours(limit)} hours of plan {standing.plan.name!r} this month"

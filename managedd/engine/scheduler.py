@@ -15,8 +15,9 @@ import anyio.to_thread
 
 from managedd.bus import Topic
 from managedd.clock import from_us
-from managedd.engine.evidence import end_state, human_seconds
+from managedd.engine.evidence import end_state
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.amounts import human_seconds
 from managedd.model.executions import EndCause
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from managedd import failpoints
-from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail, human_bytes
+from managedd.engine.evidence import Ending, cause_of_exit, ending, exit_detail
 from managedd.engine.judgement import SECOND_US, View, goes_before
 from managedd.engine.offspring import end_below
+from managedd.model.amounts import human_bytes
 from managedd.model.executions import ENDED, LIVE, EndCause, EndLine, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
@@ -203,6 +204,7 @@ def _ending_of(
         exit_code=status.exit_code,
         peak_memory_bytes=peak_bytes,
         pending_deadline_seconds=pending_deadline_seconds,
+        state=view.state,
     )
 
 

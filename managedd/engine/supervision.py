@@ -11,7 +11,7 @@ from managedd.engine.evidence import Ending, Measured, ending
 from managedd.engine.interruption import Interruption, Unwanted
 from managedd.engine.judgement import SECOND_US, Countdown, judge
 from managedd.engine.measuring import Measuring
-from managedd.engine.settling import end_first, look
+from managedd.engine.settling import Stopping, end_first, look
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause, Execution
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from managedd.engine.means import Means
     from managedd.model.drivers import ExitStatus, Handle
     from managedd.model.logs import ParsedRecord
+    from managedd.model.states import State
+    from managedd.store.database import Tx
 
 log = get_log("supervision")
 
@@ -265,7 +267,9 @@ class Supervision:
         }.get(cause, "")
         return self._ending(cause, detail)
 
-    def _ending(self, cause: EndCause, detail: str, measured: Measured | None = None) -> Ending:
+    def _ending(
+        self, cause: EndCause, detail: str, measured: Measured | None = None, state: State | None = None
+    ) -> Ending:
         elapsed_us = self.measuring.stopwatch.elapsed_us
         if elapsed_us is None:
             elapsed_us = self._means.clock.now_us() - (self.execution.started_at or self.execution.claimed_at)
@@ -277,12 +281,18 @@ class Supervision:
             peak_memory_bytes=self.measuring.peak_memory_bytes,
             pending_deadline_seconds=self._means.settings.pending_deadline_seconds,
             measured=measured,
+            state=state,
         )
 
     async def _end_first(self, cause: EndCause, detail: str, measured: Measured | None = None) -> bool:
         """Whether the container has to go, and the run has its end for that; False when the run's own end or its cancel goes before."""
-        ended = self._ending(cause, detail, measured)
-        stopping = await self._means.write(lambda tx: end_first(tx, ended, self.execution.id))
+
+        def body(tx: Tx) -> Stopping | None:
+            view = look(tx, self.execution.id)
+            ended = self._ending(cause, detail, measured, None if view is None else view.state)
+            return end_first(tx, ended, self.execution.id)
+
+        stopping = await self._means.write(body)
         if stopping is not None and stopping.line is not None:
             # Its container may end right now, and with it our watch: then it would be said behind all of its lines only.
             with anyio.CancelScope(shield=True):

@@ -59,7 +59,7 @@ class EndCause(StrEnum):
     """Why an execution ended."""
 
     COMPLETED = "completed"
-    """The engine reported the run's end itself; nothing is to be said by us."""
+    """The engine reported the run's end itself, or that it is suspended or scheduled anew; nothing is to be said by us."""
     CANCEL = "cancel"
     MEMORY = "memory"
     TIME = "time"
@@ -105,7 +105,10 @@ END_RULES: Mapping[EndCause, EndRule] = {
         "Out of memory {while_doing}: the memory limit is {memory_limit}, the highest use seen was {peak_memory}. "
         "Raise the memory_limit job variable or use less memory."
     ),
-    EndCause.TIME: _crashed("Time limit reached: the run was stopped after {elapsed}; its limit is {time_limit}."),
+    EndCause.TIME: _crashed(
+        "Time limit reached {while_doing}: the run was stopped after {elapsed}; its limit is {time_limit}, installation included. "
+        "Raise the timeout job variable as far as the plan allows, or let it {do_less}."
+    ),
     EndCause.QUOTA: _crashed("The workspace's compute hours are used up: {detail}."),
     EndCause.DISK: _crashed("Disk limit reached: {detail}."),
     EndCause.PIDS: _crashed("Process limit reached: {detail}."),

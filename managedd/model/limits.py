@@ -9,6 +9,8 @@ from typing import Final
 
 SECOND_US: Final = 1_000_000
 MINUTES_AN_HOUR: Final = 60
+MAX_TIME_LIMIT_SECONDS: Final = 3660 * 86_400
+"""The longest time limit that anybody may set or ask for."""
 AWAITING_HOURS: Final = "AwaitingComputeHours"
 AWAITING_HOST: Final = "AwaitingHostCapacity"
 """Names of SCHEDULED: what a run waits for, with the reason in the state's message."""
@@ -102,7 +104,8 @@ class Plan:
 
     @property
     def compute_minutes(self) -> float | None:
-        return None if self.compute_hours is None else self.compute_hours * MINUTES_AN_HOUR
+        """`compute_hours` in minutes, without the last digits that a fraction of an hour may bring."""
+        return None if self.compute_hours is None else round(self.compute_hours * MINUTES_AN_HOUR, 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,8 @@ class HostLimits:
     run_memory_bytes: int | None = None
     """What a run reserves that asks for nothing, where its plan does not allow less; None: not known."""
     run_cpus: float | None = None
+    run_seconds: int | None = None
+    """How long a run may take at most, whatever its plan allows; None: not known."""
 
 
 def effective_slots(slots: int | None, host: HostLimits, each: Needs) -> tuple[int | None, str | None]:

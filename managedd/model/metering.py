@@ -7,6 +7,7 @@ from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 from managedd.clock import from_us, to_us
+from managedd.model.amounts import human_minutes
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -49,6 +50,15 @@ def _month(year: int, month: int, zone: tzinfo) -> Month:
     begins = datetime(year, month, 1, tzinfo=zone)
     ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=zone)
     return Month(name=f"{year:04d}-{month:02d}", begins_us=to_us(begins), ends_us=to_us(ends))
+
+
+def used_of(limit: float, used: float, *, kept: float = 0, plan: str, month: Month) -> str:
+    """How a workspace stands in the month: its minutes, those that are kept for runs that start now, the plan's limit, and the reset."""
+    starting = f" ({human_minutes(kept)} more kept for runs that start now)" if kept > 0 else ""
+    return (
+        f"the workspace has used {human_minutes(used)}{starting} of the {human_minutes(limit)} of compute time that plan {plan!r} "
+        f"has for {month.name}; it is renewed on {month.renewal}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

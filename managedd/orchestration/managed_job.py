@@ -12,13 +12,13 @@ from managedd.errors import ManagedError, invalid
 from managedd.model import env_names, images
 from managedd.model.env_names import is_reserved, is_variable_name
 from managedd.model.images import is_image_reference
+from managedd.model.limits import MAX_TIME_LIMIT_SECONDS
 from managedd.model.urls import has_unclear_credentials
 
 DEFAULT_IMAGE = "prefecthq/prefect:3-latest"
 MIN_MEMORY_BYTES = 32 * 1024**2
 MAX_MEMORY_BYTES = 1024**5
 MAX_CPUS = 1024
-MAX_TIMEOUT_SECONDS = 366 * 86_400
 EXTRA_PACKAGES = "EXTRA_PIP_PACKAGES"
 """The environment variable that Prefect's images install packages from."""
 MAX_PACKAGES = 200
@@ -136,9 +136,9 @@ def _timeout(value: Any) -> int:
         seconds = int(value)
     elif (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
         seconds = int(value)
-    if seconds is None or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+    if seconds is None or not 0 < seconds <= MAX_TIME_LIMIT_SECONDS:
         raise invalid(
-            f"job_variables.timeout: {str(value)[:60]!r} is no time limit; allowed: whole seconds, 1 to {MAX_TIMEOUT_SECONDS}",
+            f"job_variables.timeout: {str(value)[:60]!r} is no time limit; allowed: whole seconds, 1 to {MAX_TIME_LIMIT_SECONDS}",
         )
     return seconds
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from managedd.errors import forbidden, invalid
 from managedd.model import images
+from managedd.model.amounts import apart, human_bytes, human_seconds
 from managedd.model.limits import SLACK
 from managedd.orchestration import pool_types
 from managedd.store import plans, rows
@@ -36,20 +37,26 @@ def check_room(tx: Tx, pool_type: str) -> None:
 def check_host(job: ManagedJob, host: HostLimits, plan: Plan) -> None:
     """Returns when the host could hold such a run; else an INVALID error names the variable and what is allowed.
 
-    A run that asks for nothing gets the operator's default, or what its plan has where that is less.
+    A run that asks for nothing gets the operator's default, or what its plan has where that is less. For its time the operator's setting is
+    the most, too.
     """
     defaults = [most for most in (host.run_memory_bytes, plan.memory_limit_bytes) if most is not None]
     memory_bytes = job.memory_bytes or (min(defaults) if host.run_memory_bytes is not None else 0)
     cpus = job.cpus or host.run_cpus or 0
     if host.memory_bytes is not None and memory_bytes > host.memory_bytes:
+        asked, most = apart(human_bytes, "bytes", memory_bytes, host.memory_bytes)
         raise invalid(
-            f"job_variables.memory_limit: {memory_bytes} bytes{_default(job.memory_bytes)} are more than all runs together may reserve "
-            f"of this host, {host.memory_bytes}"
+            f"job_variables.memory_limit: {asked}{_default(job.memory_bytes)} is more than all runs together may reserve of this host, {most}"
         )
     if host.cpus is not None and cpus > host.cpus + SLACK:
         raise invalid(
             f"job_variables.cpu_limit: {cpus:g}{_default(job.cpus)} are more processors than all runs together may reserve of this host, "
             f"{host.cpus:g}"
+        )
+    if host.run_seconds is not None and (job.timeout_seconds or 0) > host.run_seconds:
+        asked, most = apart(human_seconds, "seconds", job.timeout_seconds or 0, host.run_seconds)
+        raise invalid(
+            f"job_variables.timeout: {asked} is longer than runs on this host may take, {most} (runs.time_limit_seconds)"
         )
 
 
@@ -63,9 +70,11 @@ def check_job(job: ManagedJob, plan: Plan, *, image_is_chosen: bool) -> None:
     An image that nobody chose is the operator's own.
     """
     if plan.memory_limit_bytes is not None and (job.memory_bytes or 0) > plan.memory_limit_bytes:
-        raise invalid(
-            f"job_variables.memory_limit: {job.memory_bytes} bytes are more than plan {plan.name!r} allows, {plan.memory_limit_bytes}"
-        )
+        asked, most = apart(human_bytes, "bytes", job.memory_bytes or 0, plan.memory_limit_bytes)
+        raise invalid(f"job_variables.memory_limit: {asked} is more than plan {plan.name!r} allows, {most}")
+    if plan.time_limit_seconds is not None and (job.timeout_seconds or 0) > plan.time_limit_seconds:
+        asked, most = apart(human_seconds, "seconds", job.timeout_seconds or 0, plan.time_limit_seconds)
+        raise invalid(f"job_variables.timeout: {asked} is longer than plan {plan.name!r} allows, {most}")
     if image_is_chosen and plan.images is not None and not images.is_allowed(job.image, plan.images):
         raise invalid(
             f"job_variables.image: {job.image!r} is no image that plan {plan.name!r} allows; allowed: {', '.join(plan.images)}"

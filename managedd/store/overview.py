@@ -8,9 +8,9 @@ import orjson
 
 from managedd import ids
 from managedd.clock import iso
-from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, TokenBucket
-from managedd.model.metering import month_of
-from managedd.store import plans, rows, usage
+from managedd.model.limits import AWAITING_HOST, TokenBucket
+from managedd.model.metering import month_of, used_of
+from managedd.store import executions, plans, rows, usage
 from managedd.store.flow_runs import slots_leaving
 from managedd.store.queue import LINGERING, MANAGED
 from managedd.store.resources import OCCUPYING_SQL, WORK_POOL
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import tzinfo
 
+    from managedd.model.metering import Month
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
 
 MAX_FOUND_RUNS = 20
 MAX_LIMITED = 10
 _ALL = -1
-AWAITED = {AWAITING_HOURS: "compute_hours", AWAITING_HOST: "host_capacity"}
-"""States of which the message says what is waited for."""
 _TIMES = frozenset(
     {"claimed_at", "created_at", "installed_at", "started_at", "exited_at", "finalized_at", "stop_requested_at"}
 )
@@ -67,10 +66,12 @@ def workspaces(tx: Tx, zone: tzinfo) -> list[Wire]:
     return shown
 
 
-def pools(tx: Tx, among: Sequence[Wire], engine_problem: str | None) -> list[Wire]:
+def pools(tx: Tx, among: Sequence[Wire], engine_problem: str | None, zone: tzinfo) -> list[Wire]:
     """Every work pool of the workspaces with its queues, most urgent first, and why the next run of each waits."""
     shown = []
-    for workspace in among:
+    month, unstarted = month_of(tx.now, zone), executions.unstarted(tx)
+    for each in among:
+        workspace = {**each, "used_up": _used_up(each, unstarted.get(each["id"], 0), month)}
         scoped = tx.scoped(workspace["id"])
         for pool in rows.find(scoped, WORK_POOL, [], "NAME_ASC", _ALL, is_answer=False):
             queues = [
@@ -94,6 +95,14 @@ def pools(tx: Tx, among: Sequence[Wire], engine_problem: str | None) -> list[Wir
                 }
             )
     return shown
+
+
+def _used_up(workspace: Wire, unstarted: int, month: Month) -> str | None:
+    """How the compute time of a workspace stands that has none left, by which nothing of it is started; None: it has some."""
+    limit, used = workspace["compute_minutes"], workspace["compute_minutes_used"]
+    if limit is None or used + unstarted < limit:
+        return None
+    return used_of(limit, used, kept=unstarted, plan=workspace["plan"], month=month)
 
 
 def _queue(tx: Tx, workspace: Wire, pool: Wire, queue: Row, engine_problem: str | None) -> Wire:
@@ -186,6 +195,9 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
     managed = pool["type"] == MANAGED
     if managed and engine_problem is not None:
         return "engine", engine_problem
+    if managed and workspace["used_up"] is not None:
+        # What it was told when it began to wait may be another plan's, or yesterday's.
+        return "compute_hours", workspace["used_up"]
     lingering = [row["pool_id"] == pool["id"] for row in run["lingering"]] if managed else []
     in_queue = sum(row["queue_id"] == queue["id"] for row in run["lingering"]) if managed else 0
     slots = [
@@ -214,8 +226,8 @@ def _obstacle(workspace: Wire, pool: Wire, queue: Wire, run: Wire, engine_proble
             return waits_for, f"{whose}: {taken} of {limit} slots taken{leaving}"
     if managed and run["starts"] is not None:
         return "starts", f"plan {workspace['plan']!r} starts no more runs until {iso(run['starts'])}"
-    if managed and run["state_name"] in AWAITED:
-        return AWAITED[run["state_name"]], run["message"]
+    if managed and run["state_name"] == AWAITING_HOST:
+        return "host_capacity", run["message"]
     if run["is_ending"]:
         return "attempt", "its last attempt is being finished"
     if not managed:

@@ -357,3 +357,14 @@ async def test_only_the_lines_that_were_asked_for_are_shown(services: Services, 
     assert [json.loads(line)["message"] for line in text.splitlines()] == [
         f"failed {number}" for number in (799, 899, 999, 1050)
     ]
+
+
+@pytest.mark.usefixtures("door")
+@pytest.mark.parametrize(
+    ("month", "words"),
+    [("2026-13", "--month: '2026-13' is no month; allowed: YYYY-MM"), ("9998-11", "--month: 9998-11 has not begun")],
+)
+async def test_the_usage_of_no_month_is_wrong_usage(services: Services, month: str, words: str) -> None:
+    done = await managedd(services, "usage", "--month", month)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode()

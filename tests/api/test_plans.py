@@ -62,7 +62,7 @@ async def test_more_memory_than_the_plan_has_is_refused_when_deployed_and_when_r
     await pool(api, "mine")
     status, body = await deploy(api, memory_limit="4Gi")
     assert status == 422
-    assert f"memory_limit: {4 * GIB} bytes are more than plan 'pro' allows, {2 * GIB}" in body["detail"]
+    assert "memory_limit: 4.0 GiB is more than plan 'pro' allows, 2.0 GiB" in body["detail"]
     status, made = await deploy(api, memory_limit="2Gi")
     assert status == 201
     status, body = await api.post(
@@ -93,10 +93,7 @@ async def test_more_than_the_host_could_ever_hold_is_refused_when_deployed(api: 
     await api.services.db.write(lambda tx: plans.put_host(tx, HostLimits(memory_bytes=GIB, cpus=4)))
     status, body = await deploy(api, memory_limit="2Gi")
     assert status == 422
-    assert (
-        f"memory_limit: {2 * GIB} bytes are more than all runs together may reserve of this host, {GIB}"
-        in body["detail"]
-    )
+    assert "memory_limit: 2.0 GiB is more than all runs together may reserve of this host, 1.0 GiB" in body["detail"]
     status, body = await deploy(api, cpu_limit=8)
     assert status == 422
     assert "cpu_limit: 8 are more processors than all runs together may reserve of this host, 4" in body["detail"]
@@ -130,10 +127,47 @@ async def test_a_default_that_the_host_cannot_hold_is_refused_when_deployed(api:
     host = HostLimits(memory_bytes=GIB, cpus=0.5, run_memory_bytes=2 * GIB, run_cpus=1.0)
     await api.services.db.write(lambda tx: plans.put_host(tx, host))
     status, body = await deploy(api)
-    assert (status, f"memory_limit: {2 * GIB} bytes (the default)" in body["detail"]) == (422, True)
+    assert (status, "memory_limit: 2.0 GiB (the default)" in body["detail"]) == (422, True)
     status, body = await deploy(api, memory_limit="1Gi")
     assert (status, "cpu_limit: 1 (the default)" in body["detail"]) == (422, True)
     assert (await deploy(api, memory_limit="1Gi", cpu_limit=0.5))[0] == 201
     assert (await pool(api, "another"))[0] == 201
     await on_plan(api, memory_limit_bytes=GIB)
     assert (await deploy(api, cpu_limit=0.5))[0] == 200
+
+
+HOUR = 3600
+
+
+async def test_more_time_than_the_plan_has_is_refused_when_deployed_and_when_run(api: ApiClient) -> None:
+    await pool(api, "mine")
+    status, body = await deploy(api, timeout=30 * HOUR)
+    assert (status, "timeout: 30 h is longer than plan 'pro' allows, 24 h" in body["detail"]) == (422, True)
+    _, body = await deploy(api, timeout=24 * HOUR + 1)
+    assert "timeout: 24 h (86401 seconds) is longer than plan 'pro' allows, 24 h (86400 seconds)" in body["detail"]
+    status, made = await deploy(api, timeout=24 * HOUR)
+    assert status == 201
+    longer = {"job_variables": {"timeout": 25 * HOUR}}
+    status, body = await api.post(f"/deployments/{made['id']}/create_flow_run", longer)
+    assert (status, "timeout: 25 h" in body["detail"]) == (422, True)
+    status, body = await api.patch(f"/deployments/{made['id']}", longer)
+    assert (status, "timeout: 25 h" in body["detail"]) == (422, True)
+
+
+async def test_where_the_plan_has_no_end_of_time_the_settings_of_the_host_have(api: ApiClient) -> None:
+    await pool(api, "mine")
+    await on_plan(api)
+    await api.services.db.write(lambda tx: plans.put_host(tx, HostLimits(run_seconds=48 * HOUR)))
+    assert (await deploy(api, timeout=48 * HOUR))[0] == 201
+    status, body = await deploy(api, timeout=49 * HOUR)
+    words = "timeout: 49 h is longer than runs on this host may take, 48 h (runs.time_limit_seconds)"
+    assert (status, words in body["detail"]) == (422, True)
+
+
+async def test_a_pool_may_not_give_more_time_than_the_plan_has(api: ApiClient) -> None:
+    template = deepcopy(default_template(MANAGED))
+    assert template is not None
+    template["variables"]["properties"]["timeout"]["default"] = 25 * HOUR
+    body = {"name": "mine", "type": MANAGED, "base_job_template": template}
+    status, refused = await api.post("/work_pools/", body)
+    assert (status, "timeout: 25 h is longer than plan 'pro' allows" in refused["detail"]) == (422, True)

@@ -12,7 +12,7 @@ from managedd.api.auth import Listener
 from managedd.bus import Topic
 from managedd.clock import from_us, to_us
 from managedd.model.executions import Phase
-from managedd.model.limits import Plan
+from managedd.model.limits import AWAITING_HOURS, Plan
 from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage
 from managedd.wire.usage import UsageReport
@@ -169,3 +169,45 @@ async def test_status_tells_compute_time_and_what_the_host_holds(api: ApiClient)
         "cpus": 16,
         "cpus_reserved": 0,
     }
+
+
+async def test_why_a_run_waits_for_hours_is_told_as_it_is_now(api: ApiClient) -> None:
+    """What stands in its state is of the moment at which it began to wait."""
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    began = from_us(month_of(api.services.clock.now_us(), UTC).begins_us)
+    await ran(api, made, began.isoformat(), (began + timedelta(minutes=125)).isoformat())
+    _, found = await api.get("/managed/status")
+    [done] = [queue["head"]["id"] for pool in found["pools"] for queue in pool["queues"]]
+    await api.post(f"/flow_runs/{done}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
+    run = await run_it(api, made)
+    told = {"type": "SCHEDULED", "name": AWAITING_HOURS, "message": "an old story"}
+    status, _ = await api.post(f"/flow_runs/{run['id']}/set_state", {"state": told, "force": True})
+    assert status == 201
+
+    async def head(hours: float) -> tuple[str, str]:
+        await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=hours)]))
+        _, found = await api.get("/managed/status")
+        [queue] = [queue for pool in found["pools"] for queue in pool["queues"]]
+        return queue["head"]["waits_for"], queue["head"]["reason"]
+
+    for hours, words in ((1, "1 h"), (2, "2 h")):
+        waits_for, reason = await head(hours)
+        assert waits_for == "compute_hours"
+        assert reason.startswith(f"the workspace has used 2 h 5 min of the {words} of compute time that plan 'pro' has")
+        assert "renewed on" in reason
+    assert (await head(3))[0] == "nothing", "they are there again, whatever its state is called"
+
+
+async def test_a_month_that_has_not_begun_is_none(api: ApiClient) -> None:
+    present = month_of(api.services.clock.now_us(), UTC)
+    following = month_of(present.ends_us, UTC).name
+    status, body = await api.get(f"/managed/usage?month={following}")
+    assert (status, f"month: {following} has not begun" in body["detail"]) == (422, True)
+    assert (await report(api, month=present.name))["month"] == present.name
+
+
+async def test_minutes_of_a_fraction_of_an_hour_are_plain_numbers(api: ApiClient) -> None:
+    await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=0.0333)]))
+    found = await report(api)
+    assert (repr(found["limit_minutes"]), repr(found["remaining_minutes"])) == ("1.998", "1.998")

@@ -365,5 +365,8 @@ async def test_a_clock_that_was_set_before_a_restart_moves_no_time_limit(still: 
         state = await still.until_state(execution.flow_run_id, CRASHED)
         passed(still, 61)
         gone = await finished(still, execution)
-    assert state.message == "Time limit reached: the run was stopped after 1 h 0 min; its limit is 1 h 0 min."
+    assert state.message == (
+        "Time limit reached in the flow: the run was stopped after 1 h; its limit is 1 h, installation included. "
+        "Raise the timeout job variable as far as the plan allows, or let it do less."
+    )
     assert gone.end_cause is EndCause.TIME

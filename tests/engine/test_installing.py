@@ -123,6 +123,6 @@ async def test_out_of_memory_says_whether_the_packages_were_installed(world: Wor
         execution = await world.claimed()
         daemon.fleet.start(execution)
         ended = await finished(world, execution)
-    where = "in the flow" if known else "while installing packages"
+    where = "before the flow began" if known else "while installing packages"
     assert str(ended.end_message).startswith(f"Out of memory {where}:")
     assert (ended.installed_at is not None) is known

@@ -79,9 +79,11 @@ async def test_layers(world: World) -> None:
 
 async def test_defaults_and_the_operators_limit_of_time(world: World) -> None:
     execution = await job_for(world, run={"timeout": 10_000})
-    spec = (await jobs(world, time_limit_seconds=600, image="ours:1").job(execution)).spec
+    job = await jobs(world, time_limit_seconds=600, image="ours:1").job(execution)
+    spec = job.spec
     assert (spec.image, spec.memory_bytes, spec.cpus, spec.pids) == ("ours:1", 2 * 1024**3, 1.0, 1024)
     assert (await world.execution(execution.flow_run_id)).time_limit_seconds == 600
+    assert job.notes == ("The run may take 10 min (runs.time_limit_seconds), and not 2 h 46 min as its timeout asks",)
 
 
 async def test_what_a_user_may_not_set_is_dropped_and_named(world: World) -> None:
@@ -223,17 +225,17 @@ async def test_a_run_gets_what_was_reserved_for_it_whatever_was_changed_since(wo
     assert (again.memory_bytes, again.cpus, again.time_limit_seconds) == (512 * 1024**2, 2, 90)
 
 
-@pytest.mark.parametrize(("name", "value"), [("image", "mine:1"), ("memory_limit", "2Gi")])
+@pytest.mark.parametrize(("name", "value"), [("image", "mine:1"), ("memory_limit", "2Gi"), ("timeout", 3600)])
 async def test_what_the_plan_does_not_allow_is_told_when_it_runs(world: World, name: str, value: str) -> None:
     """Deployed before the plan was changed."""
-    await world.on_plan(images=("prefecthq/prefect:*",), memory_limit_bytes=1024**3)
+    await world.on_plan(images=("prefecthq/prefect:*",), memory_limit_bytes=1024**3, time_limit_seconds=3599)
     with pytest.raises(ManagedError, match=f"job_variables.{name}"):
         await jobs(world).job(await job_for(world, run={name: value}))
 
 
 async def test_the_plan_bounds_what_nobody_chose(world: World) -> None:
     await world.on_plan(images=("prefecthq/prefect:*",), memory_limit_bytes=1024**3, time_limit_seconds=100)
-    execution = await job_for(world, run={"timeout": 3600})
+    execution = await job_for(world)
     made = jobs(world, image="ours:1")
     spec = (await made.job(execution)).spec
     assert (spec.image, spec.memory_bytes, spec.time_limit_seconds) == ("ours:1", 1024**3, 100)

@@ -106,7 +106,8 @@ async def test_exhausted_hours_hold_new_runs_until_the_month_ends(still: World) 
         state = await still.state(run_id)
         assert (state.type, state.name) == (StateType.SCHEDULED, AWAITING_HOURS)
         assert state.message == (
-            "The workspace has used 0.5 of the 0.5 compute hours of plan 'pro' this month; they are renewed on 2026-12-01 00:00 UTC."
+            "As of 2026-11-29 22:29 UTC, the workspace has used 30 min of the 30 min of compute time that plan 'pro' has for 2026-11; "
+            "it is renewed on 2026-12-01 00:00 UTC."
         )
     assert await desk.all() == [first], "told once"
     assert [len(await still.history(run_id)) for run_id in waiting] == [2, 2, 2]

@@ -123,7 +123,8 @@ async def test_waiting_for_hours_ends_with_a_leap_february(still: World) -> None
 
         await still.until(was_told)
         assert (await still.state(waiting)).message == (
-            "The workspace has used 0.02 of the 0.02 compute hours of plan 'pro' this month; they are renewed on 2028-03-01 00:00 UTC."
+            "As of 2028-02-29 23:00 UTC, the workspace has used 1 min of the 1 min of compute time that plan 'pro' has for 2028-02; "
+            "it is renewed on 2028-03-01 00:00 UTC."
         )
         clock.turn_to(datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC))
         assert not await daemon.dispatcher.tick()
@@ -144,8 +145,8 @@ async def test_what_is_kept_for_a_run_that_starts_is_not_said_to_be_used(still: 
         waiting = await still.run()
         await daemon.dispatcher.tick()
     assert (await still.state(waiting)).message == (
-        "The workspace has used 0 of the 0.02 compute hours of plan 'pro' this month, 0.02 are kept for runs that start now; "
-        "they are renewed on 2026-04-01 00:00 UTC."
+        "As of 2026-03-02 12:00 UTC, the workspace has used 0 min (1 min more kept for runs that start now) of the 1 min of compute "
+        "time that plan 'pro' has for 2026-03; it is renewed on 2026-04-01 00:00 UTC."
     )
 
 
@@ -183,8 +184,8 @@ async def test_runs_are_stopped_with_the_cause_where_the_plan_says_so(still: Wor
         state = await still.state(execution.flow_run_id)
         assert state.type is CRASHED
         assert state.message == (
-            "The workspace's compute hours are used up: 0.03 of 0.02 hours of plan 'pro' this month; "
-            "they are renewed on 2026-04-01 00:00 UTC."
+            "The workspace's compute hours are used up: the workspace has used 2 min of the 1 min of compute time that plan 'pro' has "
+            "for 2026-03; it is renewed on 2026-04-01 00:00 UTC."
         )
         ended = await finished(still, execution)
         await watching.tick()

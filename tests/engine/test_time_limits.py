@@ -11,12 +11,14 @@ import pytest
 from managedd.drivers.fake import FakeDriver, FakeRun
 from managedd.model.executions import EndCause, Phase
 from managedd.store import executions
+from tests.engine.test_installing import said, with_packages
 from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, PAUSED, RUNNING, finished, plan
 from tests.engine.world import World, quick_settings
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from managedd.model.drivers import Handle
+    from managedd.model.executions import Execution
     from managedd.model.states import StateType
 
 pytestmark = pytest.mark.anyio
@@ -211,7 +213,10 @@ async def test_an_engine_that_dies_at_the_time_limit_does_not_change_the_cause(
             ended = await finished(still, execution)
     state = await still.state(execution.flow_run_id)
     assert (ended.end_cause, ended.exit_code) == (EndCause.TIME, code)
-    assert state.message == "Time limit reached: the run was stopped after 6 min 40 s; its limit is 5 min 0 s."
+    assert state.message == (
+        "Time limit reached in the flow: the run was stopped after 6 min 40 s; its limit is 5 min, installation included. "
+        "Raise the timeout job variable as far as the plan allows, or let it do less."
+    )
     evidence = (await still.evidence(execution.id))["end"]
     assert (evidence["cause"], evidence["limit"], evidence["reached"]) == ("time", 300, 400)
 
@@ -244,3 +249,54 @@ async def test_an_end_with_a_reason_of_its_own_is_not_taken_for_the_time_limit(
     async with still.daemon() as daemon:
         await daemon.reconciler.once()
         assert (await finished(still, execution)).end_cause is cause
+
+
+async def installed_now(world: World, execution: Execution) -> None:
+    world.engine.emit(execution.id, said("Installed", phase="installed"))
+
+    async def noted() -> bool:
+        return (await world.execution(execution.flow_run_id)).installed_at is not None
+
+    await world.until(noted)
+
+
+@pytest.mark.parametrize(
+    ("installed", "begun", "doing", "words", "hint"),
+    [
+        (False, False, "installing", "while installing packages", "needs no pip_packages"),
+        (True, False, "starting", "before the flow began", "before its flow begins"),
+        (True, True, "running", "in the flow", "do less"),
+    ],
+)
+async def test_the_time_limit_says_what_the_run_was_doing(
+    world: World, installed: bool, begun: bool, doing: str, words: str, hint: str
+) -> None:
+    plan(world, FOREVER)
+    async with world.daemon(job=with_packages) as daemon:
+        execution = await world.claimed()
+        await world.write(lambda tx: executions.note(tx, execution.id, {"time_limit_seconds": 1}))
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        if installed:
+            await installed_now(world, execution)
+        if begun:
+            await world.propose(execution.flow_run_id, RUNNING)
+        ended = await finished(world, execution, 5)
+    message = str((await world.state(execution.flow_run_id)).message)
+    assert message.startswith(f"Time limit reached {words}: the run was stopped after ")
+    assert "its limit is 1.0 s, installation included. Raise the timeout job variable" in message
+    assert hint in message
+    assert ended.end_cause is EndCause.TIME
+    assert (await world.evidence(execution.id))["end"]["while"] == doing
+
+
+async def test_memory_that_runs_out_before_the_flow_began_is_not_said_to_be_the_flows(world: World) -> None:
+    plan(world, FOREVER)
+    async with world.daemon(job=with_packages) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await installed_now(world, execution)
+        world.engine.finish(execution.id, 137, oom=True)
+        await finished(world, execution)
+    assert str((await world.state(execution.flow_run_id)).message).startswith("Out of memory before the flow began: ")

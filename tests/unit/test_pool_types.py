@@ -97,3 +97,24 @@ def test_push_types_are_explained(name: str) -> None:
 def test_another_managed_type_is_none() -> None:
     with pytest.raises(ManagedError, match="prefect:managed"):
         check_offered("other:managed")
+
+
+def test_the_managed_template_bounds_nothing_that_a_plan_bounds() -> None:
+    template = default_template(MANAGED)
+    assert template is not None
+    timeout = template["variables"]["properties"]["timeout"]
+    assert (timeout["type"], timeout["exclusiveMinimum"], "maximum" in timeout) == ("integer", 0, False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "setting"),
+    [
+        ("timeout", "runs.time_limit_seconds"),
+        ("memory_limit", "runs.memory_limit_bytes"),
+        ("cpu_limit", "runs.cpu_limit"),
+    ],
+)
+def test_the_managed_template_says_what_is_used_for_an_empty_limit(variable: str, setting: str) -> None:
+    template = default_template(MANAGED)
+    assert template is not None
+    assert setting in template["variables"]["properties"][variable]["description"]

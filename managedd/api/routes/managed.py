@@ -38,7 +38,7 @@ async def read_status(ctx: Context) -> Wire:
         return {
             "now": iso(tx.now),
             "workspaces": [{**workspace, **_room(workspace["slots"], host, ctx)} for workspace in among],
-            "pools": overview.pools(tx, among, engine.get("problem")),
+            "pools": overview.pools(tx, among, engine.get("problem"), ctx.services.zone),
             "running": overview.running(tx, readings),
             "limited": overview.limited(tx, since_us=tx.now - DAY_US),
             "host": _reservations(tx, host),

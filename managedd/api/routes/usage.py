@@ -26,7 +26,10 @@ async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["depl
 
     def look(tx: Tx) -> Wire:
         zone = ctx.services.zone
-        chosen = month_of(tx.now, zone) if month is None else _named(month, zone)
+        present = month_of(tx.now, zone)
+        chosen = present if month is None else _named(month, zone)
+        if chosen.begins_us >= present.ends_us:
+            raise invalid(f"month: {month} has not begun; allowed: months up to the present one, {present.name}")
         plan, limit = usage.measure(tx, tx.workspace, chosen)
         used = usage.used(tx, tx.workspace, chosen, zone)
         shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
@@ -72,6 +75,6 @@ def _left(limit: float | None, used: int) -> Wire:
         return {"limit_minutes": None, "remaining_minutes": None, "overrun_minutes": 0.0}
     return {
         "limit_minutes": limit,
-        "remaining_minutes": max(0.0, limit - used),
-        "overrun_minutes": max(0.0, used - limit),
+        "remaining_minutes": max(0.0, round(limit - used, 6)),
+        "overrun_minutes": max(0.0, round(used - limit, 6)),
     }
