@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from managedd.drivers.docker_spec import DockerSettings
 
 Status = dict[str, Any]
+DEFAULT_WORKSPACE = "default/default"
+"""Account and handle of the workspace that every store has; it keeps them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -407,3 +407,15 @@ def test_ipv6_addresses_that_other_networks_could_know(tmp_path: Path) -> None:
     )
     assert inside.ipv6_addresses(table) == {"2001:db8::5": "eth0", "fd00::a": "eth0"}
     assert inside.ipv6_addresses(tmp_path / "nothing") == {}
+
+
+async def test_slots_are_those_of_the_plan_that_the_default_workspace_is_on(folder: Path) -> None:
+    """It may have been moved; `default_plan` is what a new one gets."""
+    patient = patient_of(folder)
+    patient.plans = {"default/default": "free", "team/two": "unlimited"}
+    [found] = await engine.slots(patient)
+    assert (found.facts["plan"], found.facts["workspace"]) == ("free", "default/default")
+    assert "(plan free of workspace default/default)" in found.seen
+    patient.plans = {"default/default": "gone"}
+    [found] = await engine.slots(patient)
+    assert (found.facts["plan"], found.facts["workspace"]) == ("pro", None)

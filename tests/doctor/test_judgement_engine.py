@@ -185,10 +185,17 @@ def slots(
     reserve_bytes: int | None = None,
     cpus: float = 64.0,
     cpu_limit: float = 1.0,
+    workspace: str | None = None,
 ) -> Finding:
     reserve = HostLimits(memory_bytes=memory_bytes - GIB if reserve_bytes is None else reserve_bytes, cpus=cpus)
     return engine.slots(
-        promised, "pro", reserve, memory_limit_bytes=2 * GIB, cpu_limit=cpu_limit, host_memory_bytes=memory_bytes
+        promised,
+        "pro",
+        reserve,
+        memory_limit_bytes=2 * GIB,
+        cpu_limit=cpu_limit,
+        host_memory_bytes=memory_bytes,
+        workspace=workspace,
     )
 
 
@@ -204,6 +211,8 @@ def test_effective_slots() -> None:
     few = slots(10, 8 * GIB)
     assert (few.level, few.facts["fit_memory"]) == (Level.WARNING, 3)
     assert few.seen.startswith("3 of 10 (plan pro): memory")
+    named = slots(10, 8 * GIB, workspace="default/default")
+    assert named.seen.startswith("3 of 10 (plan pro of workspace default/default): memory")
     assert "plans.pro.concurrent_runs = 3" in str(few.mend)
     assert slots(10, 21 * GIB).level is Level.OK
     assert slots(10, 20 * GIB).level is Level.WARNING

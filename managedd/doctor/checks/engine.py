@@ -14,6 +14,7 @@ from managedd.daemon import LAST_DRIVER
 from managedd.doctor.checks.data import room
 from managedd.doctor.examination import NotApplicable
 from managedd.doctor.judgement import engine as judge
+from managedd.doctor.patient import DEFAULT_WORKSPACE
 from managedd.drivers.docker_end import timestamp_us
 from managedd.drivers.docker_probe import DockerProbe, fault_of
 from managedd.engine.limiter import host_limits
@@ -164,17 +165,19 @@ async def slots(patient: Patient) -> list[Finding]:
     memory = int(patient.info.get("MemTotal") or _host_memory_bytes())
     if not memory:
         raise NotApplicable("neither the engine nor the host says how much memory there is")
-    plan = settings.plans[settings.default_plan]
+    workspace = DEFAULT_WORKSPACE if patient.plans.get(DEFAULT_WORKSPACE) in settings.plans else None
+    plan = settings.default_plan if workspace is None else patient.plans[workspace]
     return [
         judge.slots(
-            plan.concurrent_runs,
-            settings.default_plan,
+            settings.plans[plan].concurrent_runs,
+            plan,
             host_limits(
                 settings.host, memory_bytes=memory, cpus=float(patient.info.get("NCPU") or os.cpu_count() or 1)
             ),
             memory_limit_bytes=settings.runs.memory_limit_bytes,
             cpu_limit=settings.runs.cpu_limit,
             host_memory_bytes=memory,
+            workspace=workspace,
         )
     ]
 

@@ -347,9 +347,14 @@ def slots(
     memory_limit_bytes: int,
     cpu_limit: float,
     host_memory_bytes: int,
+    workspace: str | None = None,
 ) -> Finding:
-    """How many runs of the usual size the host takes at once, and what the plan promises; the others wait in their queues."""
+    """How many runs of the usual size the host takes at once, and what the plan promises; the others wait in their queues.
+
+    `workspace` is the one that is on the plan; None: it is the plan that a new one gets.
+    """
     name = "effective slots"
+    of_the_plan = f"plan {plan}" if workspace is None else f"plan {plan} of workspace {workspace}"
     fits = {
         "memory": None if reserve.memory_bytes is None else reserve.memory_bytes // memory_limit_bytes,
         "processors": None if reserve.cpus is None else int(reserve.cpus / cpu_limit + SLACK),
@@ -359,6 +364,7 @@ def slots(
     least = known[short]
     facts: dict[str, Any] = {
         "plan": plan,
+        "workspace": workspace,
         "slots": promised,
         "fit_memory": fits["memory"],
         "fit_processors": fits["processors"],
@@ -374,7 +380,7 @@ def slots(
     if least == 0:
         return problem(
             name,
-            f"0 of {promised or 'unlimited'} (plan {plan}): {short}; {each} never start here, {room}",
+            f"0 of {promised or 'unlimited'} ({of_the_plan}): {short}; {each} never start here, {room}",
             less,
             **facts,
         )
@@ -386,15 +392,15 @@ def slots(
             **facts,
         )
     if promised is None:
-        return note(name, f"{least} of unlimited (plan {plan}): {short}; {each}, {room}", **facts)
+        return note(name, f"{least} of unlimited ({of_the_plan}): {short}; {each}, {room}", **facts)
     if least < promised:
         return warning(
             name,
-            f"{least} of {promised} (plan {plan}): {short}; {each}, {room}; more wait in their queue",
+            f"{least} of {promised} ({of_the_plan}): {short}; {each}, {room}; more wait in their queue",
             f"{less}; or a smaller promise: plans.{plan}.concurrent_runs = {least}",
             **facts,
         )
-    return ok(name, f"{promised} of {promised} (plan {plan}); {each}, {room}", **facts)
+    return ok(name, f"{promised} of {promised} ({of_the_plan}); {each}, {room}", **facts)
 
 
 def plans(image: str, without: Sequence[str], *, default_plan: str) -> Finding:
