@@ -134,5 +134,11 @@ def note_uses(tx: Tx, uses: Mapping[str, int]) -> None:
         tx.execute("UPDATE keys SET last_used = max(coalesce(last_used, 0), ?) WHERE id = ?", (at_us, key_id))
 
 
+def forget(tx: Tx, *, before_us: int, limit: int) -> int:
+    """At most `limit` keys that opened nothing any more before the moment are gone; returns how many."""
+    ended = "SELECT id FROM keys WHERE min(coalesce(revoked, expires), coalesce(expires, revoked)) < ? LIMIT ?"
+    return tx.execute(f"DELETE FROM keys WHERE id IN ({ended})", (before_us, limit)).rowcount
+
+
 def _key(row: Row) -> Key:
     return Key(**{**dict(row), "role": Role(row["role"])})

@@ -10,10 +10,11 @@ from managedd import ids
 from managedd.clock import from_us
 from managedd.config import RetentionSection
 from managedd.engine.janitor import DAY_US, Janitor
+from managedd.model.access import Role
 from managedd.model.executions import Phase
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.model.states import StateType
-from managedd.store import audit, executions, flow_runs, logs, retention, rows
+from managedd.store import audit, executions, flow_runs, keys, logs, retention, rows
 from managedd.store.resources import TASK_RUN
 
 if TYPE_CHECKING:
@@ -266,3 +267,29 @@ async def test_the_audit_log_goes_by_age_and_by_number(world: World) -> None:
     assert await count(world, "audit") == 1100
     await janitor(world, audit_rows=1000).once()
     assert await count(world, "audit") == 1000
+
+
+async def test_keys_that_ended_long_ago_go_and_no_other(world: World) -> None:
+    now_us = world.clock.now_us()
+    long_ago, lately = now_us - 3 * DAY_US, now_us - DAY_US
+
+    def body(tx: Any) -> None:
+        ends = {
+            "revoked long ago": (long_ago, None),
+            "revoked before it would have ended": (long_ago, now_us + DAY_US),
+            "expired long ago": (None, long_ago),
+            "revoked lately": (lately, None),
+            "expired lately": (None, lately),
+            "lives": (None, None),
+            "lives and will end": (None, now_us + DAY_US),
+        }
+        for name, (revoked, expires) in ends.items():
+            made = keys.create(
+                tx, workspace_id=tx.workspace, name=name, role=Role.VIEWER, key_hash=name, hint="", expires_us=expires
+            )
+            tx.execute("UPDATE keys SET revoked = ? WHERE id = ?", (revoked, made.id))
+
+    await world.write(body)
+    await janitor(world, audit_days=2).once()
+    left = await world.read(lambda tx: keys.every(tx, tx.workspace, 100))
+    assert {key.name for key in left} == {"revoked lately", "expired lately", "lives", "lives and will end"}
