@@ -87,6 +87,20 @@ async def test_a_handle_is_letters_digits_and_dashes(api: ApiClient, handle: str
     assert (await api.post("/managed/workspaces", {"account": handle, "handle": "prod"}))[0] == 422
 
 
+async def test_a_second_workspace_needs_runs_that_are_kept_apart(api: ApiClient) -> None:
+    engine = {"driver": "process"}
+    api.services.facts["engine"] = lambda: engine
+    status, body = await api.post("/managed/workspaces", {"account": "acme", "handle": "prod"})
+    assert (status, "process.trusted" in body["detail"], "2 workspaces" in body["detail"]) == (409, True, True)
+    settings = api.services.settings
+    trusting = settings.process.model_copy(update={"trusted": True})
+    api.services.settings = settings.model_copy(update={"process": trusting})
+    await make_workspace(api, "acme", "prod")
+    api.services.settings = settings
+    engine["driver"] = "docker"
+    await make_workspace(api, "acme", "test")
+
+
 async def test_a_handle_is_taken_once_in_an_account(api: ApiClient) -> None:
     await make_workspace(api, "acme", "prod")
     other = await make_workspace(api, "other", "prod")

@@ -8,7 +8,7 @@ from managedd.api.context import Context
 from managedd.api.operation import QUERY, operation
 from managedd.api.ways import workspace_url
 from managedd.clock import iso
-from managedd.errors import invalid
+from managedd.errors import conflict, invalid
 from managedd.store import keys, plans, workspace_removal, workspaces
 from managedd.store.database import Tx
 from managedd.store.rows import Wire
@@ -31,6 +31,7 @@ async def create_workspace(ctx: Context, workspace: WorkspaceCreate) -> Wire:
     def body(tx: Tx) -> workspaces.Workspace:
         ctx.note.named["workspace"] = f"{workspace.account}/{workspace.handle}"
         _check_plan(tx, plan)
+        _check_walls(ctx, len(workspaces.every(tx)) + 1)
         return workspaces.make(tx, account=workspace.account, handle=workspace.handle, plan=plan, name=workspace.name)
 
     return _shown(ctx, await ctx.write(body), 0)
@@ -63,6 +64,16 @@ def _check_plan(tx: Tx, plan: str) -> None:
     known = plans.every(tx)
     if plan not in known:
         raise invalid(f"plan: there is no plan {plan!r}; plans: {', '.join(known)}")
+
+
+def _check_walls(ctx: Context, count: int) -> None:
+    """Returns when what keeps runs apart is enough for so many workspaces. Raises ManagedError(CONFLICT)."""
+    engine = ctx.services.facts.get("engine")
+    if engine is None or engine()["driver"] != "process":
+        return
+    reason = ctx.services.settings.why_no_processes(workspaces=count, as_root=False)
+    if reason is not None:
+        raise conflict(f"Runs are processes of this host now; {reason}")
 
 
 def _shown(ctx: Context, workspace: workspaces.Workspace, living_keys: int) -> Wire:
