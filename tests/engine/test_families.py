@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from managedd import ids
 from managedd.engine.turns import PARKED, RIGHT_OF_WAY_SECONDS
 from managedd.model.flow_runs import ProposedState
 from managedd.model.limits import AWAITING_HOST, HostLimits, Needs
@@ -26,7 +27,7 @@ SIX, FOUR, THREE, TWO, ONE = (Needs(memory_bytes=size * GIB, cpus=1) for size in
 
 async def task_of(world: World, run_id: str) -> str:
     """The task run of that run that stands for what it makes."""
-    values = {"flow_run_id": run_id, "name": "t", "task_key": "k", "dynamic_key": "0"}
+    values = {"flow_run_id": run_id, "name": "t", "task_key": "k", "dynamic_key": ids.new_id()}
     return await world.write(lambda tx: rows.insert(tx, TASK_RUN, values))
 
 

@@ -19,6 +19,7 @@ from managedd.store import rows
 from managedd.store.resources import FLOW
 from managedd.store.workspaces import create
 from tests.engine.test_dispatcher import Desk, end
+from tests.engine.test_families import task_of
 from tests.engine.test_limits_hold import GIB, advance
 from tests.engine.test_waiting import Sizes
 from tests.engine.world import open_world
@@ -62,9 +63,10 @@ class Host:
         flow = await self.world.write(lambda tx: rows.insert(tx, FLOW, {"name": "f"}))
         self.queues[name] = made, (await self.world.pool("p"))[1], flow
 
-    async def run(self, name: str, gib: int, seconds: int) -> str:
+    async def run(self, name: str, gib: int, seconds: int, *, parent: str | None = None) -> str:
         self.world.workspace, queue, flow = self.queues[name]
-        run_id = await self.world.run(queue_id=queue, flow_id=flow)
+        task_run = None if parent is None else await task_of(self.world, parent)
+        run_id = await self.world.run(queue_id=queue, flow_id=flow, parent_task_run_id=task_run)
         self.sizes.of[run_id] = Needs(memory_bytes=gib * GIB, cpus=1)
         self.owner[run_id], self.seconds[run_id] = name, seconds
         return run_id
@@ -204,5 +206,85 @@ def test_long_runs_of_a_workspace_do_not_add_up_while_others_of_that_size_wait()
             await host.run("short", 1, 240)
             await host.look()
         assert [host.owner[run_id] for run_id in host.ends_at].count("long") == holds == 4
+
+    anyio.run(simulate, 8, body)
+
+
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_families_that_wait_for_their_children_and_large_runs_all_come_to_their_end(data: st.DataObject) -> None:
+    """A parent ends when all its children have, one after the other, and each of these may have children too: nothing waits in a circle."""
+    parents = data.draw(st.lists(st.integers(1, 2), min_size=1, max_size=3), "gib of the parents")
+    child, depth = data.draw(st.integers(1, 2), "gib of a child"), data.draw(st.integers(1, 2), "generations")
+    children = data.draw(st.integers(1, 3), "children of each")
+    # However many of them wait, one child more has room.
+    gib = sum(parents) + child * (len(parents) * (depth - 1) + 1)
+    crowd = data.draw(st.integers(0, 20), "others")
+    large = data.draw(st.lists(st.integers(2, gib), min_size=1, max_size=2), "gib of the large ones")
+
+    async def body(host: Host) -> None:
+        for name in ("families", "others"):
+            await host.workspace(name)
+        left: dict[str, tuple[int, int]] = {}
+        parent_of: dict[str, str] = {}
+
+        async def made(size: int, generations: int, parent: str | None = None) -> str:
+            run_id = await host.run("families", size, FOREVER if generations else 60, parent=parent)
+            left[run_id] = (children if generations else 0), generations
+            if parent is not None:
+                parent_of[run_id] = parent
+            return run_id
+
+        async def next_of(run_id: str) -> None:
+            """Its next child, or its end."""
+            number, generations = left[run_id]
+            if number:
+                left[run_id] = number - 1, generations
+                await made(child, generations - 1, run_id)
+            else:
+                host.ends_at[run_id] = host.now
+
+        for size in parents:
+            await made(size, depth)
+        begun = await host.look()
+        for number in range(crowd):
+            await host.run("others", 1, 60 + number)
+        others = [await host.run("others", size, 60) for size in large]
+        while True:
+            for run_id in begun:
+                if run_id in left and left[run_id][1]:
+                    await next_of(run_id)
+            begun = await host.look()
+            if begun:
+                continue
+            if not host.ends_at:
+                break
+            assert min(host.ends_at.values()) < FOREVER, "whoever could go on waits for who can't"
+            ended = await host.next_end()
+            if ended in parent_of:
+                await next_of(parent_of[ended])
+            begun = await host.look()
+        assert set(left) | set(others) <= set(host.claimed_at)
+
+    anyio.run(simulate, gib, body)
+
+
+def test_a_stream_of_children_does_not_keep_the_host_from_a_large_run_beside_their_parent() -> None:
+    async def body(host: Host) -> None:
+        for name in ("family", "large"):
+            await host.workspace(name)
+        parent = await host.run("family", 1, FOREVER)
+        await host.look()
+        for seconds in (300, 450):
+            await host.run("family", 3, seconds, parent=parent)
+        await host.look()
+        large = await host.run("large", 6, 60)
+
+        async def again(ended: str) -> None:
+            if ended != large:
+                await host.run("family", 3, 450, parent=parent)
+
+        await host.until_claimed(large, again)
+        assert host.claimed_at[large] <= RIGHT_OF_WAY_SECONDS + OVERDUE_SECONDS + 2 * 450
 
     anyio.run(simulate, 8, body)
