@@ -102,11 +102,9 @@ def before_time(tx: Tx, flow_run_id: str, since_us: int) -> int:
     first = tx.one(f"SELECT id, timestamp FROM {_IN_ORDER} ORDER BY id LIMIT 1", (flow_run_id, tx.workspace))
     if first is not None and first["timestamp"] >= since_us:
         return int(first["id"]) - 1
-    # The index of times does not tell whose a line is: what it finds is the first one, or lies before it.
-    dated = f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND timestamp >= ?"
     own: int | None = tx.scalar(
-        f"SELECT id FROM {_IN_ORDER} AND id >= ({dated}) AND timestamp >= ? ORDER BY id LIMIT 1",
-        (flow_run_id, tx.workspace, flow_run_id, since_us, since_us),
+        f"SELECT min(id) FROM logs INDEXED BY logs_flow_run WHERE {_OF_RUN} AND {LOG.scope} AND timestamp >= ?",
+        (flow_run_id, tx.workspace, since_us),
     )
     return head(tx) if own is None else own - 1
 

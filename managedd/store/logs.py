@@ -273,7 +273,7 @@ def delete_of_workspace(tx: Tx, limit: int) -> int:
 
 def delete_unowned_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` lines that belong to no flow run and are older than the moment are gone; returns how many."""
-    unowned = "SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run IS NULL AND timestamp < ? LIMIT ?"
+    unowned = "SELECT id FROM logs INDEXED BY logs_flow_run WHERE flow_run IS NULL AND workspace IN (SELECT key FROM log_workspaces) AND timestamp < ? LIMIT ?"
     return _delete(tx, unowned, (moment_us, limit))
 
 

@@ -24,18 +24,21 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.surface import all_operations
 from managedd.model.access import OfRuns
-from managedd.store import events, transaction, workspaces
+from managedd.model.logs import LogRecord
+from managedd.store import events, log_pages, logs, transaction, workspaces
 from managedd.store import keys as stored_keys
 from tests.api.wall_cases import Case, cases, task_events
 from tests.api.world import NOW, Things, furnish, told
 from tests.support.api_keys import bearer, make_key, make_run_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from managedd.api.context import Services
     from managedd.store.database import Tx
     from tests.api.conftest import ApiClient
+from managedd.wire.filters.logs import LogFilter
+from managedd.wire.sorting import LogSort
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +46,7 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _KEY = re.compile(r"mgk_[0-9A-Za-z]+")
-_FRACTION = re.compile(r"\d+\.\d+(e-?\d+)?")
+_FRACTION = re.compile(r"\d+\.\d+(e-?\d+)?|(?<=\"id\":)\d+")
 SILENT_SECONDS = 0.2
 
 
@@ -249,6 +252,59 @@ async def test_names_of_another_workspace_are_free(own: Place, theirs: Place) ->
     ):
         status, made = await own.api.post(path, body, headers=own.headers)
         assert status == expected, (path, made)
+
+
+LINES = 5_000
+STEPS = 1_000
+"""Instructions of the store's machine: some dozens find a few rows by an index."""
+
+
+async def test_how_long_anothers_log_is_takes_no_time(own: Place, theirs: Place) -> None:
+    """Counted in steps, because clocks tell more of the machine: a whole log would be hundreds of thousands."""
+    services, run, task = own.api.services, theirs.things.ids["flow_run"], theirs.things.ids["task_run"]
+    many = [LogRecord("n", 20, "m", number, run, task) for number in range(LINES)]
+    await services.logs.write(lambda tx: logs.append(tx, many), workspace=theirs.workspace)
+
+    def steps(ask: Callable[[Tx], object]) -> Callable[[Tx], int]:
+        def counted(tx: Tx) -> int:
+            count = 0
+
+            def step() -> int:
+                nonlocal count
+                count += 1
+                return 0
+
+            connection = tx._frame.connection
+            connection.set_progress_handler(step, 1)
+            try:
+                ask(tx)
+            finally:
+                connection.set_progress_handler(None, 1)
+            return count
+
+        return counted
+
+    def asked(flow_run_id: str, task_run_id: str) -> list[Callable[[Tx], object]]:
+        of_run = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run_id]}, "timestamp": {"after_": NOW}})
+        of_runs = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run_id, ids.new_id()]}})
+        of_task = LogFilter.model_validate({"task_run_id": {"any_": [task_run_id]}})
+        return [
+            *(
+                lambda tx, each=each: logs.find(tx, each, LogSort.TIMESTAMP_DESC, 200, 0)
+                for each in (of_run, of_runs, of_task)
+            ),
+            lambda tx: logs.before(tx, of_run),
+            lambda tx: logs.lines_after(tx, flow_run_id, (-1, 0), 200),
+            lambda tx: log_pages.before_last(tx, flow_run_id, None),
+            lambda tx: log_pages.before_time(tx, flow_run_id, 0),
+            lambda tx: log_pages.page_after(tx, flow_run_id, 0),
+        ]
+
+    for foreign, missing in zip(asked(run, task), asked(ids.new_id(), ids.new_id()), strict=True):
+        for ask in (foreign, missing):
+            assert await services.logs.read(steps(ask), workspace=own.workspace) < STEPS
+    # Its own workspace does read it.
+    assert await services.logs.read(steps(asked(run, task)[4]), workspace=theirs.workspace) > STEPS
 
 
 # --- sockets -----------------------------------------------------------------------------------------------------------

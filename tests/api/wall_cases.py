@@ -16,7 +16,7 @@ from tests.api.test_automations import TRIGGER
 from tests.api.world import NOW, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from managedd.api.operation import Operation
     from tests.api.world import Things
@@ -199,7 +199,7 @@ def _events(own: Things, named: Things) -> list[Any]:
 def task_events(own: Things, named: Things) -> list[dict[str, Any]]:
     """Events that would change another's flow runs and task runs, or take their places."""
     state = {"type": "COMPLETED", "name": "Completed"}
-    payload = {"intended": {"from": "PENDING", "to": "COMPLETED"}, "initial_state": None, "validated_state": {**state, "state_details": {}, "data": None},
+    payload: dict[str, Any] = {"intended": {"from": "PENDING", "to": "COMPLETED"}, "initial_state": None, "validated_state": {**state, "state_details": {}, "data": None},
                "task_run": {"task_key": "k", "dynamic_key": "9", "name": "t", "tags": [], "empirical_policy": {}, "task_inputs": {}}}  # fmt: skip
 
     def of_task(task: str, run: str, event_id: str) -> dict[str, Any]:
@@ -359,7 +359,7 @@ ON_ONES_OWN = {
     ],
 }
 """Changes of one's own things that name another's."""
-QUERIES = {
+QUERIES: dict[str, Callable[[Things], list[str]]] = {
     "GET /flow_run_states/": lambda named: [f"flow_run_id={named.ids['flow_run']}"],
     "GET /task_run_states/": lambda named: [f"task_run_id={named.ids['task_run']}"],
     "GET /csrf-token": lambda named: [f"client={ids.new_id()}"],
@@ -444,15 +444,17 @@ def _filter_bodies(operation: Operation, named: Things) -> Iterator[dict[str, An
 # --- all of it ---------------------------------------------------------------------------------------------------------
 
 
+def _queries(key: str, named: Things) -> list[str]:
+    return QUERIES[key](named) if key in QUERIES else []
+
+
 def cases(operation: Operation, own: Things, named: Things) -> list[Case]:
     """Every request to the operation that names something of `named`; one without a place for that is sent once as it is."""
     key = f"{operation.method} {operation.path}"
     paths = list(dict.fromkeys(_paths(operation, own, named))) or [operation.path]
     bodies = BODIES[key](own, named) if key in BODIES else []
     filters = list(_filter_bodies(operation, named))
-    found = [
-        Case(operation=key, path=f"{path}?{query}") for query in QUERIES.get(key, lambda _: [])(named) for path in paths
-    ]
+    found = [Case(operation=key, path=f"{path}?{query}") for query in _queries(key, named) for path in paths]
     found += [Case(operation=key, path=path, body=body) for path in paths for body in bodies]
     found += [Case(operation=key, path=path, body=body) for path in paths[:1] for body in filters]
     if key in ON_ONES_OWN:
@@ -462,6 +464,6 @@ def cases(operation: Operation, own: Things, named: Things) -> list[Case]:
         mine = operation.path.replace("{id}", own.ids["deployment"])
         found += [Case(operation=key, path=mine, body=body) for body in bodies]
     if not found:
-        body = {"body": {}} if operation.signature.body is not None else {}
+        body: dict[str, Any] = {"body": {}} if operation.signature.body is not None else {}
         found = [Case(operation=key, path=path, **body) for path in paths]
     return found

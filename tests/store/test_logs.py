@@ -363,7 +363,7 @@ def test_a_page_of_one_run_is_read_from_its_index(store: SyncStore) -> None:
         logs.find(spied, LogFilter.model_validate({"flow_run_id": {"any_": [RUN]}}), LogSort.TIMESTAMP_ASC, 200, 0)  # type: ignore[arg-type]
 
     store.read(page)
-    assert "logs_flow_run (flow_run=?)" in plans[0]
+    assert "logs_flow_run (flow_run=? AND workspace=?)" in plans[0]
     assert "TEMP B-TREE" not in plans[0]
 
 

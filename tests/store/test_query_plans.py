@@ -303,10 +303,13 @@ def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncSt
 @pytest.mark.parametrize(
     ("given", "index"),
     [
-        ({"flow_run_id": {"any_": [SOME]}}, "logs_flow_run (flow_run=?)"),
-        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_flow_run (flow_run=?)"),
-        ({"flow_run_id": {"any_": [SOME]}, "timestamp": WINDOW}, "logs_flow_run (flow_run=? AND timestamp>?"),
-        ({"task_run_id": {"any_": [SOME]}}, "logs_task_run (task_run=?)"),
+        ({"flow_run_id": {"any_": [SOME]}}, "logs_flow_run (flow_run=? AND workspace=?)"),
+        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_flow_run (flow_run=? AND workspace=?)"),
+        (
+            {"flow_run_id": {"any_": [SOME]}, "timestamp": WINDOW},
+            "logs_flow_run (flow_run=? AND workspace=? AND timestamp>?",
+        ),
+        ({"task_run_id": {"any_": [SOME]}}, "logs_task_run (task_run=? AND workspace=?)"),
         ({}, "logs_workspace (workspace=?)"),
         ({"timestamp": WINDOW}, "logs_workspace (workspace=? AND timestamp>?"),
     ],
@@ -330,11 +333,11 @@ BY_RUN, BY_KEY = "logs_flow_run (flow_run=?", "INTEGER PRIMARY KEY (rowid>? AND 
 IN_ORDER = "logs_run_order (flow_run=? AND workspace=?"
 OF_RUNS = LogFilter.model_validate({"flow_run_id": {"any_": [SOME, OTHER]}, "timestamp": {"after_": iso(NOW)}})
 OF_LOGS: dict[str, tuple[Ask, str]] = {
-    "lines of runs": (lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0), BY_RUN),
-    "lines after": (lambda tx: logs.lines_after(tx, SOME, (-1, 0), 200), BY_RUN),
+    "lines of runs": (lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0), f"{BY_RUN} AND workspace=?"),
+    "lines after": (lambda tx: logs.lines_after(tx, SOME, (-1, 0), 200), f"{BY_RUN} AND workspace=?"),
     "a tail's begin": (
         lambda tx: logs.before(tx, OF_RUNS),
-        "INDEX logs_flow_run (flow_run=? AND timestamp>? AND timestamp<?)",
+        "INDEX logs_flow_run (flow_run=? AND workspace=? AND timestamp>? AND timestamp<?)",
     ),
     "a workspace's tail's begin": (
         lambda tx: logs.before(tx, LogFilter.model_validate({"timestamp": {"after_": iso(NOW)}})),
@@ -343,7 +346,7 @@ OF_LOGS: dict[str, tuple[Ask, str]] = {
     "a tail's page": (lambda tx: logs.page_after(tx, OF_RUNS, 0), BY_KEY),
     "the first line": (lambda tx: log_pages.before_last(tx, SOME, None), f"COVERING INDEX {IN_ORDER})"),
     "the last lines": (lambda tx: log_pages.before_last(tx, SOME, 20), f"COVERING INDEX {IN_ORDER})"),
-    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW + 1), f"COVERING INDEX {BY_RUN} AND timestamp>?"),
+    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW + 1), f"COVERING INDEX {BY_RUN} AND workspace=? AND timestamp>?"),
     "a run's page": (lambda tx: log_pages.page_after(tx, SOME, 0), f"{IN_ORDER} AND rowid>? AND rowid<?)"),
     "news": (lambda tx: log_pages.news_after(tx, [(ids.DEFAULT_WORKSPACE_ID, SOME)], 0), BY_KEY),
     "deletion of a run's": (lambda tx: logs.delete_of_run(tx, SOME, 500), f"COVERING INDEX {BY_RUN}"),
@@ -351,7 +354,7 @@ OF_LOGS: dict[str, tuple[Ask, str]] = {
     "runs with lines": (lambda tx: retention.runs_with_lines(tx, [SOME, OTHER]), f"COVERING INDEX {BY_RUN}"),
     "deletion of unowned ones": (
         lambda tx: logs.delete_unowned_before(tx, NOW + 1, 500),
-        f"COVERING INDEX {BY_RUN} AND timestamp<?",
+        f"COVERING INDEX {BY_RUN} AND workspace=? AND timestamp<?",
     ),
     "walk of the runs": (lambda tx: retention.logged_runs_after(tx, ""), "sqlite_autoindex_log_runs_1 (id>?"),
 }
