@@ -348,7 +348,7 @@ BODIES: dict[str, Any] = {
     "PATCH /managed/workspaces/{id}": lambda own, named: [{"name": "x"}],
 }  # fmt: skip
 """What is sent to operations whose body is no filter alone."""
-ON_ONES_OWN = {
+ON_ONES_OWN: dict[str, Callable[[Things], list[Any]]] = {
     "PATCH /deployments/{id}": _changes,
     "PATCH /work_queues/{id}": lambda named: [{"name": named.names["work_queue"]}],
     "PATCH /variables/{id}": lambda named: [{"name": named.names["variable"]}],

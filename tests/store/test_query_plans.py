@@ -346,7 +346,10 @@ OF_LOGS: dict[str, tuple[Ask, str]] = {
     "a tail's page": (lambda tx: logs.page_after(tx, OF_RUNS, 0), BY_KEY),
     "the first line": (lambda tx: log_pages.before_last(tx, SOME, None), f"COVERING INDEX {IN_ORDER})"),
     "the last lines": (lambda tx: log_pages.before_last(tx, SOME, 20), f"COVERING INDEX {IN_ORDER})"),
-    "before a time": (lambda tx: log_pages.before_time(tx, SOME, NOW + 1), f"COVERING INDEX {BY_RUN} AND workspace=? AND timestamp>?"),
+    "before a time": (
+        lambda tx: log_pages.before_time(tx, SOME, NOW + 1),
+        f"COVERING INDEX {BY_RUN} AND workspace=? AND timestamp>?",
+    ),
     "a run's page": (lambda tx: log_pages.page_after(tx, SOME, 0), f"{IN_ORDER} AND rowid>? AND rowid<?)"),
     "news": (lambda tx: log_pages.news_after(tx, [(ids.DEFAULT_WORKSPACE_ID, SOME)], 0), BY_KEY),
     "deletion of a run's": (lambda tx: logs.delete_of_run(tx, SOME, 500), f"COVERING INDEX {BY_RUN}"),
