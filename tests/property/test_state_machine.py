@@ -32,8 +32,8 @@ from managedd.orchestration.resuming import resume
 from managedd.orchestration.transition import OURSELVES, Client, create_run, propose, propose_late
 from managedd.orchestration.verdicts import Status
 from managedd.store import deployments, executions, flow_runs, migrate, plans, rows, usage
-from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
 from managedd.store.cipher import Vault
+from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, WORK_POOL, WORK_QUEUE
 from managedd.store.transaction import Job, Tx, commit_group, read_snapshot
 from managedd.store.workspaces import ensure_default
 from tests.engine.world import NEEDS, limits
