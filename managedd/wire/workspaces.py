@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from managedd.wire.base import Body, Id, Model, Timestamp
+from managedd.wire.base import Body, Id, Model, NonNegative, Timestamp
 
 Handle = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Of an account or a workspace: what people and `prefect cloud login --workspace` call it."""
@@ -43,7 +43,7 @@ class WorkspaceView(Model):
     name: str
     plan: str
     created: Timestamp
-    keys: int
+    keys: NonNegative
     """How many of its keys open something."""
     api_url: str
     """What PREFECT_API_URL shall be."""

@@ -84,7 +84,10 @@ def test_a_name_is_free_again_once_its_key_is_revoked(store: SyncStore) -> None:
     assert holder(store, first) is None
     assert holder(store, second) is not None
     assert store.read(lambda tx: keys.get(tx, ids.DEFAULT_WORKSPACE_ID, "laptop")).id == second.id
-    assert [key.id for key in store.read(lambda tx: keys.every(tx, ids.DEFAULT_WORKSPACE_ID))] == [second.id, first.id]
+    assert [key.id for key in store.read(lambda tx: keys.every(tx, ids.DEFAULT_WORKSPACE_ID, 10))] == [
+        second.id,
+        first.id,
+    ]
 
 
 def test_revoking_twice_changes_nothing_and_another_workspaces_is_not_there(

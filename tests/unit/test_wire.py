@@ -150,7 +150,9 @@ def sample(schema: Any, definitions: dict[str, Any], random: Random) -> Any:
         case "string":
             if "format" in schema:
                 return FORMATS[schema["format"]](random)
-            return word(random) if "pattern" in schema else text(random)
+            if "pattern" in schema:
+                return word(random)
+            return text(random) or ("x" if "minLength" in schema else "")
         case "integer" if low := schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1):
             return random.choice([low, schema.get("maximum", 2**63 - 1)])
         case "integer":
