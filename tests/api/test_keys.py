@@ -111,7 +111,9 @@ async def test_the_last_use_is_written(closed: ApiClient) -> None:
     before = closed.services.clock.now_us()
     assert await asked(closed, bearer(key)) == 200
     await closed.services.key_uses.write()
-    found = {each.name: each.last_used for each in await db.read(lambda tx: stored.every(tx, ids.DEFAULT_WORKSPACE_ID))}
+    found = {
+        each.name: each.last_used for each in await db.read(lambda tx: stored.every(tx, ids.DEFAULT_WORKSPACE_ID, 10))
+    }
     assert found["unused"] is None
     assert found["used"] is not None and found["used"] >= before
 
