@@ -67,7 +67,7 @@ async def authenticate(services: Services, listener: Listener, key: str | None, 
     services.guard.check(address, hashed)
     actor = await _client(services, key, hashed)
     if actor is None:
-        services.guard.failed(address)
+        services.guard.failed(address, hashed)
         services.refusals.wrong_credential(address)
     elif actor is not OPERATOR:
         services.guard.passed(hashed)
@@ -79,7 +79,7 @@ OPERATOR: Final = Actor(kind="operator", level=Level.OPERATE)
 
 async def _client(services: Services, key: str, hashed: str) -> Actor | None:
     wanted = services.settings.server.auth_string
-    if wanted is not None and hmac.compare_digest(key.encode(), wanted.get_secret_value().encode()):
+    if wanted is not None and hmac.compare_digest(keys.encoded(key), wanted.get_secret_value().encode()):
         return Actor(kind="client", level=Level.OVERSEE)
     if key.startswith((keys.PREFIX, keys.RUN_PREFIX)):
         # Also where nobody needs one: who shows a key is its holder, and no more.

@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _JSON = "application/json"
+_FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
+"""What proxies say of whom they send on."""
 _WAY_OUT = 'set auth.mode = "key", make a key and use it, to let others in'
 
 
 def check(request: web.Request, server_host: str) -> None:
-    """The request does not come from a web page. Raises ManagedError(FORBIDDEN)."""
+    """The request comes from neither a web page nor a proxy. Raises ManagedError(FORBIDDEN)."""
     # As a trusted proxy tells it, else the header.
     host = request.host.lower()
     if host and not _is_own(_name(f"//{host}"), server_host):
         raise forbidden(
             f"This daemon answers to localhost and to the configured server.host, not to {host[:200]!r}; {_WAY_OUT}"
         )
+    for name in _FORWARDED:
+        if name in request.headers:
+            raise forbidden(
+                f"A proxy has sent this request on ({name}), and nobody is asked for a key here: name it in server.trusted_proxies, make a key with "
+                "`managedd key create` and use it"
+            )
     origin = request.headers.get("Origin")
     if origin is not None and not _is_same(origin.lower(), host):
         raise forbidden(f"A web page of {origin[:200]!r} may not use this daemon; {_WAY_OUT}")

@@ -50,10 +50,12 @@ class Guard:
                 retry_after_seconds=math.ceil(over * SECONDS_PER_TRY),
             )
 
-    def failed(self, address: str | None) -> None:
-        """The address has told a wrong credential."""
+    def failed(self, address: str | None, hashed: str) -> None:
+        """The address has told a wrong credential, whatever it was before."""
+        self._right.pop(hashed, None)
         whose = source(address)
-        tries = self._tries(whose) + 1
+        # Whoever goes on is not held up for longer: others may share the address.
+        tries = min(self._tries(whose) + 1, TRIES)
         if tries >= TRIES:
             log.warning("credentials.guessed", address=whose)
         self._spent[whose] = (tries, self._clock.monotonic())

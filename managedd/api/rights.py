@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from managedd import ids
 from managedd.errors import forbidden
 from managedd.model.access import Level, OfRuns, Rule
 from managedd.store import lineage
@@ -275,6 +276,7 @@ RECORDED: Final = (
 )
 """What stands in the audit log, unless a run has done it: all that changes something and is no traffic."""
 UNLISTED: Final = Rule(Level.OPERATE, OfRuns.NOTHING)
+_OWN: Final = frozenset({OfRuns.OWN_RUN, OfRuns.OWN_TASK_RUN})
 _RUN_ALONE: Final = "A run's key opens what is its own run's, or below it"
 
 
@@ -302,10 +304,20 @@ async def check(services: Services, operation: Operation, actor: Actor, path: Ma
         return
     if rule.runs is OfRuns.NOTHING:
         raise forbidden(f"{_RUN_ALONE}: it does not open {operation.method} {operation.path}")
-    if rule.runs is OfRuns.OWN_RUN and path["id"] != actor.flow_run_id:
-        await services.db.look(lambda tx: own(tx, actor, flow_runs=(path["id"],)), workspace=actor.workspace_id)
+    if rule.runs not in _OWN or not ids.is_uuid(path["id"]):
+        # What is no id at all is told so by the handler.
+        return
+    which = ids.canonical(path["id"])
     if rule.runs is OfRuns.OWN_TASK_RUN:
-        await services.db.look(lambda tx: own(tx, actor, task_runs=(path["id"],)), workspace=actor.workspace_id)
+        await services.db.look(lambda tx: _own_task_run(tx, actor, which), workspace=actor.workspace_id)
+    elif which != actor.flow_run_id:
+        await services.db.look(lambda tx: own(tx, actor, flow_runs=(which,)), workspace=actor.workspace_id)
+
+
+def _own_task_run(tx: Tx, actor: Actor, task_run_id: str) -> None:
+    own(tx, actor, task_runs=(task_run_id,))
+    if lineage.is_nobodys(tx, task_run_id):
+        raise forbidden(f"{_RUN_ALONE}: task run {task_run_id!r} belongs to no flow run")
 
 
 def own(
@@ -317,12 +329,16 @@ def own(
     """
     if actor.flow_run_id is None:
         return
-    runs = {run.lower() for run in flow_runs if run is not None} - {actor.flow_run_id}
+    runs = {_canonical(run) for run in flow_runs if run is not None} - {actor.flow_run_id}
     if runs and (foreign := lineage.first_foreign(tx, runs, actor.flow_run_id)) is not None:
         raise forbidden(f"{_RUN_ALONE}: flow run {foreign!r} is not")
-    tasks = {task.lower() for task in task_runs if task is not None}
+    tasks = {_canonical(task) for task in task_runs if task is not None}
     if tasks and (others := lineage.foreign_task_runs(tx, tasks, actor.flow_run_id)):
         raise forbidden(f"{_RUN_ALONE}: task run {min(others)!r} is not")
+
+
+def _canonical(text: str) -> str:
+    return ids.canonical(text) if ids.is_uuid(text) else text
 
 
 def shown(actor: Actor, include_secrets: bool) -> bool:

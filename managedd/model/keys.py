@@ -39,7 +39,12 @@ def hint(key: str) -> str:
 
 def hashed(key: str) -> str:
     """What the store keeps of a key. Plain SHA-256: there is nothing to guess in 256 random bits."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(encoded(key)).hexdigest()
+
+
+def encoded(text: str) -> bytes:
+    """The text's bytes, also of one that was made from bytes that are no text."""
+    return text.encode(errors="surrogatepass")
 
 
 def _checksum(body: str) -> str:

@@ -70,6 +70,26 @@ def foreign_task_runs(tx: Tx, task_run_ids: Iterable[str], of: str) -> frozenset
     return frozenset(row["id"] for row in rows if row["flow_run_id"] in others)
 
 
+def is_nobodys(tx: Tx, task_run_id: str) -> bool:
+    """Whether the task run is there and belongs to no flow run."""
+    return bool(
+        tx.scalar(
+            "SELECT 1 FROM task_runs WHERE id = ? AND workspace_id = ? AND flow_run_id IS NULL",
+            (task_run_id, tx.workspace),
+        )
+    )
+
+
+def has_flow_runs_below(tx: Tx, task_run_id: str) -> bool:
+    """Whether there is a flow run that names the task run, which may not be there, as its parent."""
+    return bool(
+        tx.scalar(
+            "SELECT 1 FROM flow_runs WHERE parent_task_run_id = ? AND workspace_id = ? LIMIT 1",
+            (task_run_id, tx.workspace),
+        )
+    )
+
+
 def _asked(tx: Tx, run_ids: Iterable[str], of: str) -> dict[str, str]:
     return {"asked": orjson.dumps(list(run_ids)).decode(), "workspace": tx.workspace, "of": of}
 

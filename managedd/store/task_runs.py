@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from managedd.model.states import StateType
-from managedd.store import rows
+from managedd.store import lineage, rows
 from managedd.store.resources import TASK_RUN
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def apply(tx: Tx, change: Change) -> Applied:
         return Applied.REFUSED
     found = _find(tx, change)
     if found is None:
-        columns = {"name": "", **change.columns, **_shown(change), "id": change.task_run_id}
+        columns = {"name": "", **change.columns, **_shown(tx, change, None), "id": change.task_run_id}
         rows.insert(tx, TASK_RUN, columns)
         _insert_state(tx, change.task_run_id, change.state)
         return Applied.NEWEST
@@ -60,7 +60,7 @@ def apply(tx: Tx, change: Change) -> Applied:
     later = found["state_timestamp"] is not None and change.order <= (found["state_timestamp"], found["state_id"])
     if later and not (change.state.is_terminal and _was_guessed(tx, found)):
         return Applied.OLDER
-    rows.patch(tx, TASK_RUN, found["id"], {**change.columns, **_shown(change)})
+    rows.patch(tx, TASK_RUN, found["id"], {**change.columns, **_shown(tx, change, found)})
     return Applied.NEWEST
 
 
@@ -84,7 +84,7 @@ def _was_guessed(tx: Tx, found: Row) -> bool:
     )
 
 
-_FOUND = "SELECT id, state_id, state_type, state_timestamp FROM task_runs"
+_FOUND = "SELECT id, flow_run_id, state_id, state_type, state_timestamp FROM task_runs"
 
 
 def _find(tx: Tx, change: Change) -> Row | None:
@@ -96,10 +96,14 @@ def _find(tx: Tx, change: Change) -> Row | None:
     return found or tx.one(f"{_FOUND} WHERE id = ? AND workspace_id = ?", (change.task_run_id, tx.workspace))
 
 
-def _shown(change: Change) -> dict[str, Any]:
-    state = change.state
+def _shown(tx: Tx, change: Change, found: Row | None) -> dict[str, Any]:
+    """What the row shows of the change. Once flow runs hang below a task run, what it belongs to is told by nobody anew: they would change hands with it."""
+    state, owner = change.state, change.flow_run_id
+    had = None if found is None else found["flow_run_id"]
+    if owner != had and had is None and lineage.has_flow_runs_below(tx, change.task_run_id):
+        owner = None
     return {
-        "flow_run_id": change.flow_run_id,
+        "flow_run_id": owner,
         "state_id": state.id,
         "state_type": state.type,
         "state_name": state.name,

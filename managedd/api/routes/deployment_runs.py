@@ -8,18 +8,19 @@ from uuid import UUID
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from managedd.api.context import Context, Reply
+from managedd.api.context import Actor, Context, Reply
 from managedd.api.operation import operation
 from managedd.api.rights import own
 from managedd.api.routes.deployments import TAG
 from managedd.api.versions import client_of
 from managedd.clock import from_us, to_us
-from managedd.errors import ErrorCode, ManagedError
+from managedd.errors import ErrorCode, ManagedError, forbidden
 from managedd.orchestration import deployments as deploying
 from managedd.orchestration import scheduling
+from managedd.orchestration.pool_types import MANAGED
 from managedd.store import deployments as stored
 from managedd.store import rows
-from managedd.store.resources import FLOW_RUN
+from managedd.store.resources import FLOW_RUN, WORK_POOL
 from managedd.wire.base import Id, Limit, NullUnsaid, Timestamp
 from managedd.wire.deployments import DeploymentFlowRunCreate
 from managedd.wire.flow_runs import FlowRunBulkCreateResponse, FlowRunResponse
@@ -66,10 +67,24 @@ async def create_flow_run_from_deployment(ctx: Context, id: UUID, flow_run: Depl
 
     def body(tx: Tx) -> Reply:
         own(tx, ctx.actor, task_runs=(parent,))
+        _check_choices(tx, ctx.actor, good)
         run_id, created = deploying.start(tx, good, client=client)
         return Reply(body=rows.get(tx, FLOW_RUN, run_id), status=201 if created else 200)
 
     return await ctx.write(body)
+
+
+def _check_choices(tx: Tx, actor: Actor, draft: deploying.RunDraft) -> None:
+    """Returns unless a run chooses a queue, or job variables of a pool whose workers are the user's own. Raises ManagedError(FORBIDDEN)."""
+    if actor.kind != "run":
+        return
+    if draft.body.work_queue_name is not None:
+        raise forbidden("A run's key does not set a run's work_queue_name: the deployment's is taken")
+    pool_id = draft.deployment["work_pool_id"]
+    if draft.body.job_variables and (pool_id is None or rows.need(tx, WORK_POOL, id=pool_id)["type"] != MANAGED):
+        raise forbidden(
+            f"A run's key sets job_variables only in pools of the type {MANAGED}: others' workers would do what they say"
+        )
 
 
 @operation("POST", "/deployments/{id}/create_flow_run/bulk", tag=TAG, returns=FlowRunBulkCreateResponse)

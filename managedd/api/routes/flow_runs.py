@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from managedd.api.operation import EMBED, operation
 from managedd.api.rights import own
 from managedd.api.versions import client_of
 from managedd.bus import Topic
-from managedd.errors import not_found
+from managedd.errors import forbidden, not_found
 from managedd.orchestration import resuming
 from managedd.orchestration.transition import Outcome, create_run, propose, to_proposed
 from managedd.store import executions, flow_runs, rows
@@ -39,6 +40,10 @@ RELATED = (FLOW, FLOW_RUN, TASK_RUN, DEPLOYMENT, WORK_POOL, WORK_QUEUE)
 """The tables of a filter's members, in the order in which handlers list them."""
 
 
+CHOICES = {"work_pool_name", "work_queue_name", "job_variables"}
+"""Where a run runs, and as what: in a pool with workers of the user's own, any command of theirs."""
+
+
 def answer(outcome: Outcome) -> Reply:
     """201 when a state was written, else 200."""
     return Reply(body=outcome.wire(), status=201 if outcome.created else 200)
@@ -64,9 +69,18 @@ async def create_flow_run(ctx: Context, flow_run: FlowRunCreate) -> Reply:
 def _check_named(tx: Any, actor: Actor, flow_run: FlowRunCreate) -> None:
     """Returns when what the run is to belong to is there, and the actor may put it there. Raises ManagedError(FORBIDDEN or NOT_FOUND)."""
     own(tx, actor, task_runs=(flow_run.parent_task_run_id,))
+    if actor.kind == "run":
+        _check_chooses_no_place(flow_run.model_dump(include=CHOICES))
     rows.get(tx, FLOW, flow_run.flow_id)
     if flow_run.deployment_id is not None:
         rows.get(tx, DEPLOYMENT, flow_run.deployment_id)
+
+
+def _check_chooses_no_place(chosen: Mapping[str, Any]) -> None:
+    """Returns unless a run chooses where and as what another one runs. Raises ManagedError(FORBIDDEN)."""
+    names = [name for name, value in chosen.items() if value]
+    if names:
+        raise forbidden(f"A run's key does not set a run's {', '.join(names)}: it runs a deployment")
 
 
 @operation("GET", "/flow_runs/{id}", tag=TAG, returns=FlowRunResponse)
@@ -79,6 +93,8 @@ async def read_flow_run(ctx: Context, id: UUID) -> rows.Wire:
 async def update_flow_run(ctx: Context, id: UUID, flow_run: FlowRunUpdate) -> None:
     """The flow run has the given values; members that were not sent stay as they were."""
     changes = flow_run.model_dump(mode="json", exclude_unset=True)
+    if ctx.actor.kind == "run":
+        _check_chooses_no_place({name: value for name, value in changes.items() if name in CHOICES})
 
     def body(tx: Any) -> None:
         rows.patch(tx, FLOW_RUN, id, changes)

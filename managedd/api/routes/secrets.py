@@ -30,6 +30,8 @@ async def rotate_secrets(ctx: Context, rotation: SecretsRotation) -> Wire:
     db, data_dir = ctx.services.db, ctx.services.settings.store.data_dir
     new = _given(rotation) or await unlocking.unlock_closed(db, data_dir, ctx.services.settings.secrets)
     await unlocking.begin_rotation(db, data_dir, new)
+    # For the audit log: the change itself is one of files and of the store.
+    await ctx.write(lambda tx: None)
     ctx.services.bus.publish([Topic.SECRETS])
     return await _go_on(ctx)
 

@@ -9,11 +9,12 @@ from managedd.api.context import Actor, Context, Reply
 from managedd.api.operation import operation
 from managedd.api.rights import own
 from managedd.api.routes.flow_runs import answer
+from managedd.errors import forbidden
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
 from managedd.orchestration.transition import create_task_run as create
 from managedd.orchestration.transition import propose_task, to_proposed
-from managedd.store import rows
+from managedd.store import lineage, rows
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, TASK_RUN
 from managedd.wire.base import Limit, Offset, Page
 from managedd.wire.filters.deployments import DeploymentFilter
@@ -38,7 +39,7 @@ async def create_task_run(ctx: Context, task_run: TaskRunCreate) -> Reply:
         values.pop("id", None)
 
     def body(tx: Any) -> tuple[Any, bool]:
-        _check_owner(tx, ctx.actor, values["flow_run_id"])
+        _check_owner(tx, ctx.actor, values["flow_run_id"], values.get("id"))
         task_run_id, created = create(tx, values, state)
         return rows.get(tx, TASK_RUN, task_run_id), created
 
@@ -46,9 +47,11 @@ async def create_task_run(ctx: Context, task_run: TaskRunCreate) -> Reply:
     return Reply(body=made, status=201 if created else 200)
 
 
-def _check_owner(tx: Any, actor: Actor, flow_run_id: str | None) -> None:
-    """Returns when there is that flow run, and the actor may give it task runs. Raises ManagedError(FORBIDDEN or NOT_FOUND)."""
-    own(tx, actor, flow_runs=(flow_run_id,))
+def _check_owner(tx: Any, actor: Actor, flow_run_id: str | None, task_run_id: str | None) -> None:
+    """Returns when there is that flow run, and the actor may give it that task run. Raises ManagedError(FORBIDDEN or NOT_FOUND)."""
+    own(tx, actor, flow_runs=(flow_run_id,), task_runs=(task_run_id,))
+    if actor.kind == "run" and task_run_id is not None and lineage.has_flow_runs_below(tx, task_run_id):
+        raise forbidden(f"Flow runs hang below task run {task_run_id!r} already: a run's key does not make it its own")
     if flow_run_id is not None:
         rows.get(tx, FLOW_RUN, flow_run_id)
 
