@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 
 from managedd.api.guard import source
-from managedd.api.rights import is_recorded
+from managedd.api.rights import is_recorded, rule_of
 from managedd.errors import ErrorCode, ManagedError
+from managedd.model.access import Level
 from managedd.observe import get_log
 from managedd.store import audit
 
@@ -47,7 +48,7 @@ class Note:
 
 def recorded(ctx: Context, fn: Callable[[Tx], T]) -> Callable[[Tx], T]:
     """`fn`, which also leaves the request in the audit log, if it is one to be recorded and is not there yet."""
-    if ctx.note.is_written or ctx.actor.flow_run_id is not None or not is_recorded(ctx.operation):
+    if ctx.note.is_written or not is_recorded(ctx.operation) or _is_own_business(ctx):
         return fn
 
     def body(tx: Tx) -> T:
@@ -56,6 +57,11 @@ def recorded(ctx: Context, fn: Callable[[Tx], T]) -> Callable[[Tx], T]:
         return result
 
     return body
+
+
+def _is_own_business(ctx: Context) -> bool:
+    """Whether a run asks for what concerns runs alone; what it changes of the workspace, a variable or a block, is recorded."""
+    return ctx.actor.flow_run_id is not None and rule_of(ctx.operation).level < Level.BUILD
 
 
 def _entry(ctx: Context, status: int) -> audit.Entry:

@@ -118,6 +118,17 @@ async def test_reading_and_traffic_are_not_recorded(api: ApiClient) -> None:
     assert len(await entries(api)) == before == 2
 
 
+async def test_what_a_run_writes_of_the_workspace_is_recorded(services: Services, api: ApiClient) -> None:
+    flow = (await api.post("/flows/", {"name": "f"}))[1]
+    run = (await api.post("/flow_runs/", {"flow_id": flow["id"]}))[1]["id"]
+    key = await make_run_key(api.services.db, run)
+    async with TestClient(TestServer(Api(services, Listener.RUNS).application())) as http:
+        runs = ApiClient(http=http, services=services)
+        assert (await runs.post("/variables/", {"name": "v", "value": "secret"}, headers=bearer(key)))[0] == 201
+    newest = (await entries(api))[0]
+    assert (newest["operation"], newest["actor"], newest["actor_id"]) == ("POST /variables/", "run", run)
+
+
 async def test_what_a_run_does_is_not_recorded_but_what_it_is_refused(services: Services, api: ApiClient) -> None:
     _, flow = await api.post("/flows/", {"name": "f"})
     run = (await api.post("/flow_runs/", {"flow_id": flow["id"]}))[1]["id"]
