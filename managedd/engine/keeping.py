@@ -2,7 +2,8 @@
 
 Whoever has waited for the host long enough is passed by nobody. But a run may wait for another one that it has made, and hold the very room
 that is kept: then the one would wait for the other for ever. So children pass as long as their parent's room is needed. The children of a
-parent beside whom there is room enough do not: else they would take each place that others leave.
+parent beside whom there is room enough do not: else they would take each place that others leave. Only where all that hold room may wait for
+others, one of these goes all the same: whom the one waits for may wait for that child.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 from managedd.store import families
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from managedd.engine.limiter import Limiter
     from managedd.model.limits import Needs
     from managedd.store.database import Tx
-    from managedd.store.families import WaitingParent
+    from managedd.store.families import Holder
     from managedd.store.queue import Candidate
 
 
@@ -45,8 +46,16 @@ class Keeping:
             return False
         return candidate.parent_id is None or candidate.parent_id in self._staying
 
+    def leaving(self) -> set[str]:
+        """Parents whose room is needed by the one for whom room is kept."""
+        return self._parents.keys() - self._staying
+
+    def stands_still(self) -> bool:
+        """Whether all that hold room on the host may wait for those below them: who does not comes to an end by itself."""
+        return all(holder.run_id in self._parents for holder in families.holders(self._tx))
+
     @cached_property
-    def _parents(self) -> dict[str, WaitingParent]:
+    def _parents(self) -> dict[str, Holder]:
         return {parent.run_id: parent for parent in families.waiting_parents(self._tx)}
 
     @cached_property
@@ -63,12 +72,24 @@ class Keeping:
             staying.append(parent)
         return {parent.run_id for parent in staying}
 
-    def _above(self, candidate: Candidate) -> Iterator[WaitingParent]:
+    def _above(self, candidate: Candidate) -> Iterator[Holder]:
         """Its parent, that one's, and so on."""
-        above = candidate.parent_id
-        while above is not None and (parent := self._parents.get(above)) is not None:
-            yield parent
-            above = parent.parent_id
+        return chain_of(self._parents, candidate.parent_id)
 
-    def _could_fit(self, needs: Needs, beside: list[WaitingParent]) -> bool:
+    def _could_fit(self, needs: Needs, beside: list[Holder]) -> bool:
         return self._limiter.could_fit(needs, beside=(parent.needs for parent in beside))
+
+
+def rooms(tx: Tx, limiter: Limiter) -> dict[str, Needs]:
+    """What the host has at all beside each run that holds room, and beside those that this one was made by."""
+    holders = {holder.run_id: holder for holder in families.holders(tx)}
+    return {run_id: limiter.room(above.needs for above in chain_of(holders, run_id)) for run_id in holders}
+
+
+def chain_of(holders: Mapping[str, Holder], run_id: str | None) -> Iterator[Holder]:
+    """That run, who has made it, and so on. A circle of parents, which only broken data has, ends too."""
+    seen: set[str] = set()
+    while run_id is not None and run_id not in seen and (holder := holders.get(run_id)) is not None:
+        yield holder
+        seen.add(run_id)
+        run_id = holder.parent_id

@@ -96,10 +96,18 @@ class Limiter:
 
     def could_fit(self, needs: Needs, beside: Iterable[Needs] = ()) -> bool:
         """Whether the host has so much at all, besides those."""
+        memory, cpus = self._beside(beside)
+        return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
+
+    def room(self, beside: Iterable[Needs]) -> Needs:
+        """What the host has at all, besides those."""
+        memory, cpus = (bucket.free(self._now) for bucket in self._beside(beside))
+        return Needs(memory_bytes=int(min(memory, UNBOUNDED)), cpus=min(cpus, float(UNBOUNDED)))
+
+    def _beside(self, beside: Iterable[Needs]) -> tuple[TokenBucket, TokenBucket]:
         host, others = self._limits.host, list(beside)
         memory = TokenBucket(capacity=host.memory_bytes, taken=sum(other.memory_bytes for other in others))
-        cpus = TokenBucket(capacity=host.cpus, taken=sum(other.cpus for other in others))
-        return memory.has(needs.memory_bytes, self._now) and cpus.has(needs.cpus, self._now)
+        return memory, TokenBucket(capacity=host.cpus, taken=sum(other.cpus for other in others))
 
     def take(self, head: QueueHead, needs: Needs) -> None:
         """One run of that queue was given what it needs."""

@@ -14,7 +14,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from managedd.engine.evidence import end_state
-from managedd.engine.keeping import Keeping
+from managedd.engine.keeping import Keeping, rooms
 from managedd.engine.limiter import Shortage
 from managedd.engine.order import SECOND_US, Line, Order
 from managedd.errors import ErrorCode, ManagedError
@@ -118,6 +118,7 @@ class Turns:
         """Queues whose runs may go."""
         self.ready_us: int | None = None
         """When the first shortage ends by itself."""
+        self._set_aside = set_aside
         self._look(set_aside, page)
 
     def _look(self, set_aside: Collection[str], page: int) -> None:
@@ -127,6 +128,7 @@ class Turns:
         before_us = self._ago_us(RIGHT_OF_WAY_SECONDS)
         # Children may go where others must not: they are looked for besides where the host may be kept for somebody.
         may_be_kept = queue.has_waited(tx, before_us)
+        beside = rooms(tx, limiter) if may_be_kept else {}
         for head in queue.heads(tx):
             shortage = limiter.shortage(head)
             if shortage is not None:
@@ -146,6 +148,7 @@ class Turns:
                     free=limiter.free(),
                     since_before_us=before_us,
                     children=may_be_kept,
+                    rooms=beside,
                     page=page,
                 )
                 by_pool.setdefault(head.work_pool_id, []).extend(
@@ -181,6 +184,9 @@ class Turns:
         keeping = Keeping(self._tx, limiter)
         told: Counter[str] = Counter()
         share = ceil(BATCH / max(1, len(self._lines)))
+        seen: set[str] = set()
+        """Who goes, or is told something."""
+        has_claimed = keeps_back = False
         for head, candidate in order:
             pool, needs, is_refused = head.work_pool_id, candidate.needs, candidate.is_refused
             if needs is None and told.total() >= BATCH and told[pool] >= share:
@@ -202,9 +208,12 @@ class Turns:
                 break
             if is_full and not is_refused and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            step = self._step(head, candidate, is_kept=keeping.is_from(candidate), is_full=is_full)
+            is_kept = keeping.is_from(candidate)
+            keeps_back |= is_kept and candidate.parent_id is not None and needs is not None and limiter.fits(needs)
+            step = self._step(head, candidate, is_kept=is_kept, is_full=is_full)
             if isinstance(step, Claim) and step.takes:
                 order.give(head)
+                has_claimed = True
             elif step is not None:
                 told[pool] += 1
             if has_right_of_way and not isinstance(step, (Claim, Tell)):
@@ -212,7 +221,34 @@ class Turns:
                 if needs is not None and keeping.keep(candidate, needs):
                     order.close()
             if step is not None:
+                seen.add(candidate.id)
                 yield step
+        if keeps_back and not has_claimed:
+            yield from self._passing(keeping, seen)
+
+    def _passing(self, keeping: Keeping, seen: set[str]) -> Iterator[Step]:
+        """Where nobody else goes: a child that stands behind many which are kept back; or one of these, where nothing moves by itself."""
+        found = self._children(keeping.leaving(), seen)
+        if not found and keeping.stands_still():
+            found = self._children(None, seen)
+        for head, candidate in found:
+            step = self._step(head, candidate, is_kept=False, is_full=False)
+            if step is not None:
+                yield step
+            if isinstance(step, Claim):
+                return
+
+    def _children(self, parents: Collection[str] | None, seen: set[str]) -> list[tuple[QueueHead, Candidate]]:
+        if parents is not None and not parents:
+            return []
+        limit, free = PARKED + len(self._set_aside) + len(seen), self._limiter.free()
+        return [
+            (head, candidate)
+            for head in self._open
+            if self._limiter.shortage(head) is None
+            for candidate in queue.children(self._tx, head.work_queue_id, limit, free=free, parents=parents)
+            if candidate.id not in self._set_aside and candidate.id not in seen
+        ]
 
     def _step(
         self, head: QueueHead, candidate: Candidate, *, is_kept: bool, is_full: bool

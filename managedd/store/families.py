@@ -9,7 +9,7 @@ from managedd.model.limits import Needs
 from managedd.store.offspring import IN_PROCESS, LIVE_SQL
 
 if TYPE_CHECKING:
-    from managedd.store.database import Tx
+    from managedd.store.database import Row, Tx
 
 _HOLDS_ROOM = "e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'"
 # A flow within a flow has no container of its own: who holds room for it is the next one above. CROSS JOIN keeps SQLite to the indexes.
@@ -32,8 +32,8 @@ who waits for `r` keeps anything from others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingParent:
-    """A run that holds room on the host while a run below it has not begun: it may wait for that."""
+class Holder:
+    """A run that holds room on the host."""
 
     run_id: str
     parent_id: str | None
@@ -42,8 +42,20 @@ class WaitingParent:
     """What it holds."""
 
 
-def waiting_parents(tx: Tx) -> list[WaitingParent]:
-    """Every such run, whoever was made first before those that it made."""
+def holders(tx: Tx) -> list[Holder]:
+    """Every run that holds room on the host."""
+    found = tx.all(
+        f"""
+        SELECT r.id, {PARENT} AS parent_id, coalesce(e.memory_limit_bytes, 0) AS memory, coalesce(e.cpu_limit, 0.0) AS cpus
+        FROM executions AS e INDEXED BY executions_open CROSS JOIN flow_runs AS r ON r.id = e.flow_run_id WHERE {_HOLDS_ROOM}
+        """
+    )
+    return [_holder(row) for row in found]
+
+
+def waiting_parents(tx: Tx) -> list[Holder]:
+    """Every run that holds room on the host while a run below it has not begun, as it may wait for that; whoever was made first before
+    those that it made."""
     found = tx.all(
         f"""
         WITH RECURSIVE above(id) AS (
@@ -60,9 +72,9 @@ def waiting_parents(tx: Tx) -> list[WaitingParent]:
         ORDER BY r.created, r.id
         """
     )
-    return [
-        WaitingParent(
-            run_id=row["id"], parent_id=row["parent_id"], needs=Needs(memory_bytes=row["memory"], cpus=row["cpus"])
-        )
-        for row in found
-    ]
+    return [_holder(row) for row in found]
+
+
+def _holder(row: Row) -> Holder:
+    needs = Needs(memory_bytes=row["memory"], cpus=row["cpus"])
+    return Holder(run_id=row["id"], parent_id=row["parent_id"], needs=needs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import dumps
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from managedd.model.limits import AWAITING_HOST, AWAITING_HOURS, SLACK, Needs
@@ -11,6 +13,8 @@ from managedd.store.flow_runs import LEAVING
 from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from managedd.store.database import Row, Tx
 
 MANAGED = "prefect:managed"
@@ -173,12 +177,21 @@ _FITS = f"r.needs_memory_bytes <= :memory AND r.needs_cpus <= :cpus + {SLACK!r}"
 
 
 def parked(
-    tx: Tx, work_queue_id: str, limit: int, *, free: Needs, since_before_us: int, children: bool = True, page: int = 0
+    tx: Tx,
+    work_queue_id: str,
+    limit: int,
+    *,
+    free: Needs,
+    since_before_us: int,
+    children: bool = True,
+    rooms: Mapping[str, Needs] = MappingProxyType({}),
+    page: int = 0,
 ) -> list[Candidate]:
     """Of the queue's runs that wait for the host while their deployments have slots, at most `limit` each: those that fit into what is
     free, those whose needs are not on record, and a page (the last is followed by the first) of those whose needs vary. And the first
     that fits not and has waited since before then, and those that their full deployments refuse. With `children`, also those that fit of
-    runs that hold room. In the order in which they were due."""
+    runs that hold room; and by `rooms`, what is beside each of these, the first of theirs that has waited and has room beside its own. In
+    the order in which they were due."""
     found = tx.all(
         f"""
         WITH {_FULL}, q AS (SELECT :queue AS id),
@@ -202,7 +215,10 @@ def parked(
         -- By itself: nothing is kept for a child that has no room beside its parent.
         waited_child AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_CHILD_RUNS}
                          WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND r.state_timestamp <= :before
-                           AND r.needs_memory_bytes IS NOT NULL AND NOT ({_FITS}) AND {PARENT} IS NOT NULL ORDER BY due_at LIMIT 1),
+                           AND r.needs_memory_bytes <= :most_beside AND NOT ({_FITS}) AND {PARENT} IS NOT NULL
+                           AND r.needs_memory_bytes <= (:memory_beside ->> ('$."' || {PARENT} || '"'))
+                           AND r.needs_cpus <= (:cpus_beside ->> ('$."' || {PARENT} || '"')) + {SLACK!r}
+                         ORDER BY due_at LIMIT 1),
         refusing AS MATERIALIZED (SELECT id FROM full WHERE refuses AND slots > 0),
         refused AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM q CROSS JOIN refusing AS d
                     CROSS JOIN flow_runs AS r INDEXED BY flow_runs_scheduled ON r.deployment_id = d.id
@@ -224,6 +240,9 @@ def parked(
             "cpus": free.cpus,
             "before": since_before_us,
             "children": children,
+            "most_beside": max((room.memory_bytes for room in rooms.values()), default=0),
+            "memory_beside": dumps({run_id: room.memory_bytes for run_id, room in rooms.items()}),
+            "cpus_beside": dumps({run_id: room.cpus for run_id, room in rooms.items()}),
             "page": page,
         },
     )
@@ -231,6 +250,34 @@ def parked(
         _candidate(row, None if row[8] is None else _needs(row[8], row[9], row[10]), is_refused=bool(row[7]))
         for row in found
     ]
+
+
+def children(
+    tx: Tx, work_queue_id: str, limit: int, *, free: Needs, parents: Collection[str] | None = None
+) -> list[Candidate]:
+    """The queue's runs that wait for the host and fit into what is free, while their deployments have slots, of these runs that hold
+    room; of all that do, if none are named. In the order in which they were due."""
+    found = tx.all(
+        f"""
+        WITH {_FULL}, q AS (SELECT :queue AS id), parents AS MATERIALIZED (SELECT value AS id FROM json_each(:parents))
+        SELECT r.id, r.next_scheduled_start_time AS due_at, 0 AS awaited_slot, 0 AS orphaned, r.state_name, r.state_timestamp,
+               {PARENT} AS parent_id, 0 AS is_refused, r.needs_memory_bytes, r.needs_cpus, r.needs_vary
+        FROM q CROSS JOIN {_CHILD_RUNS}
+        WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND {_FITS}
+          AND (r.deployment_id IS NULL OR r.deployment_id IN (SELECT id FROM deployments)) AND NOT {_LIVE}
+          AND CASE WHEN :parents IS NULL THEN {PARENT} IS NOT NULL ELSE {PARENT} IN (SELECT id FROM parents) END
+        ORDER BY due_at LIMIT :limit
+        """,
+        {
+            "queue": work_queue_id,
+            "now": tx.now,
+            "limit": limit,
+            "memory": free.memory_bytes,
+            "cpus": free.cpus,
+            "parents": None if parents is None else dumps(sorted(parents)),
+        },
+    )
+    return [_candidate(row, _needs(row[8], row[9], row[10])) for row in found]
 
 
 def has_waited(tx: Tx, since_before_us: int) -> bool:

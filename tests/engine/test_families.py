@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SIX, FOUR, THREE, TWO, ONE = (Needs(memory_bytes=size * GIB, cpus=1) for size in (6, 4, 3, 2, 1))
+SIX, FIVE, FOUR, THREE, TWO, ONE = (Needs(memory_bytes=size * GIB, cpus=1) for size in (6, 5, 4, 3, 2, 1))
 
 
 async def task_of(world: World, run_id: str) -> str:
@@ -214,3 +214,80 @@ async def test_the_host_is_kept_for_nobody_whose_own_parent_leaves_it_no_room(st
     await end(still, others[1])
     assert (await desk.all())[3:] == [large, small]
     assert await waits_for_host(still, child)
+
+
+@pytest.mark.parametrize("crowd", [1, PARKED - 1, PARKED, 4 * PARKED])
+async def test_a_child_of_one_who_is_in_the_way_is_found_behind_however_many_of_one_who_stays(
+    still: World, crowd: int
+) -> None:
+    """All of them wait and fit before it: the large one waits for the second parent, and that for its child."""
+    desk, sizes = await desk_of(still)
+    first, second, filler = [await still.run(due_in_seconds=number - 10) for number in range(3)]
+    sizes.of |= {first: ONE, second: THREE, filler: FOUR}
+    assert await desk.all() == [first, second, filler]
+    large = await still.run(due_in_seconds=-4)
+    sizes.of[large] = Needs(memory_bytes=7 * GIB, cpus=1)
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    task_run = await task_of(still, first)
+    of_first = [await still.run(parent_task_run_id=task_run, due_in_seconds=-3) for _ in range(crowd)]
+    of_second = await still.run(parent_task_run_id=await task_of(still, second))
+    await desk.all()
+    assert await waits_for_host(still, *of_first, of_second)
+    await end(still, filler)
+    assert (await desk.all())[3:] == [of_second]
+    await end(still, of_second)
+    await end(still, second)
+    assert (await desk.all())[4:] == [large]
+
+
+async def test_a_child_of_one_who_stays_goes_where_nothing_else_would_ever_move(still: World) -> None:
+    """The first parent stays beside the large one; the second must leave, and its child has room only when the first has ended."""
+    desk, sizes = await desk_of(still)
+    first, second, filler = [await still.run(due_in_seconds=number - 10) for number in range(3)]
+    sizes.of |= {first: THREE, second: ONE, filler: FOUR}
+    assert await desk.all() == [first, second, filler]
+    large = await still.run(due_in_seconds=-4)
+    sizes.of[large] = FIVE
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    task_run = await task_of(still, first)
+    of_first = [await still.run(parent_task_run_id=task_run, due_in_seconds=number - 4) for number in range(2)]
+    of_second = await still.run(parent_task_run_id=await task_of(still, second))
+    small = await still.run(due_in_seconds=-2)
+    sizes.of[of_second] = FIVE
+    await desk.all()
+    await end(still, filler)
+    for child in of_first:
+        assert (await desk.all())[-1] == child, "one at a time: it comes to its end by itself"
+        assert await waits_for_host(still, large, small, of_second)
+        await end(still, child)
+    await end(still, first)
+    assert large in await desk.all(), "the first parent has come to its end: there is room"
+    await end(still, large)
+    assert of_second in await desk.all()
+
+
+@pytest.mark.parametrize("hopeless", [0, 1, 4 * PARKED])
+async def test_the_host_is_kept_for_a_child_behind_those_whose_own_parents_leave_them_no_room(
+    still: World, hopeless: int
+) -> None:
+    desk, sizes = await desk_of(still)
+    first, second = [await still.run(due_in_seconds=number - 10) for number in range(2)]
+    sizes.of |= {first: FOUR, second: ONE}
+    small = [await still.run(due_in_seconds=number - 8) for number in range(3)]
+    assert await desk.all() == [first, second, *small]
+    task_run = await task_of(still, first)
+    for _ in range(hopeless):
+        sizes.of[await still.run(parent_task_run_id=task_run, due_in_seconds=-5)] = SIX
+    child = await still.run(parent_task_run_id=await task_of(still, second), due_in_seconds=-4)
+    sizes.of[child] = THREE
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    following = [await still.run() for _ in range(3)]
+    await desk.all()
+    for run_id in small:
+        await end(still, run_id)
+        await desk.all()
+    assert desk.claimed[5:] == [child]
+    assert await waits_for_host(still, *following)
