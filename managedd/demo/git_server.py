@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import subprocess
+import zlib
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -113,7 +114,7 @@ class GitServer:
     async def _send(self, request: web.Request) -> web.Response:
         if request.content_type != f"application/x-{_SERVICE}-request":
             raise web.HTTPUnsupportedMediaType
-        return _answer(await self._upload_pack(request, said=await request.read()), "result")
+        return _answer(await self._upload_pack(request, said=await _body(request)), "result")
 
     async def _upload_pack(self, request: web.Request, *options: str, said: bytes) -> bytes:
         protocol = request.headers.get("Git-Protocol", "")
@@ -132,6 +133,22 @@ class GitServer:
         if done.returncode != 0:
             raise web.HTTPBadRequest
         return done.stdout
+
+
+async def _body(request: web.Request) -> bytes:
+    """The body, unpacked: git packs what is longer than a kilobyte. The listener hands out what came over the wire."""
+    body, encoding = await request.read(), request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        return body
+    if encoding not in {"gzip", "x-gzip"}:
+        raise web.HTTPUnsupportedMediaType
+    try:
+        unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise web.HTTPBadRequest from None
+    if len(unpacked) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(unpacked))
+    return unpacked
 
 
 def _answer(body: bytes, kind: str) -> web.Response:

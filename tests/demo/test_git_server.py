@@ -104,6 +104,9 @@ async def test_a_request_is_bounded(source: str) -> None:
         assert len(packed) < MAX_BODY_BYTES
         async with session.post(url, data=packed, headers={"Content-Encoding": "gzip"}) as response:
             assert response.status == 413
+        for encoding, status in (("gzip", 400), ("br", 415)):
+            async with session.post(url, data=b"is not packed", headers={"Content-Encoding": encoding}) as response:
+                assert response.status == status
         async with session.post(url, data=b"no git at all") as response:
             assert response.status == 400
         async with session.post(url, data=b"0000", headers={"Content-Type": "text/plain"}) as response:

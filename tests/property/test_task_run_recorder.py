@@ -86,13 +86,18 @@ def new_store() -> SyncStore:
 
 
 def contents(store: SyncStore) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Every task run and state, without the times of writing."""
+    """Every task run and state of the workspace, without the times of writing."""
 
     def read(tx: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        runs = [dict(row) for row in tx.all("SELECT * FROM task_runs ORDER BY id")]
+        runs = [
+            dict(row) for row in tx.all("SELECT * FROM task_runs WHERE workspace_id = ? ORDER BY id", (tx.workspace,))
+        ]
         for run in runs:
             del run["created"], run["updated"]
-        return runs, [dict(row) for row in tx.all("SELECT * FROM task_run_states ORDER BY id")]
+        return runs, [
+            dict(row)
+            for row in tx.all("SELECT * FROM task_run_states WHERE workspace_id = ? ORDER BY id", (tx.workspace,))
+        ]
 
     return store.read(read)
 
@@ -199,6 +204,9 @@ def test_another_workspace_can_touch_neither_row_nor_flow_run(store: SyncStore) 
     ]
     assert len(store.write(lambda tx: events.receive(tx, theirs), OTHER_WORKSPACE)) == 2
     assert contents(store) == before
+    # What it has under that id is its own, and of none of these flow runs.
+    own = store.read(lambda tx: tx.all("SELECT flow_run_id FROM task_runs WHERE workspace_id = ?", (OTHER_WORKSPACE,)))
+    assert [row["flow_run_id"] for row in own] == [None]
     own_run = add_flow_run(store, workspace=OTHER_WORKSPACE)
     hijack = task_event(TASK_RUNS[0], 7, "FAILED", flow_run=own_run, event_id=ids.new_id())
     store.write(lambda tx: events.receive(tx, [hijack]), OTHER_WORKSPACE)
