@@ -107,7 +107,7 @@ class Api:
             return self._maintenance()
         _check_api_version(request)
         if self._listener is Listener.CLIENTS and self._services.settings.is_open:
-            browser.check(request, self._services.settings.server.host)
+            browser.check(request)
         actor = await self._actor(request, operation, account, workspace)
         context = Context(
             services=self._services,

@@ -72,7 +72,7 @@ def _entry(ctx: Context, status: int) -> audit.Entry:
         actor_id=actor.key_id or actor.flow_run_id,
         actor_name=actor.name or None,
         address=ctx.request.remote or None,
-        operation=f"{ctx.operation.method} {ctx.operation.path}",
+        operation=ctx.operation.line,
         named={**ctx.path_values, **ctx.note.named},
         status=status,
     )

@@ -23,13 +23,13 @@ _FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Rea
 _WAY_OUT = 'set auth.mode = "key", make a key and use it, to let others in'
 
 
-def check(request: web.Request, server_host: str) -> None:
+def check(request: web.Request) -> None:
     """The request comes from neither a web page nor a proxy. Raises ManagedError(FORBIDDEN)."""
     # As a trusted proxy tells it, else the header.
     host = request.host.lower()
-    if host and not _is_own(_name(f"//{host}"), server_host):
+    if host and not _is_own(_name(f"//{host}")):
         raise forbidden(
-            f"This daemon answers to localhost and to the configured server.host, not to {host[:200]!r}; {_WAY_OUT}"
+            f"This daemon answers to localhost and to loopback addresses, not to {host[:200]!r}; {_WAY_OUT}"
         )
     for name in _FORWARDED:
         if name in request.headers:
@@ -58,10 +58,10 @@ def _name(url: str) -> str | None:
         return None
 
 
-def _is_own(name: str | None, server_host: str) -> bool:
+def _is_own(name: str | None) -> bool:
     if name is None:
         return False
-    if name in {"localhost", server_host.lower()}:
+    if name == "localhost":
         return True
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -164,6 +164,11 @@ class Operation:
         return re.sub(r"\W", "_", f"{self.handler.__name__}{self.path}") + f"_{self.method.lower()}"
 
     @cached_property
+    def line(self) -> str:
+        """Method and path as they are declared: its name in tables and messages."""
+        return f"{self.method} {self.path}"
+
+    @cached_property
     def signature(self) -> Signature:
         """What the handler takes; made when first needed, which is not while the daemon starts. Raises ValueError when it can't be declared so."""
         return _signature(self)

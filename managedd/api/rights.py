@@ -282,12 +282,12 @@ _RUN_ALONE: Final = "A run's key opens what is its own run's, or below it"
 
 def rule_of(operation: Operation) -> Rule:
     """Who may use the operation."""
-    return RULES.get(f"{operation.method} {operation.path}", UNLISTED)
+    return RULES.get(operation.line, UNLISTED)
 
 
 def is_recorded(operation: Operation) -> bool:
     """Whether it stands in the audit log when somebody has used it."""
-    return f"{operation.method} {operation.path}" in RECORDED
+    return operation.line in RECORDED
 
 
 async def check(services: Services, operation: Operation, actor: Actor, path: Mapping[str, str]) -> None:
@@ -300,10 +300,10 @@ async def check(services: Services, operation: Operation, actor: Actor, path: Ma
                 if actor.kind == "key"
                 else "server.auth_string is not enough"
             )
-            raise forbidden(f"{operation.method} {operation.path} needs {rule.level.owner}; {held}")
+            raise forbidden(f"{operation.line} needs {rule.level.owner}; {held}")
         return
     if rule.runs is OfRuns.NOTHING:
-        raise forbidden(f"{_RUN_ALONE}: it does not open {operation.method} {operation.path}")
+        raise forbidden(f"{_RUN_ALONE}: it does not open {operation.line}")
     if rule.runs not in _OWN or not ids.is_uuid(path["id"]):
         # What is no id at all is told so by the handler.
         return

@@ -50,7 +50,7 @@ class Router:
             else:
                 node = node.literals.setdefault(segment, _Node())
         if operation.method in node.operations:
-            raise ValueError(f"{operation.method} {operation.path} is declared twice")
+            raise ValueError(f"{operation.line} is declared twice")
         node.operations[operation.method] = (operation, tuple(names))
 
     def match(self, method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | None:

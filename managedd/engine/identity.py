@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from managedd.model.keys import RUN_PREFIX
+from managedd.model.keys import RUN_PREFIX, hashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,4 +24,4 @@ class Identity:
 
     def run_key_hash(self, execution_id: str) -> str:
         """What the store keeps of it."""
-        return hashlib.sha256(self.run_key(execution_id).encode()).hexdigest()
+        return hashed(self.run_key(execution_id))
