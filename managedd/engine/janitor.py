@@ -56,8 +56,9 @@ class Janitor:
         await self._old_logs()
         await self._unowned_logs()
         await self._cursors()
-        await self._db.checkpoint()
-        await self._log_db.checkpoint()
+        for db in (self._db, self._log_db):
+            await self._give_back(db)
+            await db.checkpoint()
 
     async def _events(self) -> None:
         moment = self._clock.now_us() - int(self._settings.events_days * DAY_US)
@@ -132,6 +133,14 @@ class Janitor:
             ended = await self._db.read(lambda tx, found=found: retention.ended_of(tx, found))  # type: ignore[misc]
             await self._log_db.write(lambda tx, ended=ended: _drop_cursors(tx, ended))  # type: ignore[misc]
             after = found[-1]
+
+    @staticmethod
+    async def _give_back(db: Database) -> None:
+        """What the file had for what is gone, the file system has: a disk that is too full for all of it is soon less full."""
+        while True:
+            if not await db.shrink():
+                return
+            await anyio.sleep(PAUSE_SECONDS)
 
     @staticmethod
     async def _repeat(db: Database, step: Callable[[Tx], int]) -> None:

@@ -46,6 +46,10 @@ INTERRUPT_SECONDS = 0.05
 """How often a read that shall end is told so: it hears it only while a statement runs."""
 _CHECKPOINT_WAIT_MS = 200
 _VACUUM_PAGES = 2000
+_SHRINK_PAGES = 500
+"""Given back by one step: some ten milliseconds, for which others wait."""
+_SPARE_SHARE = 0.1
+"""Of a file that may be free: what is written next has it, and nothing has to be moved out of its way."""
 
 
 class Database:
@@ -204,13 +208,20 @@ class Database:
             finally:
                 sqlite.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
-        def vacuum(tx: Tx) -> None:
-            # The module `sqlite3` steps this statement once, and a step frees one page, whatever number is asked for.
-            for _ in range(min(_VACUUM_PAGES, tx.scalar("PRAGMA freelist_count"))):
-                tx.execute("PRAGMA incremental_vacuum(1)")
-
-        await self.write(vacuum)
+        await self.write(lambda tx: _vacuum(tx, _VACUUM_PAGES))
         await self._on_reader(truncate, "clients")
+
+    async def shrink(self) -> bool:
+        """Some of the freed pages went back to the file system, if they were many; whether it is worth doing again."""
+
+        def step(tx: Tx) -> bool:
+            free, pages = tx.scalar("PRAGMA freelist_count"), tx.scalar("PRAGMA page_count")
+            many = int((free - pages * _SPARE_SHARE) / (1 - _SPARE_SHARE))
+            _vacuum(tx, min(many, _SHRINK_PAGES))
+            # A file that somebody has made anew, as from a dump, may be one that can't give pages back.
+            return many > _SHRINK_PAGES and bool(tx.scalar("PRAGMA freelist_count") < free)
+
+        return await self.write(step)
 
     async def size_bytes(self) -> int:
         """What the database and its write-ahead log occupy."""
@@ -393,6 +404,13 @@ class Database:
         busy = self._writing or self._writes or any(self._reads.values()) or len(self._idle) < len(self._readers)
         if self._closing and not busy:
             self._quiet.set()
+
+
+def _vacuum(tx: Tx, pages: int) -> None:
+    """So many free pages, if there are, went back to the file system."""
+    # The module `sqlite3` steps this statement once, and a step frees one page, whatever number is asked for.
+    for _ in range(min(pages, tx.scalar("PRAGMA freelist_count"))):
+        tx.execute("PRAGMA incremental_vacuum(1)")
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from managedd.model.access import Role
 from managedd.model.executions import Phase
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.model.states import StateType
-from managedd.store import audit, executions, flow_runs, keys, logs, retention, rows
+from managedd.store import audit, database, executions, flow_runs, keys, logs, retention, rows
 from managedd.store.resources import TASK_RUN
 
 if TYPE_CHECKING:
@@ -56,6 +56,20 @@ async def ended(world: World, type_: StateType = StateType.COMPLETED) -> str:
     await world.propose(run_id, type_)
     await say(world, run_id)
     return run_id
+
+
+async def test_what_is_gone_takes_no_room_on_the_disk(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it was, at once and not a few pages a day."""
+    monkeypatch.setattr(database, "_VACUUM_PAGES", 20)
+    monkeypatch.setattr(database, "_SHRINK_PAGES", 20)
+    run_id = await ended(still)
+    await say(still, run_id, lines=10_000)
+    still.clock.advance(2 * 86_400)  # type: ignore[attr-defined]
+    await still.logs.checkpoint()
+    full = await still.logs.size_bytes()
+    await janitor(still, runs_days=1).once()
+    assert await still.log_lines(run_id) == []
+    assert await still.logs.size_bytes() < full / 5
 
 
 @pytest.mark.parametrize("type_", [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED])

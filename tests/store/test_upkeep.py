@@ -7,6 +7,7 @@ import stat
 import sys
 import threading
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +15,7 @@ import pytest
 
 from managedd.bus import Bus
 from managedd.errors import ErrorCode
+from managedd.store import database
 from managedd.store.database import Database, Tx
 from tests.store.bodies import INSERT_ROW, add, names, pragma, refused
 
@@ -35,6 +37,42 @@ async def test_a_checkpoint_gives_space_back(db: Database) -> None:
     assert db.path.with_name("x.db-wal").stat().st_size == 0
     assert full > 4_000_000
     assert await db.size_bytes() < full / 10
+
+
+async def test_shrinking_gives_space_back_in_steps_and_leaves_a_tenth(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_SHRINK_PAGES", 50)
+    await db.write(lambda tx: tx.executemany(INSERT_ROW, ((f"{i}-{'x' * 1000}", i, None) for i in range(1500))))
+    await db.write(lambda tx: tx.execute("DELETE FROM item WHERE amount < 1200"))
+    left = [await pages(db)]
+    while await db.shrink():
+        left.append(await pages(db))
+    left.append(await pages(db))
+    freed = [before[0] - after[0] for before, after in pairwise(left[:-1])]
+    # With a page now and then that says whose the others are.
+    assert len(freed) > 4 and min(freed) >= 50 and max(freed) < 55
+    assert 0 < left[-1][1] <= left[-1][0] / 10 + 1
+    assert not await db.shrink()
+    assert await db.integrity() == []
+
+
+async def test_a_file_that_can_give_nothing_back_is_left_as_it_is(opened: Open, tmp_path: Path) -> None:
+    made = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    made.execute("CREATE TABLE other (x TEXT)")
+    made.close()
+    db = await opened()
+    await db.write(lambda tx: tx.executemany(INSERT_ROW, ((f"{i}-{'x' * 1000}", i, None) for i in range(500))))
+    await db.write(lambda tx: tx.execute("DELETE FROM item"))
+    before = await pages(db)
+    assert before[1] > before[0] / 2
+    assert not await db.shrink()
+    assert await pages(db) == before
+
+
+async def pages(db: Database) -> tuple[int, int]:
+    """How many the file has, and how many of them are free."""
+    return await db.read(lambda tx: (tx.scalar("PRAGMA page_count"), tx.scalar("PRAGMA freelist_count")))
 
 
 async def test_a_checkpoint_does_not_wait_for_a_slow_reader(db: Database) -> None:
