@@ -119,6 +119,13 @@ class LogWriter:
         self._stir()
         await flush.wait()
 
+    async def secure(self, execution: Execution) -> None:
+        """What is stored of the execution's output outlives a power cut: nobody has to read it again. Raises ManagedError(UNAVAILABLE)."""
+        # Any write will do: with it everything goes to the disk that was committed before.
+        await self._log_db.write(
+            lambda tx: logs.set_cursor(tx, execution.id, logs.cursor(tx, execution.id)), durable=True
+        )
+
     async def complete(self, execution: Execution, end: EndLine | None = None) -> None:
         """The execution's log is whole: everything handed in is committed, what was dropped without being told is told, and so is `end`.
 

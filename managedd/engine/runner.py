@@ -277,6 +277,7 @@ class ExecutionRunner:
                 await self._supervision.stop(handle, EndCause.DRIVER)
             if liveness is not Liveness.CREATED and not await self._supervision.read_log(handle):
                 await self._say("The rest of the container's output could not be read", level=ERROR_LEVEL)
+            await self._means.log_writer.secure(self._execution)
             await self._means.insist(lambda: driver.remove(handle))
         except ManagedError as error:
             if error.code is not ErrorCode.DRIVER:

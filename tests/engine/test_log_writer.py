@@ -55,13 +55,13 @@ class Store:
         self.refuse: list[Exception] = []
         self.gate: anyio.Event | None = None
 
-    async def write(self, body: Any) -> Any:
+    async def write(self, body: Any, **options: Any) -> Any:
         if self.gate is not None:
             await self.gate.wait()
         if self.refuse:
             raise self.refuse.pop(0)
         self.commits += 1
-        return await self._db.write(body)
+        return await self._db.write(body, **options)
 
     async def read(self, body: Any) -> Any:
         return await self._db.read(body)

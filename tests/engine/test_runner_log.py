@@ -49,8 +49,8 @@ class Noting(Store):
         self._world = world
         self.phases: list[Phase] = []
 
-    async def write(self, body: Any) -> Any:
-        result = await super().write(body)
+    async def write(self, body: Any, **options: Any) -> Any:
+        result = await super().write(body, **options)
         found = await self._world.read(lambda tx: tx.scalar("SELECT phase FROM executions"))
         self.phases.append(Phase(found))
         return result
@@ -107,6 +107,31 @@ async def test_a_run_whose_container_vanished_has_its_whole_log_before_it_is_sai
     assert await world.log_lines(execution.flow_run_id, "managedd") == said
     *before, last = store.phases
     assert Phase.LOST not in before and last is Phase.LOST
+
+
+async def test_lines_are_on_the_disk_before_their_container_goes(world: World) -> None:
+    """After a power cut the container could be read again, as long as there is one."""
+    safe: list[str] = []
+
+    class Flushed(Store):
+        async def write(self, body: Any, **options: Any) -> Any:
+            result = await super().write(body, **options)
+            if options.get("durable"):
+                safe[:] = await world.log_lines(execution.flow_run_id, "stdout")
+            return result
+
+    class Removing(FakeDriver):
+        async def remove(self, handle: Handle) -> None:
+            removed.append(list(safe))
+            await super().remove(handle)
+
+    removed: list[list[str]] = []
+    world.engine._plan = FakeRun(run_for_seconds=0.05, lines=("one", "two"))
+    async with world.daemon(logs=Flushed(world), driver=Removing(world.engine)) as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.FINALIZED)
+    assert removed == [["one", "two"]]
 
 
 class LateLogs(FakeDriver):
@@ -193,11 +218,11 @@ async def test_a_log_store_that_is_busy_at_the_very_end_is_waited_for(world: Wor
     class Busy(Store):
         refused = 0
 
-        async def write(self, body: Any) -> Any:
+        async def write(self, body: Any, **options: Any) -> Any:
             if body.__name__ == "tell" and self.refused < 3:
                 self.refused += 1
                 raise unavailable("the disk is full", 0.01)
-            return await super().write(body)
+            return await super().write(body, **options)
 
     world.engine._plan = FakeRun(image_error="manifest unknown")
     store = Busy(world)
