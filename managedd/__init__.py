@@ -11,6 +11,7 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 | engine room   | engine_room                          |
 | reloading     | reloading                            |
 | host          | listeners, notify, signals           |
+| web pages     | ui                                   |
 | edges         | api, engine, drivers                 |
 | state rules   | orchestration                        |
 | store         | store                                |
@@ -23,7 +24,7 @@ A library that could spread has a home; SQL text has the same home as SQLite:
 
 | library       | only in                              |
 |---------------|--------------------------------------|
-| aiohttp.web   | api, listeners, demo                 |
+| aiohttp.web   | api, ui, listeners, demo             |
 | aiodocker     | drivers                              |
 | aiosqlite     | store                                |
 | sqlite3       | store                                |

@@ -47,6 +47,7 @@ from managedd.signals import Signals
 from managedd.store import keys, meta, plans, run_key, unlocking, workspaces
 from managedd.store.database import Database
 from managedd.store.lock import DataDirLock
+from managedd.ui.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -160,7 +161,7 @@ class Daemon:
         self._certificate = read_certificate(settings.server)
         clients = Api(services, Listener.CLIENTS)
         self._clients = Door(
-            clients.application(),
+            clients.application(Site(services, clients) if settings.ui.enabled else None),
             settings.server,
             certificate=self._certificate,
             is_proxy=clients.proxies.__contains__,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from aiohttp import web
 
 from managedd import ids
-from managedd.api import browser, errors, login, rights, surface
+from managedd.api import browser, errors, login, rights, sessions, surface
 from managedd.api.audit import refusals_noted
 from managedd.api.auth import Listener, authenticate, credential, enter
 from managedd.api.context import ANONYMOUS, Actor, Context, Reply, Services
@@ -36,25 +36,34 @@ THREAD_BYTES = 256 * 1024
 """Larger bodies are validated on a thread: it takes tens of milliseconds, which others would wait for."""
 
 
+class Site(Protocol):
+    """What answers where the API has no path: the web pages."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The page at the request's path, or one that says why not."""
+
+
 class Api:
     """Routes requests of one listener."""
 
     def __init__(self, services: Services, listener: Listener) -> None:
         self._services = services
-        self._limits = Limits(services.settings.server)
+        self.limits = Limits(services.settings.server)
         # Runs come by no proxy, and an address of theirs may lie in a trusted network.
         trusted = services.settings.server.trusted_proxies if listener is Listener.CLIENTS else ()
         self.proxies = Proxies(trusted)
-        self._document = ServedDocument(surface.all_operations, services.threads)
-        self._listener = listener
+        self.document = ServedDocument(surface.all_operations, services.threads)
+        self.listener = listener
+        self._site: Site | None = None
 
-    def application(self) -> web.Application:
-        """An aiohttp application that serves the API and nothing else."""
+    def application(self, site: Site | None = None) -> web.Application:
+        """An aiohttp application that serves the API and, beside it, the site, if there is one."""
+        self._site = site
         app = web.Application(
             client_max_size=self._services.settings.server.max_body_bytes,
             middlewares=[middleware(self.proxies), self._failures],
         )
-        if self._listener is not Listener.RUNS:
+        if self.listener is not Listener.RUNS:
             app.router.add_route("GET", login.PATH, login.page)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app
@@ -98,6 +107,8 @@ class Api:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path, account, workspace = _scope(request.rel_url.raw_path)
+        if path is None and self._site is not None and not request.path.startswith(PREFIX + "/"):
+            return await self._site.answer(request)
         method = WEBSOCKET if request.headers.get("Upgrade", "").lower() == "websocket" else request.method
         matched = None if path is None else surface.match(method, path)
         if matched is None:
@@ -106,7 +117,7 @@ class Api:
         if not self._services.ready and not operation.early:
             return self._maintenance()
         _check_api_version(request)
-        if self._listener is Listener.CLIENTS and self._services.settings.is_open:
+        if self.listener is Listener.CLIENTS and self._services.settings.is_open:
             browser.check(request)
         actor = await self._actor(request, operation, account, workspace)
         context = Context(
@@ -116,11 +127,11 @@ class Api:
             actor=actor,
             operation=operation,
             path_values=path_values,
-            listener=self._listener,
+            listener=self.listener,
             headers=request.headers,
             request=request,
-            document=self._document,
-            limits=self._limits,
+            document=self.document,
+            limits=self.limits,
         )
         if actor is not ANONYMOUS:
             with refusals_noted(context):
@@ -132,7 +143,7 @@ class Api:
             return response
         if not request.can_read_body:
             return await self._answer(operation, context, path_values, b"")
-        with self._limits.body(request, source_of(request, actor)):
+        with self.limits.body(request, source_of(request, actor)):
             return await self._answer(operation, context, path_values, await read_body(request))
 
     async def _answer(
@@ -153,12 +164,14 @@ class Api:
         return errors.problem(503, f"managedd is {word}", headers={"Retry-After": "1", "Prefect-Maintenance": "true"})
 
     async def _actor(self, request: web.Request, operation: Operation, account: str, workspace: str) -> Actor:
-        if operation.public and self._listener is not Listener.RUNS:
+        if operation.public and self.listener is not Listener.RUNS:
             return ANONYMOUS
         key = credential(request.headers)
-        if key is None and operation.method == WEBSOCKET:
-            return ANONYMOUS
-        actor = await authenticate(self._services, self._listener, key, request.remote)
+        actor = await sessions.actor(self._services, request) if self.listener is Listener.CLIENTS else None
+        if actor is None:
+            if key is None and operation.method == WEBSOCKET:
+                return ANONYMOUS
+            actor = await authenticate(self._services, self.listener, key, request.remote)
         if actor is None:
             raise ManagedError(ErrorCode.UNAUTHORIZED, "Unauthorized")
         # What belongs to no workspace is answered below one's own as well, as Cloud's clients ask for it there.

@@ -24,7 +24,14 @@ _WAY_OUT = 'set auth.mode = "key", make a key and use it, to let others in'
 
 
 def check(request: web.Request) -> None:
-    """The request comes from neither a web page nor a proxy. Raises ManagedError(FORBIDDEN)."""
+    """The request comes from neither a strange web page nor a proxy. Raises ManagedError(FORBIDDEN)."""
+    check_place(request)
+    if request.method in _WITH_BODY and request.can_read_body:
+        _check_type(request.headers.get("Content-Type", ""))
+
+
+def check_place(request: web.Request) -> None:
+    """The same, whatever its body is. Raises ManagedError(FORBIDDEN)."""
     # As a trusted proxy tells it, else the header.
     host = request.host.lower()
     if host and not _is_own(_name(f"//{host}")):
@@ -40,8 +47,11 @@ def check(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and not _is_same(origin.lower(), host):
         raise forbidden(f"A web page of {origin[:200]!r} may not use this daemon; {_WAY_OUT}")
-    if request.method in _WITH_BODY and request.can_read_body:
-        _check_type(request.headers.get("Content-Type", ""))
+
+
+def is_same_origin(request: web.Request) -> bool:
+    """Whether the request's `Origin` is the place that it was sent to, as a trusted proxy tells it."""
+    return _is_same(request.headers.get("Origin", "").lower(), request.host.lower())
 
 
 def _check_type(content_type: str) -> None:

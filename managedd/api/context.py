@@ -61,10 +61,14 @@ class Actor:
     """A run's key is for this run and its descendants."""
     execution_id: str | None = None
     key_id: str | None = None
+    session_id: str | None = None
+    """Of a browser, which its key or auth string has opened."""
 
     @property
     def holder(self) -> Holder | None:
-        """With what its sockets end: its key, or its execution."""
+        """With what its sockets end: its browser's session, its key, or its execution."""
+        if self.session_id is not None:
+            return Holder(HeldBy.SESSION, self.session_id)
         if self.key_id is not None:
             return Holder(HeldBy.KEY, self.key_id)
         return None if self.execution_id is None else Holder(HeldBy.EXECUTION, self.execution_id)

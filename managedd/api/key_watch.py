@@ -13,7 +13,7 @@ from managedd.api import patience
 from managedd.bus import Topic
 from managedd.ids import DEFAULT_WORKSPACE_ID
 from managedd.observe import get_log
-from managedd.store import executions, workspaces
+from managedd.store import executions, web_sessions, workspaces
 from managedd.store import keys as stored_keys
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class HeldBy(Enum):
     EXECUTION = "execution"
     """A run's key."""
     KEY = "key"
+    SESSION = "session"
+    """Of a browser; it ends by signing out, with time, or with its key."""
     WORKSPACE = "workspace"
     """What opens any ends with the one that it has opened."""
 
@@ -102,6 +104,7 @@ def _ended(tx: Tx, holders: list[Holder]) -> list[Holder]:
     still = {
         HeldBy.EXECUTION: executions.open_among(tx, _ids(holders, HeldBy.EXECUTION)),
         HeldBy.KEY: stored_keys.living_among(tx, _ids(holders, HeldBy.KEY)),
+        HeldBy.SESSION: web_sessions.living_among(tx, _ids(holders, HeldBy.SESSION)),
         HeldBy.WORKSPACE: workspaces.existing(tx, _ids(holders, HeldBy.WORKSPACE)),
     }
     return [holder for holder in holders if holder.id not in still[holder.kind]]

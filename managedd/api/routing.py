@@ -5,22 +5,39 @@ A trailing slash makes no difference: Prefect's client uses one on creates, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from managedd.api.operation import Operation
+
+class Routed(Protocol):
+    """What is found by a method and a path."""
+
+    @property
+    def method(self) -> str:
+        """GET, POST …"""
+
+    @property
+    def path(self) -> str:
+        """Segments, those in braces are parameters."""
+
+    @property
+    def line(self) -> str:
+        """Its name in messages."""
 
 
-class _Node:
+R = TypeVar("R", bound=Routed)
+
+
+class _Node(Generic[R]):
     __slots__ = ("literals", "operations", "parameter")
 
     def __init__(self) -> None:
-        self.literals: dict[str, _Node] = {}
-        self.parameter: _Node | None = None
-        self.operations: dict[str, tuple[Operation, tuple[str, ...]]] = {}
+        self.literals: dict[str, _Node[R]] = {}
+        self.parameter: _Node[R] | None = None
+        self.operations: dict[str, tuple[R, tuple[str, ...]]] = {}
 
 
 class MethodNotAllowed(Exception):
@@ -31,15 +48,15 @@ class MethodNotAllowed(Exception):
         self.allowed = sorted(allowed)
 
 
-class Router:
-    """Operations by method and path."""
+class Router(Generic[R]):
+    """Operations, or whatever else, by method and path."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        self._root = _Node()
+    def __init__(self, operations: Iterable[R]) -> None:
+        self._root: _Node[R] = _Node()
         for operation in operations:
             self._add(operation)
 
-    def _add(self, operation: Operation) -> None:
+    def _add(self, operation: R) -> None:
         node, names = self._root, []
         for segment in _segments(operation.path):
             if segment.startswith("{"):
@@ -53,7 +70,7 @@ class Router:
             raise ValueError(f"{operation.line} is declared twice")
         node.operations[operation.method] = (operation, tuple(names))
 
-    def match(self, method: str, raw_path: str) -> tuple[Operation, dict[str, str]] | None:
+    def match(self, method: str, raw_path: str) -> tuple[R, dict[str, str]] | None:
         """The operation and its path parameters, unquoted; None when there is no such path. Raises MethodNotAllowed.
 
         `raw_path` is still percent-encoded, so that an encoded slash stays inside its segment.
@@ -69,8 +86,8 @@ class Router:
         return operation, dict(zip(names, values, strict=True))
 
     def _walk(
-        self, node: _Node, segments: list[str], at: int, values: list[str], method: str, allowed: set[str]
-    ) -> tuple[Operation, tuple[str, ...], list[str]] | None:
+        self, node: _Node[R], segments: list[str], at: int, values: list[str], method: str, allowed: set[str]
+    ) -> tuple[R, tuple[str, ...], list[str]] | None:
         if at == len(segments):
             entry = node.operations.get(method) or (node.operations.get("GET") if method == "HEAD" else None)
             if entry is None:

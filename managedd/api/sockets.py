@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager, suppress
 from socket import SO_SNDBUF, SOL_SOCKET
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 from aiohttp import WSMsgType, web
@@ -47,6 +47,7 @@ _CLOSE_CODES: Final = {ErrorCode.UNAVAILABLE: SERVICE_RESTART, ErrorCode.TOO_MAN
 _REASON_MAX_BYTES: Final = 123
 _ENDED: Final = {
     HeldBy.KEY: "the key has ended",
+    HeldBy.SESSION: "the session has ended",
     HeldBy.EXECUTION: "the run's key has ended",
     HeldBy.WORKSPACE: "the workspace was deleted",
 }
@@ -144,11 +145,18 @@ class Socket:
             self._request.transport.abort()
 
 
+class Stopped(Protocol):
+    """What stays open until somebody ends it."""
+
+    def stop(self, code: int, reason: str) -> None:
+        """It ends soon, and says so by a websocket's close code where it is one."""
+
+
 class Sockets:
-    """Every open socket of the daemon. Belongs to the event loop."""
+    """Every open socket of the daemon, and every page that is kept up to date. Belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._open: set[Socket] = set()
+        self._open: set[Stopped] = set()
         self._stop_code: int | None = None
         self._empty = anyio.Event()
 
@@ -156,7 +164,7 @@ class Sockets:
         return len(self._open)
 
     @contextmanager
-    def registered(self, socket: Socket) -> Iterator[None]:
+    def registered(self, socket: Stopped) -> Iterator[None]:
         """The socket is ended by `close_all` for as long as the block lasts."""
         self._open.add(socket)
         if self._stop_code is not None:

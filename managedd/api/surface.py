@@ -85,7 +85,7 @@ _SEGMENTS: Final = tuple(dict.fromkeys(segment for segments in MODULES.values() 
 
 
 @cache
-def _router(segment: str) -> Router:
+def _router(segment: str) -> Router[Operation]:
     return Router(
         operation for name, segments in MODULES.items() if segment in segments for operation in _operations(name)
     )

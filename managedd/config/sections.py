@@ -86,6 +86,14 @@ class AuthSection(Section):
     """auto: nobody needs a credential while the clients' listener is on a loopback address and there is no auth_string; key: everybody does."""
 
 
+class UiSection(Section):
+    """The web pages."""
+
+    enabled: bool = True
+    session_hours: float = Field(12.0, gt=0, le=24 * 30)
+    """After signing in with a key, a browser is asked for it again after so long."""
+
+
 class StoreSection(Section):
     """The embedded store."""
 

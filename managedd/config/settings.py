@@ -25,6 +25,7 @@ from managedd.config.sections import (
     SecretsSection,
     ServerSection,
     StoreSection,
+    UiSection,
     UsageSection,
 )
 from managedd.config.values import Section, wrong
@@ -58,6 +59,7 @@ class Settings(Section):
 
     server: ServerSection = ServerSection()
     auth: AuthSection = AuthSection()
+    ui: UiSection = UiSection()
     store: StoreSection = Field(default_factory=StoreSection)
     secrets: SecretsSection = SecretsSection()
     log: LogSection = LogSection()

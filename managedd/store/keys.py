@@ -95,10 +95,19 @@ def revoke(tx: Tx, workspace_id: str, which: str) -> Key:
 
 def holder(tx: Tx, key_hash: str) -> Holder | None:
     """Whose key has that hash, while it lives."""
+    return _holder(tx, "k.key_hash = :which", key_hash)
+
+
+def holder_by_id(tx: Tx, key_id: str) -> Holder | None:
+    """Whose key has that id, while it lives."""
+    return _holder(tx, "k.id = :which", key_id)
+
+
+def _holder(tx: Tx, where: str, which: str) -> Holder | None:
     row = tx.one(
         "SELECT k.id, k.name, k.role, k.workspace_id, w.account_id FROM keys AS k JOIN workspaces AS w ON w.id = k.workspace_id "
-        f"WHERE k.key_hash = :hash AND {_LIVES}",
-        {"hash": key_hash, "now": tx.now},
+        f"WHERE {where} AND {_LIVES}",
+        {"which": which, "now": tx.now},
     )
     if row is None:
         return None

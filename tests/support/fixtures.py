@@ -1,4 +1,4 @@
-"""The fixtures over provisioning, and what the markers `docker` and `client` mean: there, or skipped, or failed under CI.
+"""The fixtures over provisioning, and what the markers `docker`, `client` and `browser` mean: there, or skipped, or failed under CI.
 
 Provisioning runs after collection, outside every test's time limit, and only when a chosen test asks for it.
 """
@@ -24,17 +24,24 @@ def _asks_for_client(item: pytest.Item) -> bool:
     return item.get_closest_marker("client") is not None or "prefect_venv" in getattr(item, "fixturenames", ())
 
 
+def _asks_for_browser(item: pytest.Item) -> bool:
+    return item.get_closest_marker("browser") is not None or "chromium" in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What the chosen tests ask for is there, or the reasons are known."""
     if session.config.option.collectonly:
         return
     engine = any(_asks_for_engine(item) for item in session.items)
     client = any(_asks_for_client(item) for item in session.items)
+    browser = any(_asks_for_browser(item) for item in session.items)
     capture = session.config.pluginmanager.getplugin("capturemanager")
     until_the_end = contextlib.ExitStack()
     session.config.stash[UNTIL_THE_END] = until_the_end
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-        session.config.stash[THERE] = until_the_end.enter_context(provisioning(engine=engine, client=client))
+        session.config.stash[THERE] = until_the_end.enter_context(
+            provisioning(engine=engine, client=client, browser=browser)
+        )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -49,6 +56,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if _asks_for_engine(item) and there.image is None:
         _missing(there.reason)
     if _asks_for_client(item) and there.prefect_python is None:
+        _missing(there.reason)
+    if _asks_for_browser(item) and there.browser is None:
         _missing(there.reason)
 
 
@@ -74,3 +83,10 @@ def docker_engine(provisioned: Provisioned) -> Provisioned:
 def prefect_venv(provisioned: Provisioned) -> Provisioned:
     """`prefect_python` and `prefect_cli` run the real client; asking for this is the same as the marker `client`."""
     return provisioned
+
+
+@pytest.fixture(scope="session")
+def chromium(provisioned: Provisioned) -> str:
+    """The path of a Chromium; asking for this is the same as the marker `browser`."""
+    assert provisioned.browser is not None
+    return provisioned.browser

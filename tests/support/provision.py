@@ -1,4 +1,4 @@
-"""Everything the container and client tests need, made from nothing: a Docker engine, the image, a Prefect client.
+"""Everything the container, client and browser tests need, made from nothing: a Docker engine, the image, a Prefect client, a browser.
 
     python -m tests.support.provision [--json]         make it all and leave the engine running
     python -m tests.support.provision --stop           stop the engine that provisioning has started
@@ -19,6 +19,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tests.support.chromium import ensure_chromium
 from tests.support.engine import engine_in_use, ensure_engine, stop_engine
 from tests.support.image import ensure_images
 from tests.support.prefect_client import ensure_prefect_venv
@@ -51,6 +52,7 @@ class Provisioned:
     image: str | None = None
     prefect_python: str | None = None
     prefect_cli: str | None = None
+    browser: str | None = None
     reasons: tuple[str, ...] = ()
 
     @property
@@ -65,12 +67,14 @@ def in_ci() -> bool:
 
 
 @contextlib.contextmanager
-def provisioned(*, engine: bool = True, client: bool = True, keep: bool = False) -> Iterator[Provisioned]:
+def provisioned(
+    *, engine: bool = True, client: bool = True, browser: bool = False, keep: bool = False
+) -> Iterator[Provisioned]:
     """What was asked for is there until the block ends, or the reasons say why not; the block runs either way."""
     handed_down = _handed_down()
     gone = set(handed_down.reasons) if handed_down else set()
     reasons: list[str] = []
-    host = image = venv = None
+    host = image = venv = chromium = None
     with contextlib.ExitStack() as until_the_end:
         if engine and not (handed_down and handed_down.image is None):
             try:
@@ -83,11 +87,17 @@ def provisioned(*, engine: bool = True, client: bool = True, keep: bool = False)
                 venv = ensure_prefect_venv()
             except CannotProvisionError as error:
                 reasons.append(f"tests with the Prefect client cannot run: {error}")
+        if browser and not (handed_down and handed_down.browser is None):
+            try:
+                chromium = ensure_chromium()
+            except CannotProvisionError as error:
+                reasons.append(f"tests in a browser cannot run: {error}")
         yield Provisioned(
             docker_host=host if image else None,
             image=image,
             prefect_python=str(venv / "bin" / "python") if venv else None,
             prefect_cli=str(venv / "bin" / "prefect") if venv else None,
+            browser=chromium,
             reasons=(*sorted(gone), *reasons),
         )
 
@@ -103,7 +113,7 @@ def _handed_down() -> Provisioned | None:
 def run_command(command: Sequence[str]) -> int:
     """The command has ended with the returned code, which also lies in a file for callers behind make."""
     EXIT_CODE.unlink(missing_ok=True)
-    with provisioned() as there:
+    with provisioned(browser=True) as there:
         _tell(there)
         child = subprocess.Popen(command, env={**os.environ, HANDED_DOWN: json.dumps(asdict(there))})
 
@@ -143,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if chosen.run:
         return run_command(chosen.run)
-    with provisioned(keep=True) as there:
+    with provisioned(browser=True, keep=True) as there:
         _tell(there)
         if chosen.json:
             print(json.dumps(asdict(there), indent=2))

@@ -1,0 +1,117 @@
+"""A page that somebody looks at is kept up to date: made again after what may have changed it, and sent when it has.
+
+One stream of server-sent events for each open page. Nothing is queued for a slow one: the next sending is of what is there then. What
+wakes us is the whole daemon's business, so that nothing is sent but what this person's page shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from aiohttp import web
+
+from managedd.api.key_watch import of_workspace
+from managedd.api.operation import InvalidRequest
+from managedd.errors import ManagedError
+from managedd.ui.page import Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from managedd.ui.asking import Ask
+    from managedd.ui.page import Page
+
+TYPE: Final = "text/event-stream"
+PACE_SECONDS: Final = 1.0
+"""Between two makings of one page at least."""
+BEAT_SECONDS: Final = 15.0
+"""A word is sent at least so often: proxies drop what is silent, and the browser shows what is lost."""
+SEND_SECONDS: Final = 20.0
+"""Who takes nothing for so long is gone."""
+_STREAMS: Final = "live pages"
+
+
+def is_wanted(request: web.Request) -> bool:
+    """Whether the request is for the stream of a page, not for the page."""
+    return TYPE in request.headers.get("Accept", "")
+
+
+async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page) -> web.StreamResponse:
+    """The page's stream, until it is left, its credential ends, or the daemon stops."""
+    request, services = ask.request, ask.services
+    response = web.StreamResponse(
+        headers={"Content-Type": TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    with ask.api.limits.socket(f"{_STREAMS} of {request.remote}"):
+        await response.prepare(request)
+        holder = ask.actor.holder or of_workspace(ask.place.workspace)
+        with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)):
+            if holder is None:
+                await _send_news(ask, response, make, page)
+            else:
+                with services.keys.watching(holder, scope.cancel):
+                    await _send_news(ask, response, make, page)
+        return response
+
+
+class _Stopped:
+    """How the daemon ends a stream: the browser then looks for the next one by itself."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+
+    def stop(self, code: int, reason: str) -> None:
+        """The stream ends."""
+        self._scope.cancel()
+
+
+async def _send_news(ask: Ask, response: web.StreamResponse, make: Callable[[], Awaitable[str]], page: Page) -> None:
+    seen = ask.request.headers.get("Last-Event-ID") or ask.query.get("seen", "")
+    with ask.services.bus.subscribe(*page.topics) as woken:
+        while True:
+            try:
+                text = await make()
+            except (ManagedError, InvalidRequest, Sent):
+                # What it was about is gone, or nobody may see it any more: asked for as a page, it says so.
+                await _send(response, "event: gone\ndata:\n\n")
+                return
+            now = mark(text)
+            if now != seen:
+                await _send(response, _message(now, text))
+                seen = now
+            await anyio.sleep(PACE_SECONDS)
+            await _wait(response, woken.wait, page.every_seconds)
+
+
+async def _wait(
+    response: web.StreamResponse, wait: Callable[[float | None], Awaitable[bool]], at_most_seconds: float
+) -> None:
+    left = at_most_seconds
+    while left > 0:
+        turn = min(left, BEAT_SECONDS)
+        if await wait(turn):
+            return
+        left -= turn
+        await _send(response, "event: beat\ndata:\n\n")
+
+
+async def _send(response: web.StreamResponse, text: str) -> None:
+    with anyio.fail_after(SEND_SECONDS):
+        await response.write(text.encode())
+
+
+def _message(name: str, text: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"id: {name}\nevent: page\n{lines}\n"
+
+
+def mark(text: str) -> str:
+    """What tells one content of a page from another."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def signed_out() -> web.Response:
+    """Whoever looked may not any more."""
+    return web.Response(text="event: gone\ndata:\n\n", content_type=TYPE, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,93 @@
+"""A page: a path, a template, and the function that gathers what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from managedd.api.routing import Router
+from managedd.bus import Topic
+
+if TYPE_CHECKING:
+    from managedd.ui.asking import Ask
+
+Gather = Callable[..., Awaitable[Mapping[str, Any]]]
+"""`async def name(ask, <path parameters>)`: what the template is given, its `title` among it."""
+
+MODULES: Final = ("work_pools",)
+"""Of `managedd.ui.views`."""
+ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)
+"""What a page may show has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What is found by a path."""
+
+    path: str
+    template: str
+    gather: Gather
+    section: str
+    """Its place in the navigation."""
+    topics: tuple[Topic, ...] = ANYTHING
+    """After what it is made again while somebody looks at it; none: never, as what a person has typed in would go."""
+    every_seconds: float = 30.0
+    """And after what time at the latest."""
+    method: str = "GET"
+
+    @property
+    def line(self) -> str:
+        """Its name in messages."""
+        return f"{self.method} {self.path}"
+
+
+class Sent(Exception):
+    """A page has nothing to show but the way to another one."""
+
+    def __init__(self, where: str) -> None:
+        """`where` is a path below the workspace's home, without a slash before it."""
+        super().__init__(where)
+        self.where = where
+
+
+def page(
+    path: str, *, template: str, section: str, topics: tuple[Topic, ...] = ANYTHING, every_seconds: float = 30.0
+) -> Callable[[Gather], Gather]:
+    """The decorated function gathers what the page at `path` shows; `router` finds it."""
+
+    def declare(gather: Gather) -> Gather:
+        pages = gather.__dict__.setdefault("__pages__", [])
+        pages.append(
+            Page(
+                path=path, template=template, gather=gather, section=section, topics=topics, every_seconds=every_seconds
+            )
+        )
+        return gather
+
+    return declare
+
+
+async def gathered(found: Page, ask: Ask, values: Mapping[str, str]) -> dict[str, Any]:
+    """What the page's template is given."""
+    return dict(await found.gather(ask, **values))
+
+
+@cache
+def every_page() -> tuple[Page, ...]:
+    """Every page of every module."""
+    members = (member for name in MODULES for member in vars(import_module(f"managedd.ui.views.{name}")).values())
+    return tuple(each for member in members for each in getattr(member, "__pages__", ()))
+
+
+def sections(ask: Ask) -> set[str]:
+    """The places of the navigation that have a page."""
+    return {each.section for each in every_page()}
+
+
+@cache
+def router() -> Router[Page]:
+    """Pages by path."""
+    return Router(every_page())

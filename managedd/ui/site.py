@@ -1,0 +1,207 @@
+"""All that is no API on the clients' listener: from a request to a page, a file, or the way to sign in."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from managedd import ids
+from managedd.api import browser, sessions
+from managedd.api.auth import authenticate, credential, enter
+from managedd.api.context import ANONYMOUS
+from managedd.api.errors import STATUS
+from managedd.api.operation import InvalidRequest
+from managedd.api.routing import MethodNotAllowed
+from managedd.errors import ErrorCode, ManagedError
+from managedd.ui import assets, live, page, sign_in
+from managedd.ui.asking import Ask, Place
+from managedd.ui.page import Sent
+from managedd.ui.rendering import render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from managedd.api.app import Api
+    from managedd.api.context import Actor, Services
+    from managedd.ui.page import Page
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Vary": "Accept, Accept-Encoding, Cookie, Authorization",
+}
+FOR_GOOD: Final = "public, max-age=31536000, immutable"
+PACKED_FROM_BYTES: Final = 1024
+
+
+class Site:
+    """Answers what is not below /api."""
+
+    def __init__(self, services: Services, api: Api) -> None:
+        self._services = services
+        self._api = api
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The page, the file, or what else there is at that path; failures are pages too."""
+        try:
+            return await self._answer(request)
+        except ManagedError as error:
+            return self._failure(request, STATUS[error.code], error.message)
+        except InvalidRequest as error:
+            return self._failure(request, 422, "; ".join(str(each["msg"]) for each in error.errors[:3]))
+        except MethodNotAllowed:
+            return self._failure(request, 405, "Pages are read with GET.")
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        if path.startswith(f"/{assets.FOLDER}/"):
+            return _file(request, path)
+        if not self._services.ready:
+            return self._failure(request, 503, "managedd is starting, or stopping. This page looks again by itself.", {"Refresh": "2"})  # fmt: skip
+        if self._services.settings.is_open:
+            browser.check_place(request)
+        if path == sign_in.PATH:
+            return await self._sign_in(request)
+        if path == sign_in.OUT_PATH:
+            return await sign_in.leave(self._services, request)
+        if len(path) > 1 and path.endswith("/"):
+            return _sent(f"../{path.strip('/').rpartition('/')[2]}", request, status=308)
+        below, place = _placed(path)
+        matched = page.router().match(request.method, below)
+        if matched is None:
+            raise ManagedError(ErrorCode.NOT_FOUND, "There is no such page.")
+        found, values = matched
+        actor = await self._actor(request)
+        if actor is ANONYMOUS:
+            return self._to_sign_in(request, place)
+        return await self._page(request, found, values, actor, place)
+
+    async def _page(
+        self, request: web.Request, found: Page, values: Mapping[str, str], actor: Actor, place: Place
+    ) -> web.StreamResponse:
+        own = _own(actor, place)
+        if own is not None:
+            return _sent(own + found.path.lstrip("/") if not values else own, request)
+        await enter(self._services, actor, place.account, place.workspace)
+        ask = Ask(api=self._api, services=self._services, request=request, actor=actor, place=place)
+        if live.is_wanted(request):
+            return await live.stream(ask, lambda: self._part(ask, found, values), found)
+        try:
+            shown = await self._values(ask, found, values)
+        except Sent as elsewhere:
+            return _sent(place.home + elsewhere.where, request)
+        return _html(request, render(found.template, shown))
+
+    async def _part(self, ask: Ask, found: Page, values: Mapping[str, str]) -> str:
+        """What of the page changes."""
+        return render(found.template, {**await self._values(ask, found, values), "layout": "part.html"})
+
+    async def _values(self, ask: Ask, found: Page, values: Mapping[str, str]) -> dict[str, Any]:
+        given = await page.gathered(found, ask, values)
+        workspace = (await ask.get("/me/workspaces")) or []
+        here = next((each for each in workspace if each["workspace_id"] == ask.place.workspace), None)
+        return {
+            "layout": "layout.html",
+            "ask": ask,
+            "place": ask.place,
+            "here": here,
+            "workspaces": workspace,
+            "scope_of": _scope_of,
+            "sections": page.sections(ask),
+            "section": found.section,
+            "is_live": bool(found.topics),
+            "is_open": self._services.settings.is_open,
+            "signed_in": ask.actor.session_id is not None,
+            "who": ask.actor.name or ask.actor.kind,
+            **given,
+        }
+
+    async def _actor(self, request: web.Request) -> Actor:
+        """Who looks; ANONYMOUS when that is not known, and must be."""
+        known = await sessions.actor(self._services, request)
+        if known is None:
+            key = credential(request.headers)
+            known = await authenticate(self._services, self._api.listener, key, request.remote)
+        return known or ANONYMOUS
+
+    async def _sign_in(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return await sign_in.enter(self._services, request, HEADERS)
+        if self._services.settings.is_open:
+            return _sent(_placed("/")[1].root, request)
+        return _html(request, sign_in.form(request))
+
+    def _to_sign_in(self, request: web.Request, place: Place) -> web.StreamResponse:
+        if live.is_wanted(request):
+            return live.signed_out()
+        return _sent(f"{place.root}{sign_in.PATH.strip('/')}?{sign_in.after(request)}", request)
+
+    def _failure(
+        self, request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
+        root = _placed(request.rel_url.raw_path)[1].root
+        text = render("failure.html", {"status": status, "message": message, "root": root, "title": f"{status}"})
+        return _html(request, text, status=status, headers=headers)
+
+
+def _placed(path: str) -> tuple[str, Place]:
+    """The page's own path, and the workspace that a raw path names; Cloud's addresses have it before the page."""
+    parts = path.split("/")
+    root = "../" * (len(parts) - 2) or "./"
+    is_scoped = len(parts) >= 5 and parts[1] == "account" and parts[3] == "workspace"
+    if is_scoped and ids.is_uuid(parts[2]) and ids.is_uuid(parts[4]):
+        place = Place(account=ids.canonical(parts[2]), workspace=ids.canonical(parts[4]), root=root)
+        return "/" + "/".join(parts[5:]), place
+    return path, Place(account=ids.DEFAULT_ACCOUNT_ID, workspace=ids.DEFAULT_WORKSPACE_ID, root=root)
+
+
+def _scope_of(workspace: Mapping[str, Any]) -> str:
+    return Place(account=workspace["account_id"], workspace=workspace["workspace_id"], root="").scope
+
+
+def _own(actor: Actor, place: Place) -> str | None:
+    """Where to send the holder of a key of one workspace who asks for the default one's pages; None: nowhere."""
+    if place.scope or actor.workspace_id in (None, ids.DEFAULT_WORKSPACE_ID):
+        return None
+    return place.root + Place(account=str(actor.account_id), workspace=str(actor.workspace_id), root="").scope
+
+
+def _file(request: web.Request, path: str) -> web.Response:
+    """A file under its version; any other version is gone, and says so rather than be kept under the wrong name."""
+    _, _, version, *rest = path.split("/")
+    asset = assets.assets().get("/".join(rest))
+    if asset is None or version != assets.version():
+        raise web.HTTPNotFound
+    packed = "gzip" in request.headers.get("Accept-Encoding", "")
+    headers = {**HEADERS, "Cache-Control": FOR_GOOD, "Vary": "Accept-Encoding"}
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(
+        body=asset.packed if packed else asset.body, content_type=asset.content_type, charset="utf-8", headers=headers
+    )
+
+
+def _html(
+    request: web.Request, text: str, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    body = text.encode()
+    said = {**HEADERS, **(headers or {})}
+    if len(body) >= PACKED_FROM_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = gzip.compress(body, 5)
+        said["Content-Encoding"] = "gzip"
+    return web.Response(body=body, status=status, content_type="text/html", charset="utf-8", headers=said)
+
+
+def _sent(where: str, request: web.Request, *, status: int = 303) -> web.Response:
+    """The way to another page, relative to this one."""
+    return web.Response(status=status, headers={**HEADERS, "Location": where})

@@ -1,0 +1,108 @@
+// Buttons and forms call the API. What it refuses stands at the field that it is about, or else above the form.
+import { collect, showErrors, clearErrors } from "./forms.js";
+
+export function prepareCalls(root) {
+  root.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-call]");
+    if (!button) return;
+    if (button.dataset.confirm && !(await confirmed(button.dataset.confirm, button.textContent.trim()))) return;
+    const body = button.dataset.body === undefined ? undefined : JSON.parse(button.dataset.body);
+    await during(button, () => perform(button.dataset, body, (problem) => tell(problem.message, true)));
+  });
+  root.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form[data-call]");
+    if (!form) return;
+    event.preventDefault();
+    clearErrors(form);
+    let body;
+    try {
+      body = collect(form);
+    } catch (problem) {
+      showErrors(form, { message: problem.message, errors: problem.errors ?? [] });
+      return;
+    }
+    await during(form.querySelector("[type=submit]"), () => perform(form.dataset, body, (problem) => showErrors(form, problem)));
+  });
+}
+
+export async function call(method, url, body) {
+  const response = await fetch(url, {
+    method,
+    headers: body === undefined ? {} : { "Content-Type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  }).catch(() => undefined);
+  if (response === undefined) throw { message: "managedd does not answer. Nothing was changed, as far as this page knows.", errors: [] };
+  const text = await response.text();
+  const answer = text ? JSON.parse(text) : null;
+  if (response.ok) return answer;
+  const detail = answer?.exception_detail;
+  throw {
+    status: response.status,
+    message: answer?.detail ?? answer?.exception_message ?? `${response.status} ${response.statusText}`,
+    errors: Array.isArray(detail) ? detail : [],
+  };
+}
+
+async function perform({ call: method, url, next, told }, body, refused) {
+  let answer;
+  try {
+    answer = await call(method, url, body);
+  } catch (problem) {
+    if (problem.status === 401) return location.reload();
+    return refused(problem);
+  }
+  if (told) tell(told);
+  document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer } }));
+  // `{name}` in the way is a member of the answer, or else of what was sent.
+  if (next) location.assign(next.replaceAll(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? body?.[name] ?? "")));
+}
+
+async function during(button, work) {
+  if (button?.getAttribute("aria-busy") === "true") return;
+  button?.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } finally {
+    button?.removeAttribute("aria-busy");
+  }
+}
+
+export function tell(message, isProblem = false) {
+  document.getElementById("told").textContent = message;
+  document.querySelector(".toast")?.remove();
+  const toast = document.createElement("p");
+  toast.className = isProblem ? "toast problem" : "toast";
+  toast.textContent = message;
+  const close = document.createElement("button");
+  close.type = "button";
+  close.className = "plain";
+  close.textContent = "Close";
+  close.addEventListener("click", () => toast.remove());
+  toast.append(" ", close);
+  document.body.append(toast);
+  if (!isProblem) setTimeout(() => toast.remove(), 6000);
+}
+
+function confirmed(question, word) {
+  const dialog = document.createElement("dialog");
+  const text = document.createElement("p");
+  text.id = "question";
+  text.textContent = question;
+  dialog.setAttribute("aria-labelledby", "question");
+  const form = document.createElement("form");
+  form.method = "dialog";
+  for (const [value, label, kind] of [["no", "Keep it as it is", ""], ["yes", word, "danger"]]) {
+    const button = document.createElement("button");
+    button.value = value;
+    button.textContent = label;
+    button.className = kind;
+    form.append(button);
+  }
+  dialog.append(text, form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => {
+    resolve(dialog.returnValue === "yes");
+    dialog.remove();
+  }));
+}

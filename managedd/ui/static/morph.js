@@ -1,0 +1,52 @@
+// `old` becomes like `made` with as few touches as can be, so that focus, selection, scrolling, open menus and what somebody types stay.
+
+// What belongs to the person or to a script, not to the server.
+const KEPT = { DETAILS: ["open"], DIALOG: ["open"], TIME: ["title"] };
+
+export function morph(old, made) {
+  if (old.isEqualNode(made)) return;
+  attributes(old, made);
+  if (old.dataset?.keep !== undefined || old.localName?.includes("-")) return;
+  children(old, made);
+}
+
+function attributes(old, made) {
+  const kept = KEPT[old.tagName] ?? [];
+  for (const { name } of [...old.attributes]) {
+    if (!made.hasAttribute(name) && !kept.includes(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of made.attributes) {
+    if (old.getAttribute(name) !== value && !kept.includes(name)) old.setAttribute(name, value);
+  }
+}
+
+function children(old, made) {
+  const keyed = new Map();
+  for (const child of old.children) if (key(child)) keyed.set(key(child), child);
+  let at = old.firstChild;
+  for (const next of [...made.childNodes]) {
+    const same = keyed.get(key(next)) ?? (at && fits(at, next) ? at : null);
+    if (same) {
+      if (same !== at) old.insertBefore(same, at);
+      else at = at.nextSibling;
+      keyed.delete(key(next));
+      if (same.nodeType === Node.ELEMENT_NODE) morph(same, next);
+      else if (same.data !== next.data) same.data = next.data;
+    } else {
+      old.insertBefore(document.importNode(next, true), at);
+    }
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+function fits(node, next) {
+  return node.nodeType === next.nodeType && node.nodeName === next.nodeName && !key(node) && !key(next);
+}
+
+function key(node) {
+  return node.id || node.dataset?.key || undefined;
+}
