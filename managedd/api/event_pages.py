@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from managedd.errors import forbidden, invalid
+from managedd.errors import ManagedError, forbidden, invalid
+from managedd.wire.base import Id
 from managedd.wire.filters.events import EventFilter
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ PLACE_MAX_BYTES: Final = 1024 * 1024
 """The largest place: a token that is short may unfold to anything."""
 
 
+def not_valid() -> ManagedError:
+    """The error for a token that we never gave."""
+    return forbidden("The page token is not valid")
+
+
 class Place(BaseModel):
     """A page of a query. What was counted for the first page is not counted again."""
 
@@ -33,7 +39,7 @@ class Place(BaseModel):
     count: int = Field(ge=0)
     page_size: int = Field(ge=0, le=MAX_PAGE_EVENTS)
     offset: int = Field(ge=0, le=2**53)
-    head: int = Field(ge=0, le=2**53)
+    head: Id
 
     @classmethod
     def of_token(cls, token: str) -> Self:
@@ -43,7 +49,7 @@ class Place(BaseModel):
             place = unfolding.decompress(base64.urlsafe_b64decode(token), PLACE_MAX_BYTES)
             return cls.model_validate_json(place)
         except (binascii.Error, zlib.error, ValidationError, ValueError):
-            raise forbidden("The page token is not valid") from None
+            raise not_valid() from None
 
     def token(self) -> str:
         """The place as one word for a URL. Raises ManagedError(INVALID) when it has no room there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -12,7 +13,7 @@ from managedd.api import sockets
 from managedd.api.sockets import while_listening
 from managedd.errors import ManagedError
 from managedd.observe import get_log
-from managedd.store import log_pages, rows
+from managedd.store import log_pages, positions, rows
 from managedd.store.resources import FLOW_RUN
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from managedd.api.log_windows import Window
     from managedd.api.sockets import Socket
     from managedd.store.database import Tx
+    from managedd.store.positions import Positions
 
 log = get_log("log_tail")
 
@@ -35,14 +37,30 @@ async def run(
     """
     with ctx.services.windows.following(ctx.workspace, flow_run_id) as window:
         await ctx.read(lambda tx: rows.get(tx, FLOW_RUN, flow_run_id))
-        cursor = await ctx.read_logs(lambda tx: _beginning(tx, flow_run_id, after, lines, since_us))
+        beginning = await ctx.read_logs(lambda tx: _beginning(tx, flow_run_id, after, lines, since_us))
         # Whoever is cut off before the first line knows where it was as well.
-        await socket.send(orjson.dumps({"type": "start", "cursor": cursor}))
-        follower = _Follower(ctx, socket, flow_run_id, window, cursor)
+        await socket.send(orjson.dumps({"type": "start", "cursor": beginning.given.id(beginning.told)}))
+        follower = _Follower(ctx, socket, flow_run_id, window, beginning)
         await while_listening(socket, follower.follow)
 
 
-def _beginning(tx: Tx, flow_run_id: str, after: int | None, lines: int | None, since_us: int | None) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """Where a socket begins in one run's log."""
+
+    cursor: int
+    told: int
+    """The run's last line until there, 0 if there is none: what clients are told follows their own lines and nobody else's."""
+    given: Positions
+
+
+def _beginning(tx: Tx, flow_run_id: str, after: int | None, lines: int | None, since_us: int | None) -> _Beginning:
+    cursor = _first(tx, flow_run_id, after, lines, since_us)
+    told = log_pages.last_until(tx, flow_run_id, cursor)
+    return _Beginning(cursor=cursor, told=told, given=positions.of(tx, "logs"))
+
+
+def _first(tx: Tx, flow_run_id: str, after: int | None, lines: int | None, since_us: int | None) -> int:
     if after is not None:
         # One that this store has not given yet, as after a backup was restored, would hide every line until there.
         return min(after, log_pages.head(tx))
@@ -57,12 +75,14 @@ def _beginning(tx: Tx, flow_run_id: str, after: int | None, lines: int | None, s
 class _Follower:
     """Where one socket is in one run's log."""
 
-    def __init__(self, ctx: Context, socket: Socket, flow_run_id: str, window: Window, cursor: int) -> None:
+    def __init__(self, ctx: Context, socket: Socket, flow_run_id: str, window: Window, beginning: _Beginning) -> None:
         self._ctx = ctx
         self._socket = socket
         self._flow_run_id = flow_run_id
         self._window = window
-        self._cursor = cursor
+        self._cursor = beginning.cursor
+        self._told = beginning.told
+        self._given = beginning.given
 
     async def follow(self) -> None:
         """Everything was sent, and then the final state."""
@@ -75,9 +95,9 @@ class _Follower:
             elif (message := window.after(self._cursor)) is not None:
                 text, cursor = message
                 await self._socket.send(text)
-                self._cursor = cursor
+                self._cursor = self._told = cursor
             elif window.final is not None:
-                end = {"type": "state", "cursor": self._cursor, "state": window.final}
+                end = {"type": "state", "cursor": self._given.id(self._told), "state": window.final}
                 await self._socket.send(orjson.dumps(end))
                 return
             else:
@@ -90,7 +110,7 @@ class _Follower:
             # Taken out before: a message that is on its way for long is held by nobody else.
             batch = page.batches.pop(0)
             await self._socket.send(batch.text)
-            self._cursor = batch.last
+            self._cursor = self._told = batch.last
         self._cursor = page.cursor
 
 

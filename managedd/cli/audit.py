@@ -78,7 +78,7 @@ async def _entries(daemon: Daemon, path: str, given: dict[str, str], lines: int)
         found += page["entries"]
         if page["next"] is None:
             break
-        params["before"] = str(page["next"])
+        params["before"] = page["next"]
     return found
 
 

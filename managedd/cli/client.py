@@ -21,6 +21,7 @@ BASE = "http://managedd/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 NO_CONTENT = 204
+UNPROCESSABLE = 422
 
 
 class Daemon:
@@ -81,9 +82,16 @@ class Daemon:
 
     @asynccontextmanager
     async def socket(self, path: str, **params: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A websocket for as long as the block lasts. Raises Unreachable when it can't be opened."""
+        """A websocket for as long as the block lasts. Raises Unreachable when it can't be opened, and ManagedError when it never will be."""
         try:
             opened = await self._session.ws_connect(BASE + path, params=params, heartbeat=30.0, max_msg_size=0)
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == UNPROCESSABLE:
+                message = (
+                    "the daemon knows no longer how far this was read: its store is another than before; ask again"
+                )
+                raise ManagedError(ErrorCode.CONFLICT, message) from error
+            raise self.unreachable(error) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self.unreachable(error) from error
         try:

@@ -103,6 +103,8 @@ class _Log:
         self._lines = lines
         self._choice = choice
         self._printer = printer
+        self._shown: set[str] = set()
+        """The ids of what a search has found."""
 
     async def print_all(self) -> None:
         """Every line that is there was printed."""
@@ -110,23 +112,25 @@ class _Log:
             async for line in found:
                 self._printer.show(json_module.loads(line))
 
-    async def print_last(self, until: int | None = None) -> None:
-        """The last lines were printed, the oldest first; of those up to the cursor `until`, if one is given."""
+    async def print_last(self) -> str | None:
+        """The last lines were printed, the oldest first; the id of the newest, which is its cursor, if there was one."""
         found: list[dict[str, Any]] = []
         if self._lines:
             pages = _newest_first(self._daemon, f"{self._base}/logs/filter", self._choice.query(self._id))
             async with aclosing(pages) as newest:
                 async for line in newest:
-                    if self._choice.admits(line) and (until is None or _cursor_of(line) <= until):
+                    if self._choice.admits(line):
                         found.append(line)
                         if len(found) == self._lines:
                             break
         for line in reversed(found):
             self._printer.show(line)
+            self._shown.add(line["id"])
+        return found[0]["id"] if found else None
 
     async def follow(self) -> None:
         """Prints until the run has ended. What was printed is never printed again: the cursor of the last line is where it resumes."""
-        params = self._beginning()
+        params = await self._beginning()
         met = False
         while True:
             try:
@@ -134,8 +138,8 @@ class _Log:
                     async for message in socket:
                         for text in self._daemon.text_of(message).split("\n"):
                             one = json_module.loads(text)
-                            params = {"after": str(one["cursor"])}
-                            if await self._take(one, is_first=not met):
+                            params = {"after": one["cursor"]}
+                            if self._take(one):
                                 return
                             met = True
                         sys.stdout.flush()
@@ -146,28 +150,34 @@ class _Log:
                 print(f"managedd: {error.message}; trying again", file=sys.stderr)
             await anyio.sleep(RETRY_SECONDS)
 
-    def _beginning(self) -> dict[str, str]:
-        if self._lines is not None:
-            # Which lines are the last ones of those that were asked for, only a search can tell.
-            return {"tail": str(self._lines if self._choice.is_all else 0)}
-        return {} if self._choice.since is None else {"since": self._choice.since.isoformat()}
+    async def _beginning(self) -> dict[str, str]:
+        if self._lines is None:
+            return {} if self._choice.since is None else {"since": self._choice.since.isoformat()}
+        if self._choice.is_all or not self._lines:
+            return {"tail": str(self._lines)}
+        # Which lines are the last ones of those that were asked for, only a search can tell. It goes on behind the newest that it
+        # found or, where there was none, behind what was there before the search.
+        end = await self._end()
+        return {"after": await self.print_last() or end}
 
-    async def _take(self, one: dict[str, Any], *, is_first: bool) -> bool:
+    async def _end(self) -> str:
+        """The cursor behind what is there now."""
+        async with self._daemon.socket(f"{self._path}/tail", tail="0") as socket:
+            message = await socket.receive()
+            _check_close(socket.close_code)
+            return str(json_module.loads(self._daemon.text_of(message).partition("\n")[0])["cursor"])
+
+    def _take(self, one: dict[str, Any]) -> bool:
         """Whether that was the end."""
         if one["type"] == "start":
-            if is_first and self._lines and not self._choice.is_all:
-                await self.print_last(one["cursor"])
             return False
         if one["type"] == "state":
             self._printer.end(one["state"])
             return True
-        self._printer.show(one["log"])
+        # What was dated earlier than the newest may have been stored after it.
+        if one["cursor"] not in self._shown:
+            self._printer.show(one["log"])
         return False
-
-
-def _cursor_of(line: dict[str, Any]) -> int:
-    """A line's id ends with its cursor."""
-    return int(line["id"][-12:], 16)
 
 
 async def _newest_first(daemon: Daemon, path: str, wanted: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:

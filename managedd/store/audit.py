@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from managedd.clock import iso
+from managedd.errors import invalid
+from managedd.store import positions
 from managedd.store.retention import STEP
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Wanted:
     since_us: int | None = None
     actor: str | None = None
     """A kind of actor, an id, or a name."""
-    before: int | None = None
+    before: str | None = None
     """Only older rows than the one of this id."""
 
 
@@ -79,12 +81,16 @@ def _names(named: Mapping[str, str]) -> str:
 
 
 def page(tx: Tx, wanted: Wanted, limit: int) -> list[Wire]:
-    """The newest `limit` rows that are wanted, newest first."""
+    """The newest `limit` rows that are wanted, newest first. Raises ManagedError(INVALID) where no row has had the id that is to follow."""
+    given = positions.of(tx, "audit")
+    before = None if wanted.before is None else given.position(wanted.before)
+    if before is None and wanted.before is not None:
+        raise invalid(f"before: {wanted.before} is no entry of this audit log; take `next` of the page before")
     terms = {
         "a.workspace_id = :workspace_id": wanted.workspace_id,
         "a.at >= :since_us": wanted.since_us,
         ":actor IN (a.actor, a.actor_id, a.actor_name)": wanted.actor,
-        "a.id < :before": wanted.before,
+        "a.id < :before": before,
     }
     where = " AND ".join(term for term, value in terms.items() if value is not None) or "true"
     rows = tx.all(
@@ -94,17 +100,18 @@ def page(tx: Tx, wanted: Wanted, limit: int) -> list[Wire]:
             "workspace_id": wanted.workspace_id,
             "since_us": wanted.since_us,
             "actor": wanted.actor,
-            "before": wanted.before,
+            "before": before,
             "limit": limit,
         },
     )
-    return [_shown(row) for row in rows]
+    return [_shown(row, given.id(row["id"])) for row in rows]
 
 
-def _shown(row: Row) -> Wire:
-    names = ("id", "workspace_id", "account", "workspace", "actor", "actor_id", "actor_name", "address", "operation")
+def _shown(row: Row, id_: str) -> Wire:
+    names = ("workspace_id", "account", "workspace", "actor", "actor_id", "actor_name", "address", "operation")
     shown = {name: row[name] for name in names}
     return {
+        "id": id_,
         **shown,
         "at": iso(row["at"]),
         "named": orjson.loads(row["named"]),

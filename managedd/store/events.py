@@ -129,22 +129,17 @@ class Found:
     events: list[Wire]
     total: int
     head: int
-    """The position of the last event that was asked."""
+    """The position of the newest of them."""
 
 
-def find(
-    tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, total: int | None = None, head: int | None = None
-) -> Found:
-    """A page of the events that `filter_` admits, in its order; `total` is counted unless it is known.
+def find(tx: Tx, filter_: EventFilter, *, limit: int, offset: int = 0, known: tuple[int, int] | None = None) -> Found:
+    """A page of the events that `filter_` admits, in its order. Later pages are told what is `known` by the first: total and head.
 
-    Pages that ask up to the `head` of the first fit together, whatever comes meanwhile: an event may come long after it occurred.
+    So they fit together, whatever comes meanwhile: an event may come long after it occurred.
     """
     sql, params = _scoped(tx, filter_)
-    if total is None:
-        total = count(tx, filter_)
-    if head is None:
-        head = indexed_to(tx)
-    else:
+    total, head = known or _extent(tx, filter_)
+    if known is not None:
         # No index is chosen by it.
         sql, params = f"{sql} AND +events.position <= ?", [*params, head]
     if filter_.id.id:
@@ -163,10 +158,16 @@ def find(
 
 def count(tx: Tx, filter_: EventFilter) -> int:
     """How many events, or with `distinct` resources, `filter_` admits."""
+    return _extent(tx, filter_)[0]
+
+
+def _extent(tx: Tx, filter_: EventFilter) -> tuple[int, int]:
+    """How many, and the position of the newest of them: not that of the newest of all, which would tell when others' come."""
     sql, params = _scoped(tx, filter_)
     counted = "count(DISTINCT events.resource_id)" if _distinct(filter_) else "count(*)"
-    total: int = tx.scalar(f"SELECT {counted} FROM events WHERE {sql}", params)
-    return total
+    found = tx.one(f"SELECT {counted}, max(events.position) FROM events WHERE {sql}", params)
+    assert found is not None
+    return found[0], found[1] or 0
 
 
 def _distinct(filter_: EventFilter) -> bool:

@@ -1,6 +1,7 @@
-"""One run's log in the order in which it was stored: pages of it as JSON lines or text, each line with its key to read on behind.
+"""One run's log in the order in which it was stored: pages of it as JSON lines or text, each line with its cursor to read on behind.
 
 The order is that of the rows' keys, not of the lines' own times: a late line never comes to lie before one that a reader had already.
+What clients get as a line's cursor is its id.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import orjson
 
 from managedd.clock import iso
 from managedd.model.logs import level_name
-from managedd.store import log_keys, tails
+from managedd.store import log_keys, positions, tails
 from managedd.store.logs import LISTED, wire
 from managedd.store.resources import LOG
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from managedd.store.database import Row, Tx
+    from managedd.store.positions import Positions
 
 Form = Literal["tail", "jsonl", "text"]
 """How a line is rendered: with its cursor, as the API gives it, or for people."""
@@ -38,7 +40,6 @@ NEWS_BYTES: Final = 1024 * 1024
 NEWS_LINES: Final = 2_000
 SCAN_KEYS: Final = 20_000
 """How many keys one reading of news looks at."""
-_LISTED: Final = f"logs.id AS key, {LISTED}"
 _LINE_END: Final = re.compile("\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 _INDENTED: Final = r"\g<0>    "
 _OF_RUN: Final = f"flow_run = {log_keys.OF_RUN}"
@@ -89,6 +90,14 @@ def head(tx: Tx) -> int:
     return tails.head(tx, "logs", "id")
 
 
+def last_until(tx: Tx, flow_run_id: str, cursor: int) -> int:
+    """The key of the run's last line up to and with `cursor`, 0 when there is none: as good to read on behind, and none of others' doing."""
+    found: int | None = tx.scalar(
+        f"SELECT id FROM {_IN_ORDER} AND id <= ? ORDER BY id DESC LIMIT 1", (flow_run_id, tx.workspace, cursor)
+    )
+    return found or 0
+
+
 def before_last(tx: Tx, flow_run_id: str, lines: int | None) -> int:
     """The key behind which the run's last `lines` lines lie, or all of them when None."""
     order, most = ("ASC", 1) if lines is None else ("DESC", max(lines, 0))
@@ -114,17 +123,17 @@ def page_after(tx: Tx, flow_run_id: str, cursor: int, *, until: int | None = Non
     newest = head(tx) if until is None else until
     if cursor >= newest:
         return Page(batches=[], cursor=cursor, more=False)
-    render = _RENDER[form]
+    render, given = _RENDER[form], positions.of(tx, "logs")
     # However many lines of others lie between: with any other index a whole history would be sorted to find what is new.
     found = tx.execute(
-        f"SELECT {_LISTED} FROM {_IN_ORDER} AND logs.id > ? AND logs.id <= ? ORDER BY logs.id LIMIT {PAGE_LINES}",
+        f"SELECT {LISTED} FROM {_IN_ORDER} AND logs.id > ? AND logs.id <= ? ORDER BY logs.id LIMIT {PAGE_LINES}",
         (flow_run_id, tx.workspace, cursor, newest),
     )
     packer = _Packer()
     for row in found:
-        packer.add(row["key"], render(row))
+        packer.add(row["position"], render(row, given))
         if packer.is_full:
-            return Page(batches=packer.batches(), cursor=row["key"], more=row["key"] < newest)
+            return Page(batches=packer.batches(), cursor=row["position"], more=row["position"] < newest)
     return Page(batches=packer.batches(), cursor=newest, more=False)
 
 
@@ -139,21 +148,22 @@ def news_after(tx: Tx, runs: Iterable[Key], cursor: int) -> News:
     flow_runs = log_keys.known(tx, "log_runs", {run for _, run in wanted})
     by_key = {(workspaces.get(workspace), flow_runs.get(run)): (workspace, run) for workspace, run in wanted}
     found = tx.execute(
-        f"SELECT {_LISTED}, logs.workspace, logs.flow_run FROM logs NOT INDEXED WHERE id > ? AND id <= ? "
+        f"SELECT {LISTED}, logs.workspace, logs.flow_run FROM logs NOT INDEXED WHERE id > ? AND id <= ? "
         f"AND flow_run IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT {NEWS_LINES}",
         (cursor, end, orjson.dumps(list(flow_runs.values())).decode()),
     )
+    given = positions.of(tx, "logs")
     packers: defaultdict[Key, _Packer] = defaultdict(_Packer)
     lines = size_bytes = 0
     for row in found:
         key = by_key.get((row["workspace"], row["flow_run"]))
         lines += 1
         if key is not None:
-            rendered = _json_line(row)
-            packers[key].add(row["key"], rendered)
+            rendered = _json_line(row, given)
+            packers[key].add(row["position"], rendered)
             size_bytes += len(rendered)
         if lines == NEWS_LINES or size_bytes >= NEWS_BYTES:
-            end = row["key"]
+            end = row["position"]
             break
     return News(batches={key: packer.batches() for key, packer in packers.items()}, cursor=end, more=end < newest)
 
@@ -196,19 +206,24 @@ class _Packer:
         return self._done
 
 
-def _json_line(row: Row) -> bytes:
-    return orjson.dumps({"type": "log", "cursor": row["key"], "log": wire(row)})
+def _json_line(row: Row, given: Positions) -> bytes:
+    id_ = given.id(row["position"])
+    return orjson.dumps({"type": "log", "cursor": id_, "log": wire(row, id_)})
 
 
-def _bare_json_line(row: Row) -> bytes:
-    return orjson.dumps(wire(row))
+def _bare_json_line(row: Row, given: Positions) -> bytes:
+    return orjson.dumps(wire(row, given.id(row["position"])))
 
 
-def _text_line(row: Row) -> bytes:
+def _text_line(row: Row, _: Positions) -> bytes:
     # No part of a line looks like a line of its own, for whatever a reader of the file takes for the end of one.
     name, message = _LINE_END.sub("\N{REPLACEMENT CHARACTER}", row["name"]), _LINE_END.sub(_INDENTED, row["message"])
     text = f"{iso(row['timestamp'])} {level_name(row['level']):<8} {name} | {message}"
     return text.encode(errors="replace")
 
 
-_RENDER: Final[dict[Form, Callable[[Row], bytes]]] = {"tail": _json_line, "jsonl": _bare_json_line, "text": _text_line}
+_RENDER: Final[dict[Form, Callable[[Row, Positions], bytes]]] = {
+    "tail": _json_line,
+    "jsonl": _bare_json_line,
+    "text": _text_line,
+}

@@ -12,9 +12,9 @@ from managedd.bus import Topic
 from managedd.clock import iso, to_us
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped, full, too_fast
 from managedd.model.logs import OUR_NAME, LogCursor, LogRecord
-from managedd.store import log_keys, log_sizes, rows, tails
+from managedd.store import log_keys, log_sizes, positions, rows, tails
 from managedd.store.filtering import compile_filter, names_any
-from managedd.store.resources import LOG, LOG_ID
+from managedd.store.resources import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) ->
 # --- tails -------------------------------------------------------------------------------------------------------------
 
 LISTED: Final = (
-    f"{LOG_ID} AS wire_id, logs.name, logs.level, logs.message, logs.timestamp, "
+    "logs.id AS position, logs.name, logs.level, logs.message, logs.timestamp, "
     f"{log_keys.RUN_ID} AS flow_run_id, {log_keys.TASK_RUN_ID} AS task_run_id"
 )
 
@@ -154,8 +154,13 @@ def page_after(tx: Tx, filter_: LogFilter, cursor: int, *, until: int | None = N
     """What `filter_` admits of the lines after `cursor`, up to and with the id `until` if one is given, as frames of `/logs/out`."""
     newest = head(tx) if until is None else until
     admitted = compile_filter(filter_, LOG)
+    given = positions.of(tx, "logs")
+
+    def frame(row: Row) -> bytes:
+        return orjson.dumps({"type": "log", "log": wire(row, given.id(row["position"]))})
+
     page = tails.page_after(
-        tx, "logs", "id", LISTED, admitted, cursor, _frame, time="timestamp", until=newest, scope=LOG.scope
+        tx, "logs", "id", LISTED, admitted, cursor, frame, time="timestamp", until=newest, scope=LOG.scope
     )
     if page.frames or not page.more or (runs := _runs(filter_)) is None:
         return page
@@ -195,11 +200,11 @@ def glimpse(tx: Tx, cursor: int) -> tails.Glimpses[LogGlimpse]:
     return tails.Glimpses(seen=seen, cursor=max(cursor, end), more=end < newest)
 
 
-def wire(row: Row) -> Wire:
-    """The line as the API gives it, from a row with `LISTED`."""
+def wire(row: Row, id_: str) -> Wire:
+    """The line as the API gives it, under that id, from a row with `LISTED`."""
     moment = iso(row["timestamp"])
     return {
-        "id": row["wire_id"],
+        "id": id_,
         "created": moment,
         "updated": moment,
         "name": row["name"],
@@ -209,10 +214,6 @@ def wire(row: Row) -> Wire:
         "flow_run_id": row["flow_run_id"],
         "task_run_id": row["task_run_id"],
     }
-
-
-def _frame(row: Row) -> bytes:
-    return orjson.dumps({"type": "log", "log": wire(row)})
 
 
 # --- cursors of executions ---------------------------------------------------------------------------------------------

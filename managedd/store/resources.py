@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from managedd.store import concealing, log_keys, text_search
+from managedd.store import concealing, log_keys, positions, text_search
 from managedd.store.filtering import combine, compile_leaf, compile_nested, names_any, to_param
 from managedd.store.tables import BASE, Clause, Column, Kind, Nested, Related, Table, columns, exists, joined
 from managedd.wire.filters.leaves import IdAny
@@ -553,14 +553,17 @@ def _log_text(value: Any) -> Clause | None:
     return text_search.clause("(logs.message || ' ' || logs.name)", value.query)
 
 
-LOG_ID = "printf('00000000-0000-8000-8000-%012x', logs.id)"
-"""A log's wire id: its rowid in the custom space of a version 8 UUID (RFC 9562), so that it costs nothing to keep."""
+def _finish_logs(tx: Tx, page: list[dict[str, Any]]) -> None:
+    given = positions.of(tx, "logs")
+    for line in page:
+        line["id"] = given.id(line["id"])
+
 
 LOG = Table(
     name="logs",
     label="Log",
     columns=(
-        joined("id", LOG_ID, Kind.ID),
+        joined("id", "logs.id", Kind.INT),
         joined("created", "logs.timestamp", Kind.TIME),
         joined("updated", "logs.timestamp", Kind.TIME),
         *columns("logs", "name level:int message timestamp:time"),
@@ -577,6 +580,7 @@ LOG = Table(
         "TIMESTAMP_ASC": "logs.timestamp ASC, logs.id ASC",
         "TIMESTAMP_DESC": "logs.timestamp DESC, logs.id DESC",
     },
+    finish=_finish_logs,
 )
 
 _FLOW = "JOIN flows ON flows.id = flow_runs.flow_id"

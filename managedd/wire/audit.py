@@ -8,7 +8,7 @@ from managedd.wire.base import Id, Int, Model, Timestamp
 class AuditEntry(Model):
     """A change that somebody asked for, or a refusal."""
 
-    id: Int
+    id: Id
     at: Timestamp
     workspace_id: Id | None
     """None: of the daemon as a whole."""
@@ -35,5 +35,5 @@ class AuditPage(Model):
     """Entries, newest first."""
 
     entries: list[AuditEntry]
-    next: Int | None
+    next: Id | None
     """`before` of the next page; None: this was the last one."""

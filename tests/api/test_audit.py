@@ -217,14 +217,16 @@ async def test_entries_are_read_page_by_page_and_by_actor_and_time(api: ApiClien
     second = (await api.get(f"/managed/audit?limit=2&before={first['next']}"))[1]
     third = (await api.get(f"/managed/audit?limit=2&before={second['next']}"))[1]
     found = [entry["id"] for page in (first, second, third) for entry in page["entries"]]
-    assert found == sorted(found, reverse=True)
-    assert (len(found), third["next"]) == (5, None)
+    assert found == [entry["id"] for entry in await entries(api)]
+    assert (len(set(found)), third["next"]) == (5, None)
     assert len(await entries(api, "/managed/audit?actor=operator")) == 5
     assert await entries(api, "/managed/audit?actor=somebody") == []
     at = (await entries(api))[2]["at"]
     assert len(await entries(api, f"/managed/audit?since={at}")) == 3
     assert (await api.get("/managed/audit?limit=0"))[0] == 422
-    assert (await api.get(f"/managed/audit?before={2**63}"))[0] == 422
+    for unknown in ("1", ids.new_id()):
+        status, body = await api.get(f"/managed/audit?before={unknown}")
+        assert (status, "before" in str(body)) == (422, True)
 
 
 # --- retention ---------------------------------------------------------------------------------------------------------

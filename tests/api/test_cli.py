@@ -273,6 +273,7 @@ async def test_following_survives_a_restart_and_ends_with_the_run(services: Serv
 async def test_following_survives_a_connection_that_ends_with_an_error(services: Services) -> None:
     """As with a daemon that answers no heartbeat, or a frame that no websocket has."""
     asked: list[dict[str, str]] = []
+    here = ids.new_id()
     run = {"id": ids.new_id(), "account_id": ids.DEFAULT_ACCOUNT_ID, "workspace_id": ids.DEFAULT_WORKSPACE_ID}
 
     async def runs(_: web.Request) -> web.Response:
@@ -283,11 +284,11 @@ async def test_following_survives_a_connection_that_ends_with_an_error(services:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         if len(asked) == 1:
-            await socket.send_json({"type": "start", "cursor": 7})
+            await socket.send_json({"type": "start", "cursor": here})
             assert request.transport is not None
             request.transport.write(b"\xff\x00")
         else:
-            await socket.send_json({"type": "state", "cursor": 8, "state": {"name": "Completed", "message": None}})
+            await socket.send_json({"type": "state", "cursor": here, "state": {"name": "Completed", "message": None}})
         await socket.receive()
         return socket
 
@@ -302,7 +303,7 @@ async def test_following_survives_a_connection_that_ends_with_an_error(services:
     done = await managedd(services, "logs", run["id"], "-f")
     await runner.cleanup()
     assert done.returncode == 0, done
-    assert asked == [{}, {"after": "7"}]
+    assert asked == [{}, {"after": here}]
     assert b"trying again" in done.stderr
     assert b"the run has ended as Completed" in done.stderr
 
@@ -336,9 +337,11 @@ async def test_only_the_lines_that_were_asked_for_are_shown(services: Services, 
     for first in range(0, 1000, 100):
         await write(services, run, first, 99)
         await write(services, run, first + 99, 1, text="failed {}")
+    # Stored last, and dated earlier than others.
+    await write(services, run, 850, 1, text="failed {}")
     asked = ("logs", run["id"], "--grep", "^failed", "--since", "2023-11-14T22:13:20.500Z")
     shown = [line.rpartition(" ")[2] for line in (await printed(services, *asked)).splitlines()]
-    assert shown == ["599", "699", "799", "899", "999"]
+    assert shown == ["599", "699", "799", "899", "999", "850"]
     with anyio.fail_after(60):
         async with await anyio.open_process(
             command(services, *asked, "-f", "-n", "3", "--json"), env=environment()
@@ -355,7 +358,7 @@ async def test_only_the_lines_that_were_asked_for_are_shown(services: Services, 
                 text += more
             assert await process.wait() == 0
     assert [json.loads(line)["message"] for line in text.splitlines()] == [
-        f"failed {number}" for number in (799, 899, 999, 1050)
+        f"failed {number}" for number in (850, 899, 999, 1050)
     ]
 
 

@@ -16,7 +16,7 @@ from managedd.clock import iso
 from managedd.errors import ManagedError, unavailable
 from managedd.model.executions import Phase
 from managedd.model.states import StateType
-from managedd.store import executions, log_pages, rows
+from managedd.store import executions, log_pages, positions, rows
 from managedd.store.resources import FLOW_RUN, TASK_RUN
 from tests.api.test_sockets import PATIENCE_SECONDS, Client, a_run, connected, move, until_open, write_lines
 
@@ -238,12 +238,46 @@ async def test_a_cursor_that_the_store_has_not_given_yet_hides_no_line(api: ApiC
     await write_lines(api, run, "one", "two")
     async with tailing(api, run, "?tail=1") as tail:
         newest = (await tail.next())["cursor"]
-    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?after={newest + 1_000}", prefect=False) as client:
+    later = await api.services.logs.read(lambda tx: positions.of(tx, "logs").id(1_000))
+    async with connected(api, f"/managed/flow_runs/{run}/logs/tail?after={later}", prefect=False) as client:
         tail = Tail(client)
         assert await tail.next() == {"type": "start", "cursor": newest}
         assert await tail.silent()
         await write_lines(api, run, "three")
         assert await tail.line() == "three"
+
+
+@pytest.mark.parametrize("cursor", ["4711", "00000000-0000-8000-8000-000000000001", ids.new_id()])
+async def test_a_cursor_that_the_store_never_gave_is_refused(api: ApiClient, cursor: str) -> None:
+    run = await a_run(api)
+    await write_lines(api, run, "one")
+    with pytest.raises(WSServerHandshakeError) as refusal:
+        async with connected(api, f"/managed/flow_runs/{run}/logs/tail?after={cursor}", prefect=False):
+            pass
+    assert refusal.value.status == 422
+
+
+async def test_what_clients_are_told_follows_their_own_lines_alone(api: ApiClient) -> None:
+    """A position of the whole store, however it is written, would tell that others have written."""
+    run, another = await a_run(api), await a_run(api)
+    told = []
+    for ask in ("?tail=0", "?tail=1", "", "?since=2100-01-01T00:00:00Z"):
+        await write_lines(api, another, "noise")
+        async with connected(api, f"/managed/flow_runs/{run}/logs/tail{ask}", prefect=False) as client:
+            told.append((await client.receive())["cursor"])
+    assert len(set(told)) == 1
+    await write_lines(api, run, "one")
+    await write_lines(api, another, "noise")
+    async with tailing(api, run) as tail:
+        last = (await tail.next())["cursor"]
+    await move(api, run, StateType.COMPLETED)
+    await finish(api, await executed(api, run))
+    async with tailing(api, run) as tail:
+        await tail.next()
+        await write_lines(api, another, "noise")
+        assert (await tail.next())["cursor"] == last
+    async with tailing(api, run, "?tail=0") as tail:
+        assert (await tail.next())["cursor"] == last
 
 
 async def test_it_begins_at_a_time(api: ApiClient) -> None:

@@ -46,7 +46,7 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _KEY = re.compile(r"mgk_[0-9A-Za-z]+")
-_FRACTION = re.compile(r"\d+\.\d+(e-?\d+)?|(?<=\"id\":)\d+")
+_FRACTION = re.compile(r"\d+\.\d+(e-?\d+)?")
 SILENT_SECONDS = 0.2
 
 
@@ -297,6 +297,7 @@ async def test_how_long_anothers_log_is_takes_no_time(own: Place, theirs: Place)
             lambda tx: logs.lines_after(tx, flow_run_id, (-1, 0), 200),
             lambda tx: log_pages.before_last(tx, flow_run_id, None),
             lambda tx: log_pages.before_time(tx, flow_run_id, 0),
+            lambda tx: log_pages.last_until(tx, flow_run_id, LINES),
             lambda tx: log_pages.page_after(tx, flow_run_id, 0),
         ]
 
@@ -305,6 +306,49 @@ async def test_how_long_anothers_log_is_takes_no_time(own: Place, theirs: Place)
             assert await services.logs.read(steps(ask), workspace=own.workspace) < STEPS
     # Its own workspace does read it.
     assert await services.logs.read(steps(asked(run, task)[4]), workspace=theirs.workspace) > STEPS
+
+
+async def test_what_is_handed_out_does_not_tell_how_much_others_do(own: Place, theirs: Place) -> None:
+    """Ids of lines, of audit entries and the place in pages of events: none can be counted on from, none changes by what others do."""
+
+    async def everybody_does_something(place: Place, times: int) -> None:
+        run = place.things.ids["flow_run"]
+        line = {"name": "n", "level": 20, "message": "m", "timestamp": NOW, "flow_run_id": run}
+        for number in range(times):
+            assert (await place.api.post("/logs/", [line], headers=place.headers))[0] == 201
+            name = {"name": f"v-{ids.new_id()}", "value": number}
+            assert (await place.api.post("/variables/", name, headers=place.headers))[0] == 201
+            event = told(ids.new_id(), "e", f"prefect.flow-run.{run}", "w")
+            assert (await place.api.post("/events", [event], headers=place.headers))[0] == 204
+
+    async def handed_out() -> dict[str, Any]:
+        run = own.things.ids["flow_run"]
+        ask = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        lines = (await own.api.post("/logs/filter", ask, headers=own.headers))[1]
+        entries = (await own.api.get("/managed/audit", headers=own.headers))[1]["entries"]
+        since = {"occurred": {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}}
+        page = (await own.api.post("/events/filter", {"filter": since, "limit": 1}, headers=own.headers))[1]
+        path = f"{own.api.prefix}/managed/flow_runs/{run}/logs/tail?tail=0"
+        async with own.api.http.ws_connect(path, headers=own.headers) as socket:
+            start = orjson.loads((await socket.receive_str()).partition("\n")[0])["cursor"]
+        made = {"lines": [each["id"] for each in lines], "entries": [each["id"] for each in entries]}
+        return {**made, "start": start, "next page": page["next_page"]}
+
+    await everybody_does_something(own, 2)
+    before = await handed_out()
+    await everybody_does_something(theirs, 5)
+    assert await handed_out() == before
+    await everybody_does_something(own, 1)
+    after = await handed_out()
+    assert after["start"] != before["start"]
+    for kind, newest in (("lines", -1), ("entries", 0)):
+        assert len(after[kind]) == len(before[kind]) + 1
+        apart = abs(int(_digits(after[kind][newest]), 16) - int(_digits(before[kind][newest]), 16))
+        assert apart > 2**64, kind
+
+
+def _digits(id_: object) -> str:
+    return str(id_).replace("-", "")
 
 
 # --- sockets -----------------------------------------------------------------------------------------------------------

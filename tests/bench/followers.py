@@ -20,7 +20,7 @@ from typing import Any, Final
 import aiohttp
 
 LINE: Final = re.compile(r'"message":"(\d+) (\d+)')
-CURSOR: Final = re.compile(r'"cursor":(\d+)')
+CURSOR: Final = re.compile(r'"cursor":"([0-9a-f-]+)"')
 OPENING: Final = 40
 """So many are opened at a time."""
 RETRY_SECONDS: Final = 0.5

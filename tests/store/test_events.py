@@ -148,7 +148,7 @@ def test_pages_order_and_totals(store: SyncStore) -> None:
     assert found(store, wanted(order="ASC"), limit=2) == newest_first[::-1][:2]
     page = query(store, lambda tx: events.find(tx, wanted(), limit=0))
     assert (page.events, page.total) == ([], 7)
-    assert query(store, lambda tx: events.find(tx, wanted(), limit=1, total=99)).total == 99
+    assert query(store, lambda tx: events.find(tx, wanted(), limit=1, known=(99, 7))).total == 99
 
 
 def test_distinct_takes_the_newest_of_each_resource(store: SyncStore) -> None:

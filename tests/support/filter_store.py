@@ -9,7 +9,7 @@ from managedd import ids
 from managedd.clock import to_us
 from managedd.model.logs import LogRecord
 from managedd.store import logs as log_store
-from managedd.store import resources, rows
+from managedd.store import positions, resources, rows
 from tests.support.filter_world import FILTERS
 from tests.support.sync_store import SyncStore, with_workspaces
 
@@ -82,8 +82,11 @@ class FilteredStore:
         filters = [(TABLES[name], FILTERS[name].model_validate(value)) for name, value in query["filters"].items()]
 
         def read(tx: Tx) -> tuple[list[str], int]:
-            found = rows.find(tx, table, filters, query["sort"], query["limit"], query["offset"])
-            return [row["id"] for row in found], rows.count(tx, table, filters)
+            found = [row["id"] for row in rows.find(tx, table, filters, query["sort"], query["limit"], query["offset"])]
+            if table is resources.LOG:
+                given = positions.of(tx, "logs")
+                found = [f"00000000-0000-8000-8000-{given.position(id_) or 0:012x}" for id_ in found]
+            return found, rows.count(tx, table, filters)
 
         return (self._logs if query["table"] == "logs" else self._state).read(read)
 

@@ -197,6 +197,7 @@ def make_world(random: Random) -> World:
         ]
     logs = [
         {
+            # As a line's position, which its own id hides, is written by the store of these tests.
             "id": f"00000000-0000-8000-8000-{number:012x}", "name": random.choice(NAMES), "level": random.choice((10, 20, 40)),
             "message": random.choice((*NAMES, "two words", "100%", "two  words")), "timestamp": random.choice(TIMES),
             "flow_run_id": _maybe(random, ids(flow_runs)), "task_run_id": _maybe(random, ids(task_runs)),

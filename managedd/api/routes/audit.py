@@ -12,10 +12,9 @@ from managedd.clock import to_us
 from managedd.store import audit
 from managedd.store.rows import Wire
 from managedd.wire.audit import AuditPage
-from managedd.wire.base import DEFAULT_LIMIT, Timestamp
+from managedd.wire.base import DEFAULT_LIMIT, Id, Timestamp
 
 PageSize = Annotated[int, Field(ge=1, le=DEFAULT_LIMIT)]
-Cursor = Annotated[int, Field(ge=1, lt=2**63)]
 Who = Annotated[str, StringConstraints(min_length=1, max_length=audit.MAX_CHARS)]
 
 
@@ -25,7 +24,7 @@ async def read_audit(
     *,
     since: Timestamp | None = None,
     actor: Who | None = None,
-    before: Cursor | None = None,
+    before: Id | None = None,
     limit: PageSize = DEFAULT_LIMIT,
 ) -> Wire:
     """Read the audit log of this workspace, newest entries first."""
@@ -39,7 +38,7 @@ async def read_whole_audit(
     *,
     since: Timestamp | None = None,
     actor: Who | None = None,
-    before: Cursor | None = None,
+    before: Id | None = None,
     limit: PageSize = DEFAULT_LIMIT,
 ) -> Wire:
     """Read the audit log of the daemon: every workspace, what concerns none of them, and wrong credentials."""

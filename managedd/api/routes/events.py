@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import FailFast, Field
 
 from managedd.api.context import Context
 from managedd.api.event_intake import receive
-from managedd.api.event_pages import MAX_PAGE_EVENTS, PAGE_EVENTS, Place, next_page
+from managedd.api.event_pages import MAX_PAGE_EVENTS, PAGE_EVENTS, Place, next_page, not_valid
 from managedd.api.operation import EMBED, SentAs, operation
 from managedd.clock import to_us
 from managedd.errors import ErrorCode, ManagedError, forbidden, invalid
@@ -17,9 +17,13 @@ from managedd.model.event_counts import spans as cut
 from managedd.model.log_limits import told_enough
 from managedd.orchestration import events as incoming
 from managedd.store import events as stored
+from managedd.store import positions
 from managedd.store.rows import Wire
 from managedd.wire.events import Countable, Event, EventCount, EventPage, TimeUnit
 from managedd.wire.filters.events import EventFilter
+
+if TYPE_CHECKING:
+    from managedd.store.database import Tx
 
 PageLimit = Annotated[int, Field(ge=0, le=MAX_PAGE_EVENTS)]
 Interval = Annotated[float, Field(ge=0.01)]
@@ -43,8 +47,13 @@ async def read_events(
 ) -> Wire:
     """Query for events: the first page, how many there are in all, and where the next page is."""
     wanted = filter or EventFilter()
-    found = await ctx.read_events(lambda tx: stored.find(tx, wanted, limit=limit))
-    place = Place(filter=wanted, count=found.total, page_size=limit, offset=0, head=found.head)
+
+    def page(tx: Tx) -> tuple[stored.Found, str]:
+        found = stored.find(tx, wanted, limit=limit)
+        return found, positions.of(tx, "events").id(found.head)
+
+    found, head = await ctx.read_events(page)
+    place = Place(filter=wanted, count=found.total, page_size=limit, offset=0, head=head)
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
 
 
@@ -52,11 +61,14 @@ async def read_events(
 async def read_account_events_page(ctx: Context, *, page_token: Annotated[str, SentAs("page-token")]) -> Wire:
     """The page of an earlier query that its `next_page` names."""
     place = Place.of_token(page_token)
-    found = await ctx.read_events(
-        lambda tx: stored.find(
-            tx, place.filter, limit=place.page_size, offset=place.offset, total=place.count, head=place.head
-        )
-    )
+
+    def page(tx: Tx) -> stored.Found:
+        head = positions.of(tx, "events").position(place.head)
+        if head is None:
+            raise not_valid()
+        return stored.find(tx, place.filter, limit=place.page_size, offset=place.offset, known=(place.count, head))
+
+    found = await ctx.read_events(page)
     return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
 
 

@@ -14,6 +14,8 @@ from managedd.api.handshake import admit, receive_filter
 from managedd.api.operation import QUERY, operation
 from managedd.api.sockets import PROTOCOL_ERROR, Closed, Socket, serve
 from managedd.clock import to_us
+from managedd.errors import invalid
+from managedd.store import positions
 from managedd.wire.base import Id, Int, Timestamp
 from managedd.wire.filters.events import EventFilter
 from managedd.wire.filters.logs import LogFilter
@@ -67,7 +69,7 @@ async def tail_flow_run_logs(
     ctx: Context,
     id: Id,
     *,
-    after: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
+    after: Annotated[Id | None, QUERY] = None,
     tail: Annotated[Annotated[Int, Field(ge=0)] | None, QUERY] = None,
     since: Annotated[Timestamp | None, QUERY] = None,
 ) -> web.WebSocketResponse:
@@ -77,13 +79,22 @@ async def tail_flow_run_logs(
     (`log`); the last one is the run's final state (`state`). `after` resumes behind a cursor; else it begins with the last `tail` lines,
     with what is dated `since` or later (of both, the later), or with the first line.
     """
+    behind = None if after is None else await _position(ctx, after)
 
     async def body(socket: Socket) -> None:
         await admit(ctx, socket)
         since_us = None if since is None else to_us(since)
-        await log_tail.run(ctx, socket, id, after=after, lines=tail, since_us=since_us)
+        await log_tail.run(ctx, socket, id, after=behind, lines=tail, since_us=since_us)
 
     return await serve(ctx, body)
+
+
+async def _position(ctx: Context, cursor: str) -> int:
+    """Where in the log store the cursor is. Raises ManagedError(INVALID)."""
+    position = await ctx.services.logs.look(lambda tx: positions.of(tx, "logs").position(cursor))
+    if position is None:
+        raise invalid(f"after: {cursor} is no cursor that this daemon has given; without one, the log begins anew")
+    return position
 
 
 def _invalid(error: ValidationError) -> Closed:
