@@ -21,13 +21,18 @@ def holds_too_much(message: bytes | str) -> bool:
     if len(message) <= 2 * MAX_VALUES:
         return False
     text = message.encode() if isinstance(message, str) else message
-    if text.count(b",") <= MAX_VALUES:
+    if _values(text) <= MAX_VALUES:
         return False
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     if text.count(b'"') > MAX_VALUES * _QUOTES_PER_VALUE:
         return True
-    return b"".join(text.split(b'"')[::2]).count(b",") > MAX_VALUES
+    return _values(b"".join(text.split(b'"')[::2])) > MAX_VALUES
+
+
+def _values(text: bytes) -> int:
+    # What stands in a list or an object has a comma before it, or the bracket: those that hold one another have no commas at all.
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def told(error: ValidationError, prefix: list[Any]) -> list[dict[str, Any]]:
