@@ -12,7 +12,7 @@ from managedd.orchestration.task_run_recorder import TASK_RUN_EVENTS, flow_run_o
 from managedd.store import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from managedd.model.events import Event
     from managedd.store.database import Tx
@@ -25,9 +25,18 @@ _STATE_TYPE: Final = "prefect.state-type"
 def own(tx: Tx, events: Sequence[Event], flow_run_id: str) -> list[Event]:
     """Those of `events` that the run may tell, in their order."""
     claims = [(event, *_claimed(event)) for event in events if not _is_told_by_the_server(event)]
-    foreign_runs = lineage.foreign(tx, {run for _, run, _ in claims if run is not None} - {flow_run_id}, flow_run_id)
-    foreign_tasks = lineage.foreign_task_runs(tx, {task for _, _, task in claims if task is not None}, flow_run_id)
-    return [event for event, run, task in claims if run not in foreign_runs and task not in foreign_tasks]
+    owners = lineage.owners_of(tx, {task for _, _, task in claims if task is not None})
+    runs = {run for _, run, _ in claims} | set(owners.values())
+    foreign = lineage.foreign(tx, {run for run in runs if run not in {None, flow_run_id}}, flow_run_id)
+    return [event for event, run, task in claims if _may_tell(run, task, owners, foreign)]
+
+
+def _may_tell(run: str | None, task: str | None, owners: Mapping[str, str | None], foreign: Container[str]) -> bool:
+    owner = None if task is None else owners.get(task)
+    if run in foreign or owner in foreign:
+        return False
+    # A task run of no flow run does not become a run's own because the run says so.
+    return run is None or task not in owners or owner is not None
 
 
 def _is_told_by_the_server(event: Event) -> bool:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from managedd.store.database import Tx
 
 AUTO_SCHEDULED_TAG = "auto-scheduled"
+KEY_PREFIX = "scheduled "
+"""How the idempotency keys of the runs of schedules begin: whose run has such a key is taken for the schedule's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,7 @@ def schedule_runs(tx: Tx, planned: Planned, *, paused: bool = False) -> int:
     for moment in planned.moments:
         at_us = to_us(moment)
         state = ProposedState(type=StateType.SCHEDULED, message="Flow run scheduled", details=scheduled_details(at_us))
-        key = f"scheduled {deployment['id']} {schedule['id']} {iso(at_us)}"
+        key = f"{KEY_PREFIX}{deployment['id']} {schedule['id']} {iso(at_us)}"
         _, created = create_run(tx, {**values, "name": new_run_name(), "idempotency_key": key}, state)
         made += created
     return made

@@ -61,13 +61,19 @@ def foreign_task_runs(tx: Tx, task_run_ids: Iterable[str], of: str) -> frozenset
     A task run of no flow run is nobody's, and so is an unknown one: what tells of it may come after what names it. Another workspace's is
     unknown here.
     """
+    owners = owners_of(tx, task_run_ids)
+    others = foreign(tx, {owner for owner in owners.values() if owner not in {None, of}}, of)
+    return frozenset(task for task, owner in owners.items() if owner in others)
+
+
+def owners_of(tx: Tx, task_run_ids: Iterable[str]) -> dict[str, str | None]:
+    """The flow runs that the task runs belong to, None for no flow run's, by their ids; those that are not known are left out."""
     asked = orjson.dumps(list(task_run_ids)).decode()
     rows = tx.all(
         "SELECT id, flow_run_id FROM task_runs WHERE id IN (SELECT value FROM json_each(?)) AND workspace_id = ?",
         (asked, tx.workspace),
     )
-    others = foreign(tx, {row["flow_run_id"] for row in rows} - {None, of}, of)
-    return frozenset(row["id"] for row in rows if row["flow_run_id"] in others)
+    return {row["id"]: row["flow_run_id"] for row in rows}
 
 
 def is_nobodys(tx: Tx, task_run_id: str) -> bool:

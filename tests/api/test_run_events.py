@@ -29,7 +29,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 @dataclass
 class Run:
-    """A run with a key, and a stranger with a task run, in one workspace."""
+    """A run with a key, a stranger with a task run, and a task run of no flow run, in one workspace."""
 
     api: ApiClient
     """By the run's own key."""
@@ -38,25 +38,28 @@ class Run:
     child: str
     stranger: str
     theirs: str
+    nobodys: str
 
 
 @pytest.fixture
 async def within(api: ApiClient) -> AsyncIterator[Run]:
     run, stranger = await a_run(api), await a_run(api)
 
-    def prepare(tx: Any) -> tuple[str, str, str]:
+    def prepare(tx: Any) -> tuple[str, str, str, str]:
         made = executions.insert(tx, flow_run_id=run, work_pool_id=None, driver="fake")
         executions.note(tx, made.id, {"key_hash": hashlib.sha256(KEY.encode()).hexdigest()})
         task = {"name": "t", "task_key": "k", "dynamic_key": "0"}
-        above, theirs = (rows.insert(tx, TASK_RUN, {**task, "flow_run_id": owner}) for owner in (run, stranger))
+        above, theirs, nobodys = (
+            rows.insert(tx, TASK_RUN, {**task, "flow_run_id": owner}) for owner in (run, stranger, None)
+        )
         flow = rows.need(tx, FLOW_RUN, id=run)["flow_id"]
         child = rows.insert(tx, FLOW_RUN, {"name": "child", "flow_id": flow, "parent_task_run_id": above})
-        return made.id, child, theirs
+        return made.id, child, theirs, nobodys
 
-    execution, child, theirs = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
+    execution, child, theirs, nobodys = await api.services.db.write(prepare, workspace=ids.DEFAULT_WORKSPACE_ID)
     application = Api(api.services, Listener.RUNS).application()
     async with TestClient(TestServer(application)) as http:
-        yield Run(replace(api, http=http), run, execution, child, stranger, theirs)
+        yield Run(replace(api, http=http), run, execution, child, stranger, theirs, nobodys)
 
 
 def task_event(task: str, run: str | None, type_: str = "FAILED", **changes: Any) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def legitimate(run: Run) -> list[dict[str, Any]]:
         task_event(ids.new_id(), run.id, "RUNNING"),
         task_event(ids.new_id(), run.child, "COMPLETED"),
         task_event(ids.new_id(), None, "COMPLETED"),
+        task_event(run.nobodys, None, "RUNNING"),
         run_event("heartbeat", run.id),
         run_event("heartbeat", run.child),
         run_event("pull-step.executed", run.id),
@@ -101,6 +105,8 @@ def forged(run: Run) -> list[dict[str, Any]]:
         task_event(run.theirs, run.id),
         task_event(run.theirs.upper(), run.id),
         task_event(run.theirs, None),
+        task_event(run.nobodys, run.id),
+        task_event(run.nobodys, run.child),
         task_event(ids.new_id(), run.stranger),
         task_event(ids.new_id(), ids.new_id()),
         run_event("heartbeat", run.stranger),

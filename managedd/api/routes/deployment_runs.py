@@ -12,6 +12,7 @@ from managedd.api.context import Actor, Context, Reply
 from managedd.api.operation import operation
 from managedd.api.rights import own
 from managedd.api.routes.deployments import TAG
+from managedd.api.routes.flow_runs import check_is_no_schedules
 from managedd.api.versions import client_of
 from managedd.clock import from_us, to_us
 from managedd.errors import ErrorCode, ManagedError, forbidden
@@ -75,9 +76,13 @@ async def create_flow_run_from_deployment(ctx: Context, id: UUID, flow_run: Depl
 
 
 def _check_choices(tx: Tx, actor: Actor, draft: deploying.RunDraft) -> None:
-    """Returns unless a run chooses a queue, or job variables of a pool whose workers are the user's own. Raises ManagedError(FORBIDDEN)."""
+    """Returns unless a run chooses a queue, a schedule's place, or job variables of a pool whose workers are the user's own.
+
+    Raises ManagedError(FORBIDDEN).
+    """
     if actor.kind != "run":
         return
+    check_is_no_schedules(draft.body.idempotency_key)
     if draft.body.work_queue_name is not None:
         raise forbidden("A run's key does not set a run's work_queue_name: the deployment's is taken")
     pool_id = draft.deployment["work_pool_id"]

@@ -13,6 +13,7 @@ from managedd.api.versions import client_of
 from managedd.bus import Topic
 from managedd.errors import forbidden, not_found
 from managedd.orchestration import resuming
+from managedd.orchestration.scheduling import KEY_PREFIX
 from managedd.orchestration.transition import Outcome, create_run, propose, to_proposed
 from managedd.store import executions, flow_runs, rows
 from managedd.store.placement import place
@@ -71,6 +72,7 @@ def _check_named(tx: Any, actor: Actor, flow_run: FlowRunCreate) -> None:
     own(tx, actor, task_runs=(flow_run.parent_task_run_id,))
     if actor.kind == "run":
         _check_chooses_no_place(flow_run.model_dump(include=CHOICES))
+        check_is_no_schedules(flow_run.idempotency_key)
     rows.get(tx, FLOW, flow_run.flow_id)
     if flow_run.deployment_id is not None:
         rows.get(tx, DEPLOYMENT, flow_run.deployment_id)
@@ -81,6 +83,14 @@ def _check_chooses_no_place(chosen: Mapping[str, Any]) -> None:
     names = [name for name, value in chosen.items() if value]
     if names:
         raise forbidden(f"A run's key does not set a run's {', '.join(names)}: it runs a deployment")
+
+
+def check_is_no_schedules(idempotency_key: str | None) -> None:
+    """Returns unless a run's key would make the run that a schedule is to make. Raises ManagedError(FORBIDDEN)."""
+    if idempotency_key is not None and idempotency_key.startswith(KEY_PREFIX):
+        raise forbidden(
+            f"A run's key uses no idempotency_key that begins with {KEY_PREFIX!r}: those are the schedules'"
+        )
 
 
 @operation("GET", "/flow_runs/{id}", tag=TAG, returns=FlowRunResponse)
