@@ -105,6 +105,10 @@ class KeyRing:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return header + nonce + self.current.cipher.encrypt(nonce, text, place.bound(header))
 
+    def has_key_of(self, envelope: bytes) -> bool:
+        """Whether the key that has made the envelope is here."""
+        return envelope[len(VERSION) : _NONCE_AT] in self._keys
+
     def open(self, place: Place, envelope: bytes) -> bytes:
         """The text of an envelope of that place. Raises CannotOpen."""
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415
@@ -141,6 +145,21 @@ class Vault:
             raise ManagedError(ErrorCode.INTERNAL, "this store was opened without the key of its secrets")
         return self._ring
 
+    @property
+    def ring_if_any(self) -> KeyRing | None:
+        """The keys, or None before there are any."""
+        return self._ring
+
+    def open(self, place: Place, envelope: bytes, before: KeyRing | None) -> bytes:
+        """The text of an envelope as a transaction sees it, for which these keys were here before it began. Raises CannotOpen.
+
+        The keys may change while it lasts: it still sees what the one before has made, and may see what the new one has.
+        """
+        ring = self.ring
+        if before is not None and not ring.has_key_of(envelope):
+            ring = before
+        return ring.open(place, envelope)
+
     def take(self, ring: KeyRing) -> None:
-        """Whatever is sealed or opened from now on is with `ring`."""
+        """Whatever is sealed from now on is with `ring`, and what is seen from now on is opened with it."""
         self._ring = ring

@@ -37,7 +37,7 @@ def get(tx: Tx, table: str, row_id: str) -> Any | None:
 def opened(tx: Tx, table: str, row_id: str, envelope: bytes) -> Any:
     """What is in the envelope of that row. Raises CannotOpen."""
     place = Place(table=table, workspace_id=tx.workspace, row_id=row_id)
-    return orjson.loads(tx.vault.ring.open(place, envelope))
+    return orjson.loads(tx.opened(place, envelope))
 
 
 def drop(tx: Tx, table: str, row_id: str) -> None:

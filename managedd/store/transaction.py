@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from managedd.bus import Topic
     from managedd.clock import Clock
-    from managedd.store.cipher import Vault
+    from managedd.store.cipher import Place, Vault
 
     Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -71,11 +71,13 @@ def translated(error: BaseException) -> BaseException:
 class _Frame:
     """What every scope of one body shares."""
 
-    __slots__ = ("connection", "cursors", "ended_by", "now", "open", "readonly", "topics", "vault")
+    __slots__ = ("connection", "cursors", "ended_by", "now", "open", "readonly", "ring_before", "topics", "vault")
 
     def __init__(self, connection: sqlite3.Connection, now: int, vault: Vault, *, readonly: bool) -> None:
         self.connection = connection
         self.vault = vault
+        # Taken before the first statement, with which the transaction begins to see the store as it is then.
+        self.ring_before = vault.ring_if_any
         self.now = now
         self.readonly = readonly
         self.open = True
@@ -139,6 +141,10 @@ class Tx:
     def vault(self) -> Vault:
         """The keys of what is secret."""
         return self._frame.vault
+
+    def opened(self, place: Place, envelope: bytes) -> bytes:
+        """The text of an envelope that this transaction has read, also when the keys have changed since it began. Raises CannotOpen."""
+        return self._frame.vault.open(place, envelope, self._frame.ring_before)
 
     def scoped(self, workspace_id: str) -> Tx:
         """The same transaction, seen from another workspace."""

@@ -17,11 +17,15 @@ from managedd.store import key_files, sealed, secret_keys
 from managedd.store.cipher import KeyRing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from managedd.config import SecretsSection
     from managedd.store.cipher import Key
-    from managedd.store.database import Database
+    from managedd.store.database import Database, Tx
     from managedd.store.key_files import Found
     from managedd.store.secret_keys import StoredKey
+
+    Body = Callable[[Tx], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +125,23 @@ def _refusal(data_dir: Path, known: Keys, found: Found | None) -> str:
     )
 
 
-async def begin_rotation(db: Database, data_dir: Path, new: Found | None) -> None:
+def _alone(change: Body) -> Body:
+    return change
+
+
+async def begin_rotation(
+    db: Database, data_dir: Path, new: Found | None, *, noted: Callable[[Body], Body] = _alone
+) -> None:
     """A new key seals; without `new`, one made beside the store, if the old one was. Raises ManagedError(CONFLICT).
 
-    What the old one has sealed can be read, and waits for `rotate`. A rotation that was begun with the same key goes on.
+    What the old one has sealed can be read, and waits for `rotate`. A rotation that was begun with the same key goes on. `noted` makes of
+    the body that changes the store one that also notes the change down.
     """
     async with db.vault.changing:
-        await _begin(db, data_dir, new)
+        await _begin(db, data_dir, new, noted)
 
 
-async def _begin(db: Database, data_dir: Path, new: Found | None) -> None:
+async def _begin(db: Database, data_dir: Path, new: Found | None, noted: Callable[[Body], Body]) -> None:
     known, ring = await keys(db), db.vault.ring
     old = ring.current
     if known is not None and known.followed:
@@ -148,7 +159,7 @@ async def _begin(db: Database, data_dir: Path, new: Found | None) -> None:
     key, source = new.key, new.source
     # It opens before it seals: what is sealed with it is on the disk no earlier than that the store knows of it.
     db.vault.take(KeyRing(old, [key]))
-    await db.write(lambda tx: secret_keys.succeed(tx, key, source, old), durable=True)
+    await db.write(noted(lambda tx: secret_keys.succeed(tx, key, source, old)), durable=True)
     db.vault.take(KeyRing(key, [old]))
     failpoints.reach("secrets.begun")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from managedd import failpoints
+from managedd.errors import unavailable
 from managedd.store import unlocking
 from managedd.store.key_files import OWN, OWN_NAME
 from managedd.wire.secrets import SecretsStatus
@@ -50,6 +52,26 @@ async def test_another_key_is_taken_and_the_old_one_forgotten(unlocked: ApiClien
     assert (again["source"], again["envelopes"], again["left"], again["rotating"]) == ("/etc/k", 1, 0, False)
     assert (await clear(unlocked, made["id"]))["data"] == {"value": "hush"}
     assert (await unlocked.post("/managed/secrets/reseal", {}))[1] == again
+
+
+async def test_a_change_of_the_key_is_in_the_audit_log_whatever_comes_after_it(
+    unlocked: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(point: str) -> None:
+        raise unavailable(point)
+
+    async def noted() -> list[str]:
+        _, page = await unlocked.get("/managed/audit/all")
+        return [entry["operation"] for entry in page["entries"] if "secrets" in entry["operation"]]
+
+    await document(unlocked, await schema(unlocked, await block_type(unlocked)), {"value": "x"})
+    monkeypatch.setattr(failpoints, "reach", breaks)
+    status, _ = await unlocked.post("/managed/secrets/rotate", {})
+    assert (status, await noted()) == (503, ["POST /managed/secrets/rotate"])
+    monkeypatch.undo()
+    status, found = await unlocked.post("/managed/secrets/rotate", {})
+    assert (status, found["left"]) == (200, 0)
+    assert len(await noted()) == 1, "the second request has only gone on with it"
 
 
 async def test_what_is_no_key_is_refused_without_repeating_it(unlocked: ApiClient) -> None:

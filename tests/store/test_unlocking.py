@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 import pytest
 
 from managedd import ids
@@ -193,6 +195,34 @@ async def test_cut_short_anywhere_every_row_is_read_and_the_next_start_goes_on(s
     await unlocking.rotate(db, tmp_path)
     assert await read(await store()) == WHOLE
     assert len(await (await store()).read(sealed.counts)) == 1
+
+
+async def test_who_began_to_read_before_the_key_changed_reads_to_the_end(store: OpenStore, tmp_path: Path) -> None:
+    db = await store()
+    await fill(db, 2)
+    began, changed = threading.Event(), threading.Event()
+
+    def slowly(tx: Any) -> list[Any]:
+        first = sealed.get(tx, "t", "0")
+        began.set()
+        assert changed.wait(30)
+        return [first, sealed.get(tx, "t", "1")]
+
+    found: list[Any] = []
+
+    async def reader() -> None:
+        found.extend(await db.read(slowly, workspace=ids.DEFAULT_WORKSPACE_ID))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader)
+        await anyio.to_thread.run_sync(began.wait)
+        try:
+            await unlocking.begin_rotation(db, tmp_path, None)
+            assert await unlocking.rotate(db, tmp_path) == 2
+        finally:
+            changed.set()
+    assert found == [{"text": 0}, {"text": 1}]
+    assert await read(db, 2) == found
 
 
 async def test_the_operators_new_key_opens_what_the_old_one_sealed(store: OpenStore, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 
+from managedd.api.audit import recorded
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.bus import Topic
@@ -29,9 +30,7 @@ async def rotate_secrets(ctx: Context, rotation: SecretsRotation) -> Wire:
     """Another key encrypts from now on, and what the old one has encrypted is encrypted anew. 409 when another rotation is under way."""
     db, data_dir = ctx.services.db, ctx.services.settings.store.data_dir
     new = _given(rotation) or await unlocking.unlock_closed(db, data_dir, ctx.services.settings.secrets)
-    await unlocking.begin_rotation(db, data_dir, new)
-    # For the audit log: the change itself is one of files and of the store.
-    await ctx.write(lambda tx: None)
+    await unlocking.begin_rotation(db, data_dir, new, noted=lambda change: recorded(ctx, change))
     ctx.services.bus.publish([Topic.SECRETS])
     return await _go_on(ctx)
 
