@@ -6,6 +6,7 @@ So what they may do, what is checked and what is noted down is the same with and
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -139,8 +140,21 @@ def _hand_over(data_dir: Path) -> None:
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
     for each in data_dir.iterdir():
-        if each.lstat().st_uid == 0:
-            os.chown(each, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        _give(each, owner)
+
+
+def _give(path: Path, owner: os.stat_result) -> None:
+    """The file is the owner's, if root has made it here: one that has another name elsewhere may be anything of root's."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # a link, or what was a socket
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == 0 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 def _forbidden(data_dir: Path, error: OSError) -> ManagedError:

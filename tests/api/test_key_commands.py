@@ -76,6 +76,22 @@ def test_before_the_first_start_a_key_can_be_made_and_stands_alone_on_standard_o
     assert key not in json.dumps(listed)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is whose only root can change")
+def test_what_root_makes_for_another_user_is_that_users_and_what_is_linked_there_is_not(
+    closed: Closed, tmp_path: Path
+) -> None:
+    user, roots = 65_534, tmp_path / "roots"
+    roots.write_text("root's own")
+    closed.data_dir.mkdir()
+    os.chown(closed.data_dir, user, user)
+    (closed.data_dir / "hard").hardlink_to(roots)
+    (closed.data_dir / "soft").symlink_to(roots)
+    closed(*CREATE, "--name", "me")
+    made = {each.name: each.lstat().st_uid for each in closed.data_dir.iterdir()}
+    assert (made.pop("hard"), made.pop("soft")) == (0, 0)
+    assert "state.db" in made and set(made.values()) == {user}
+
+
 def test_on_a_closed_store_workspaces_and_keys_are_made_changed_and_ended(closed: Closed) -> None:
     made = closed.asked("workspace", "create", "acme/prod", "--plan", "free", "--name", "Production")
     assert (made["account"], made["handle"], made["plan"], made["name"]) == ("acme", "prod", "free", "Production")
