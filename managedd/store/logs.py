@@ -13,8 +13,9 @@ from managedd.clock import iso, to_us
 from managedd.model.log_limits import LINE_OVERHEAD_BYTES, TASK_RUN_BYTES, Dropped, full, too_fast
 from managedd.model.logs import OUR_NAME, LogCursor, LogRecord
 from managedd.store import log_keys, log_sizes, positions, rows, tails
-from managedd.store.filtering import compile_filter, names_any
+from managedd.store.filtering import compile_filter, names_any, where
 from managedd.store.resources import LOG
+from managedd.wire.filters.logs import LogFilterFlowRunId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from managedd.model.log_limits import Excess, LogLimits
     from managedd.store.database import Row, Tx
     from managedd.store.rows import Wire
+    from managedd.store.tables import Clause
     from managedd.wire.filters.logs import LogFilter
     from managedd.wire.sorting import LogSort
 
@@ -30,6 +32,8 @@ MAX_BACKFILL_US = 3_600_000_000
 """How far back a tail of a whole workspace begins at most."""
 SLACK_US = 60_000_000
 """How far a line's time may be ahead of our clock."""
+MERGED_RUNS = 50
+"""The lines of more runs than that are sorted where a page of them is asked for."""
 
 
 def append(tx: Tx, records: Sequence[LogRecord]) -> None:
@@ -94,7 +98,25 @@ def _new_task_runs(tx: Tx, records: Sequence[LogRecord]) -> set[str | None]:
 
 def find(tx: Tx, filter_: LogFilter | None, sort: LogSort, limit: int | None, offset: int) -> list[Wire]:
     """A sorted page of the lines that `filter_` admits."""
-    return rows.find(tx, LOG, [(LOG, filter_)], sort.value, limit, offset)
+    last = offset + (rows.DEFAULT_LIMIT if limit is None else limit)
+    return rows.find(tx, LOG, [(LOG, filter_)], sort.value, limit, offset, extra=_among_first(tx, filter_, sort, last))
+
+
+def _among_first(tx: Tx, filter_: LogFilter | None, sort: LogSort, last: int) -> Clause | None:
+    """That a line is among the first so many of several runs: each run's come in order, and sorted would be all that they have printed."""
+    runs = None if filter_ is None else _runs(filter_)
+    if filter_ is None or runs is None or not 1 < len(runs) <= MERGED_RUNS:
+        return None
+    each: list[str] = []
+    params: list[object] = []
+    for run in dict.fromkeys(runs):
+        of_run = {"flow_run_id": LogFilterFlowRunId(any_=[run])}
+        sql, given = where(tx.workspace, LOG, [(LOG, filter_.model_copy(update=of_run))], {}, sort.value)
+        each.append(f"SELECT logs.id AS id, logs.timestamp AS timestamp FROM logs WHERE {sql}")
+        params += given
+    order = LOG.sorts[sort.value].replace("logs.", "")
+    merged = f"{' UNION ALL '.join(each)} ORDER BY {order} LIMIT ?"
+    return f"logs.id IN (SELECT id FROM ({merged}))", [*params, last]
 
 
 def lines_after(tx: Tx, flow_run_id: str, after: tuple[int, int], limit: int) -> list[Row]:

@@ -100,6 +100,57 @@ def test_lines_of_one_moment_keep_their_order(store: SyncStore) -> None:
     assert found(store, None, LogSort.TIMESTAMP_DESC) == ["c", "b", "a"]
 
 
+@pytest.mark.parametrize("sort", LogSort)
+def test_lines_of_several_runs_come_in_one_order_page_by_page(store: SyncStore, sort: LogSort) -> None:
+    third, silent = ids.new_id(), ids.new_id()
+    lines = [
+        line(n % 17, message=f"{n}", level=40 if n % 5 else 20, flow_run_id=(RUN, RUN_2, third)[n % 3])
+        for n in range(60)
+    ]
+    append(store, *lines)
+    append(store, line(3, message="foreign"), workspace=OTHER_WORKSPACE)
+    of_two = {"flow_run_id": {"any_": [RUN, silent, RUN_2, RUN]}, "level": {"ge_": 30}}
+    wanted = [one for one in enumerate(lines) if one[1].flow_run_id != third and one[1].level >= 30]
+    wanted.sort(key=lambda one: (one[1].timestamp_us, one[0]), reverse=sort is LogSort.TIMESTAMP_DESC)
+    got = [text for start in range(0, 60, 7) for text in found(store, of_two, sort, limit=7, offset=start)]
+    assert got == [one.message for _, one in wanted]
+    assert found(store, of_two, sort) == got
+    many = {
+        "flow_run_id": {"any_": [RUN, RUN_2, *(ids.new_id() for _ in range(logs.MERGED_RUNS))]},
+        "level": {"ge_": 30},
+    }
+    assert found(store, many, sort) == got
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"flow_run_id": {"any_": [RUN, RUN_2]}},
+        {"flow_run_id": {"any_": [RUN, RUN_2]}, "level": {"ge_": 40}},
+        {"flow_run_id": {"any_": [RUN]}, "level": {"ge_": 40}},
+        {"level": {"ge_": 40}},
+        {"level": {"ge_": 30, "le_": 40}, "timestamp": {"after_": iso(BASE_US)}},
+    ],
+)
+@pytest.mark.parametrize("sort", LogSort)
+def test_a_page_takes_no_more_work_where_more_was_printed(
+    store: SyncStore, given: dict[str, Any], sort: LogSort
+) -> None:
+    wanted = LogFilter.model_validate(given)
+
+    def work() -> int:
+        return store.steps(lambda tx: logs.find(tx, wanted, sort, 20, 0))
+
+    def printed(count: int, first: int) -> None:
+        append(store, *(line(first + n, flow_run_id=(RUN, RUN_2, None)[n % 3]) for n in range(count)))
+
+    printed(200, 0)
+    append(store, *(line(200 + n, level=40 + n % 2, flow_run_id=(RUN, RUN_2)[n % 2]) for n in range(20)))
+    before = work()
+    printed(5_000, 220)
+    assert work() < before * 1.5
+
+
 @pytest.mark.parametrize(
     ("query", "texts"),
     [

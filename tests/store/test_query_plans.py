@@ -14,6 +14,7 @@ from managedd.model.logs import LogRecord
 from managedd.model.states import OCCUPYING, TERMINAL, StateType
 from managedd.store import (
     concurrency,
+    deployments,
     event_sizes,
     events,
     execution_leases,
@@ -253,6 +254,7 @@ ENGINE: dict[str, Ask] = {
     "what a run has told": lambda tx: event_sizes.told(tx, SOME),
     "pools": lambda tx: rows.find(tx, WORK_POOL, [], "NAME_ASC", 200),
     "queues": lambda tx: rows.find(tx, WORK_QUEUE, [], "NAME_ASC", 200),
+    "latest runs": lambda tx: deployments.latest_runs(tx, [SOME, OTHER]),
     "deployments": lambda tx: rows.find(tx, DEPLOYMENT, [], "NAME_ASC", 200),
     "artifacts of a run": lambda tx: rows.find(
         tx, ARTIFACT, [(ARTIFACT, ArtifactFilter.model_validate({"flow_run_id": {"any_": [SOME]}}))], "CREATED_DESC", 9
@@ -304,7 +306,9 @@ def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncSt
     ("given", "index"),
     [
         ({"flow_run_id": {"any_": [SOME]}}, "logs_flow_run (flow_run=? AND workspace=?)"),
-        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_flow_run (flow_run=? AND workspace=?)"),
+        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 20}}, "logs_flow_run (flow_run=? AND workspace=?)"),
+        ({"flow_run_id": {"any_": [SOME]}, "level": {"ge_": 30}}, "logs_severe_run (flow_run=? AND workspace=?)"),
+        ({"level": {"ge_": 40}, "timestamp": WINDOW}, "logs_severe (workspace=? AND timestamp>?"),
         (
             {"flow_run_id": {"any_": [SOME]}, "timestamp": WINDOW},
             "logs_flow_run (flow_run=? AND workspace=? AND timestamp>?",
@@ -333,7 +337,10 @@ BY_RUN, BY_KEY = "logs_flow_run (flow_run=?", "INTEGER PRIMARY KEY (rowid>? AND 
 IN_ORDER = "logs_run_order (flow_run=? AND workspace=?"
 OF_RUNS = LogFilter.model_validate({"flow_run_id": {"any_": [SOME, OTHER]}, "timestamp": {"after_": iso(NOW)}})
 OF_LOGS: dict[str, tuple[Ask, str]] = {
-    "lines of runs": (lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0), f"{BY_RUN} AND workspace=?"),
+    "lines of runs": (
+        lambda tx: logs.find(tx, OF_RUNS, LogSort.TIMESTAMP_ASC, 200, 0),
+        f"LEFT\nSEARCH logs USING COVERING INDEX {BY_RUN} AND workspace=? AND timestamp>?)",
+    ),
     "lines after": (lambda tx: logs.lines_after(tx, SOME, (-1, 0), 200), f"{BY_RUN} AND workspace=?"),
     "a tail's begin": (
         lambda tx: logs.before(tx, OF_RUNS),
