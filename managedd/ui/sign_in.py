@@ -31,10 +31,9 @@ def after(request: web.Request) -> str:
     return urlencode({"to": request.rel_url.raw_path_qs})
 
 
-def form(request: web.Request, problem: str = "") -> str:
-    """The page."""
-    way = _way(request.query.get("to", ""))
-    return render("sign_in.html", {"title": "Sign in", "problem": problem, "to": way, "root": "./"})
+def form(to: str, problem: str = "") -> str:
+    """The page; `to` is where to go on."""
+    return render("sign_in.html", {"title": "Sign in", "problem": problem, "to": _way(to), "root": "./"})
 
 
 async def enter(services: Services, request: web.Request, headers: Mapping[str, str]) -> web.Response:
@@ -47,16 +46,16 @@ async def enter(services: Services, request: web.Request, headers: Mapping[str, 
     except ManagedError as refusal:
         if refusal.code is not ErrorCode.TOO_MANY:
             raise
-        return _again(request, refusal.message, 429, headers)
+        return _again(sent, refusal.message, 429, headers)
     if actor is None or actor.kind == "operator":
-        return _again(request, WRONG, 401, headers)
+        return _again(sent, WRONG, 401, headers)
     token = await sessions.begin(services, actor, key)
     response = web.Response(status=303, headers={**headers, "Location": f".{_way(sent.get('to', ''))}"})
     response.set_cookie(
         sessions.COOKIE,
         token,
         # Of the folder that this page is in, as the browser sees it: right behind a proxy's path prefix too.
-        path=None,  # type: ignore[arg-type]  # aiohttp: no Path attribute
+        path="",
         max_age=round(services.settings.ui.session_hours * 3600),
         httponly=True,
         samesite="Lax",
@@ -71,14 +70,13 @@ async def leave(services: Services, request: web.Request) -> web.Response:
         raise ManagedError(ErrorCode.NOT_FOUND, "There is no such page.")
     await sessions.end(services, request)
     response = web.Response(status=303, headers={"Location": "./sign-in"})
-    response.set_cookie(sessions.COOKIE, "", path=None, max_age=0, httponly=True, samesite="Lax")  # type: ignore[arg-type]
+    response.set_cookie(sessions.COOKIE, "", path="", max_age=0, httponly=True, samesite="Lax")
     return response
 
 
-def _again(request: web.Request, problem: str, status: int, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(
-        text=form(request, problem), status=status, content_type="text/html", charset="utf-8", headers=dict(headers)
-    )
+def _again(sent: Mapping[str, str], problem: str, status: int, headers: Mapping[str, str]) -> web.Response:
+    text = form(sent.get("to", ""), problem)
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8", headers=dict(headers))
 
 
 def _check_form(request: web.Request) -> None:

@@ -34,7 +34,7 @@ POLICY: Final = (
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -139,7 +139,7 @@ class Site:
             return await sign_in.enter(self._services, request, HEADERS)
         if self._services.settings.is_open:
             return _sent(_placed("/")[1].root, request)
-        return _html(request, sign_in.form(request))
+        return _html(request, sign_in.form(request.query.get("to", "")))
 
     def _to_sign_in(self, request: web.Request, place: Place) -> web.StreamResponse:
         if live.is_wanted(request):

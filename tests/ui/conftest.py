@@ -39,10 +39,10 @@ class Pages:
 
 
 @asynccontextmanager
-async def serving(services: Services) -> AsyncIterator[Pages]:
+async def serving(services: Services, *, port: int | None = None) -> AsyncIterator[Pages]:
     """The clients' listener over these services, as long as the block lasts."""
     api = Api(services, Listener.CLIENTS)
-    server = TestServer(api.application(Site(services, api)))
+    server = TestServer(api.application(Site(services, api)), port=port)
     async with TestClient(server) as http:
         yield Pages(
             url=str(server.make_url("/")).rstrip("/"),
