@@ -7,6 +7,7 @@ browser tells; scripts of other pages could not see the answer, but a websocket'
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -44,7 +45,7 @@ async def begin(services: Services, actor: Actor, key: str) -> str:
             tx,
             token_hash=keys.hashed(token),
             key_id=actor.key_id,
-            auth_hash=keys.hashed(key) if actor.key_id is None else None,
+            auth_hash=_bound(token, key) if actor.key_id is None else None,
             expires_us=tx.now + round(seconds * 1_000_000),
         )
     )
@@ -81,9 +82,14 @@ async def actor(services: Services, request: web.Request) -> Actor | None:
             session_id=session.id,
         )
     wanted = services.settings.server.auth_string
-    if wanted is None or not hmac.compare_digest(session.auth_hash or "", keys.hashed(wanted.get_secret_value())):
+    if wanted is None or not hmac.compare_digest(session.auth_hash or "", _bound(token, wanted.get_secret_value())):
         return None
     return Actor(kind="client", level=Level.OVERSEE, session_id=session.id)
+
+
+def _bound(token: str, auth_string: str) -> str:
+    """What the store keeps of the auth string: people choose it, so a plain hash of it could be guessed. The token stands nowhere but in the cookie."""
+    return hmac.new(keys.encoded(token), keys.encoded(auth_string), hashlib.sha256).hexdigest()
 
 
 def _find(tx: Tx, token_hash: str) -> tuple[web_sessions.Session, stored_keys.Holder | None] | None:

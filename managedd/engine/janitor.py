@@ -10,7 +10,7 @@ from managedd.clock import from_us
 from managedd.errors import ManagedError
 from managedd.model.log_limits import removed
 from managedd.observe import get_log
-from managedd.store import audit, events, keys, logs, retention, usage
+from managedd.store import audit, events, keys, logs, retention, usage, web_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +82,8 @@ class Janitor:
         await self._repeat(self._db, lambda tx: audit.forget(tx, before_us=moment, keep_rows=rows))
         # Its entries name a key by itself: an ended one is of no more use than they are.
         await self._repeat(self._db, lambda tx: keys.forget(tx, before_us=moment, limit=retention.STEP))
+        now = self._clock.now_us()
+        await self._repeat(self._db, lambda tx: web_sessions.forget(tx, before_us=now, limit=retention.STEP))
 
     async def _delete(self, run_id: str) -> None:
         await self._repeat(self._db, lambda tx: retention.delete_some_of_run(tx, run_id))

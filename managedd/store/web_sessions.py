@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from managedd.store.database import Tx
+
+
+MOST_OF_ONE_KEY: Final = 100
+"""Sessions at a time: else whoever may only look could fill the store by signing in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +38,14 @@ _LIVES = (
 
 
 def begin(tx: Tx, *, token_hash: str, key_id: str | None, auth_hash: str | None, expires_us: int) -> None:
-    """The session is there until that moment, or until its key ends."""
+    """The session is there until that moment, until its key ends, or until its key has begun MOST_OF_ONE_KEY others."""
     tx.execute(
         "INSERT INTO web_sessions (id, token_hash, key_id, auth_hash, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
         (ids.new_id(), token_hash, key_id, auth_hash, tx.now, expires_us),
     )
+    older = "SELECT id FROM web_sessions WHERE key_id IS ? ORDER BY created DESC, id DESC LIMIT -1 OFFSET ?"
+    if tx.execute(f"DELETE FROM web_sessions WHERE id IN ({older})", (key_id, MOST_OF_ONE_KEY)).rowcount:
+        tx.publish(Topic.KEYS)
 
 
 def find(tx: Tx, token_hash: str) -> Session | None:

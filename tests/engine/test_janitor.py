@@ -14,7 +14,7 @@ from managedd.model.access import Role
 from managedd.model.executions import Phase
 from managedd.model.logs import LogCursor, LogRecord
 from managedd.model.states import StateType
-from managedd.store import audit, database, executions, flow_runs, keys, logs, retention, rows
+from managedd.store import audit, database, executions, flow_runs, keys, logs, retention, rows, web_sessions
 from managedd.store.resources import TASK_RUN
 
 if TYPE_CHECKING:
@@ -281,6 +281,18 @@ async def test_the_audit_log_goes_by_age_and_by_number(world: World) -> None:
     assert await count(world, "audit") == 1100
     await janitor(world, audit_rows=1000).once()
     assert await count(world, "audit") == 1000
+
+
+async def test_sessions_of_browsers_go_when_they_have_ended(world: World) -> None:
+    now_us = world.clock.now_us()
+
+    def body(tx: Any) -> None:
+        for name, expires_us in {"over": now_us - 1, "lives": now_us + DAY_US}.items():
+            web_sessions.begin(tx, token_hash=name, key_id=None, auth_hash="hash", expires_us=expires_us)
+
+    await world.write(body)
+    await janitor(world).once()
+    assert await world.read(lambda tx: [row[0] for row in tx.all("SELECT token_hash FROM web_sessions")]) == ["lives"]
 
 
 async def test_keys_that_ended_long_ago_go_and_no_other(world: World) -> None:
