@@ -1,7 +1,8 @@
 // Buttons and forms call the API. What it refuses stands at the field that it is about, or else above the form.
-import { collect, showErrors, clearErrors } from "./forms.js";
+import { collect, showErrors, clearErrors, showMoments } from "./forms.js";
 
 export function prepareCalls(root) {
+  showMoments(root);
   root.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-call]");
     if (!button) return;

@@ -1,6 +1,7 @@
 // From fields to JSON and back: each field has `data-at`, the JSON pointer of its value, and `data-type`, how it is read.
 //   text (default) · number · integer · boolean · json · lines (a list) · pairs (name=value in lines) · moment (a local time)
-// An empty field is left out, unless `data-empty` says "null" or "text".
+//   scalar (a text, or what of `data-scalars` it reads like; in quotation marks it is always a text)
+// An empty field is left out, unless `data-empty` says "null", "text", "list" or "object".
 
 export function collect(form) {
   const body = {};
@@ -22,30 +23,65 @@ function read(field) {
   const type = field.dataset.type ?? "text";
   if (type === "boolean") return field.type === "checkbox" ? field.checked : ({ true: true, false: false })[field.value];
   const text = field.value;
-  if (text.trim() === "") return ({ null: null, text: "" , list: []})[field.dataset.empty];
+  if (text.trim() === "") return { null: null, text: "", list: [], object: {} }[field.dataset.empty];
   if (type === "number" || type === "integer") {
     const number = Number(text);
     if (!Number.isFinite(number) || (type === "integer" && !Number.isInteger(number))) throw new Error(type === "integer" ? "A whole number is needed." : "A number is needed.");
-    return number;
+    return exactly(number, text.trim());
   }
-  if (type === "json") {
-    try {
-      return JSON.parse(text);
-    } catch (problem) {
-      throw new Error(`This is no JSON: ${problem.message}`);
-    }
-  }
+  if (type === "json") return json(text);
+  if (type === "scalar") return scalar(text, (field.dataset.scalars ?? "").split(" "));
   if (type === "lines") return text.split("\n").map((line) => line.trim()).filter(Boolean);
   if (type === "pairs") return pairs(text);
-  if (type === "moment") return new Date(text).toISOString();
+  if (type === "moment") return text === field.dataset.shown ? field.dataset.moment : new Date(text).toISOString();
   return text;
+}
+
+function json(text) {
+  try {
+    return JSON.parse(text, (_, value, context) => (typeof value === "number" ? exactly(value, context?.source) : value));
+  } catch (problem) {
+    throw new Error(`This is no JSON: ${problem.message}`);
+  }
+}
+
+// A whole number that a script can't hold goes on as it is written.
+function exactly(number, source) {
+  if (!Number.isInteger(number) || Number.isSafeInteger(number) || !/^-?\d+$/.test(source ?? "")) return number;
+  if (!JSON.rawJSON) throw new Error("This browser can't send a whole number of that size exactly.");
+  return JSON.rawJSON(source.replace(/^(-?)0+(?=\d)/, "$1"));
+}
+
+function scalar(text, kinds) {
+  let value;
+  try {
+    value = json(text);
+  } catch {
+    return text;
+  }
+  if (typeof value === "string") return value;
+  const isNumber = typeof value === "number" || JSON.isRawJSON?.(value);
+  if (typeof value === "boolean" && kinds.includes("boolean")) return value;
+  if (isNumber && (kinds.includes("number") || (kinds.includes("integer") && !/[.eE]/.test(text)))) return value;
+  return text;
+}
+
+// A moment stands in its field as the time of whoever looks.
+export function showMoments(root) {
+  for (const field of root.querySelectorAll("input[data-moment]")) {
+    const moment = new Date(field.dataset.moment || NaN);
+    if (Number.isNaN(moment.getTime())) continue;
+    moment.setMinutes(moment.getMinutes() - moment.getTimezoneOffset());
+    field.value = moment.toISOString().slice(0, -1);
+    field.dataset.shown = field.value;
+  }
 }
 
 function pairs(text) {
   const lines = text.split("\n").filter((line) => line.trim());
   return Object.fromEntries(lines.map((line) => {
     const at = line.indexOf("=");
-    if (at < 1) throw new Error(`Each line is NAME=VALUE; this one is not: ${line.slice(0, 60)}`);
+    if (line.slice(0, at).trim() === "") throw new Error(`Each line is NAME=VALUE; this one is not: ${line.slice(0, 60)}`);
     return [line.slice(0, at).trim(), line.slice(at + 1)];
   }));
 }
@@ -54,13 +90,35 @@ function steps(pointer) {
   return pointer.split("/").slice(1).map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"));
 }
 
+// Names come from schemas of others: `__proto__` is one like any other.
 function place(body, pointer, value) {
   const path = steps(pointer);
+  if (path.length === 1 && path[0] === "") {
+    if (!isObject(value)) throw new Error("An object is needed.");
+    return add(body, value);
+  }
   const last = path.pop();
   let at = body;
-  for (const step of path) at = at[step] ??= {};
-  if (last === "" && path.length === 0) Object.assign(body, value);
-  else at[last] = value;
+  for (const step of path) at = isObject(own(at, step)) ? own(at, step) : put(at, step, {});
+  if (isObject(value) && isObject(own(at, last))) add(own(at, last), value);
+  else put(at, last, value);
+}
+
+function add(object, values) {
+  for (const name of Object.keys(values)) put(object, name, values[name]);
+}
+
+function own(object, name) {
+  return Object.hasOwn(object, name) ? object[name] : undefined;
+}
+
+function put(object, name, value) {
+  Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+  return value;
+}
+
+function isObject(value) {
+  return value !== null && typeof value === "object" && !Array.isArray(value) && !JSON.isRawJSON?.(value);
 }
 
 export function clearErrors(form) {
@@ -87,7 +145,7 @@ export function showErrors(form, { message, errors }) {
   }
   // A message that names a field in quotes, or as `variables.memory`, is about that one.
   if (!errors.length) {
-    const named = [...form.querySelectorAll("[data-at]")].find((field) => names(message, steps(field.dataset.at).at(-1)));
+    const named = meant(form, message);
     if (named) {
       mark(named, message);
       first = named;
@@ -106,14 +164,25 @@ export function showErrors(form, { message, errors }) {
   first?.focus();
 }
 
-function names(message, step) {
-  return Boolean(step) && [`'${step}'`, `"${step}"`, `.${step}:`, `${step}:`].some((form) => message.includes(form));
+// The field that the message names first; of those that it names there, the one with the longest name.
+function meant(form, message) {
+  let found, best = { at: Infinity, length: 0 };
+  for (const field of form.querySelectorAll("[data-at]")) {
+    const name = field.dataset.name || steps(field.dataset.at).at(-1);
+    if (!name) continue;
+    for (const [before, after] of [["'", "'"], ['"', '"'], ["'", "."], ["'", "["], [".", ":"], [".", "."], [".", "["], ["", ":"]]) {
+      const at = message.indexOf(before + name + after) + before.length;
+      if (at < before.length || (before === "" && /\w/.test(message[at - 1] ?? ""))) continue;
+      if (at < best.at || (at === best.at && name.length > best.length)) [found, best] = [field, { at, length: name.length }];
+    }
+  }
+  return found;
 }
 
 function fieldOf(form, loc) {
   const fields = [...form.querySelectorAll("[data-at]")];
   for (let length = loc.length; length > 0; length--) {
-    const pointer = "/" + loc.slice(0, length).join("/");
+    const pointer = "/" + loc.slice(0, length).map((step) => String(step).replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
     const found = fields.find((field) => field.dataset.at === pointer);
     if (found) return found;
   }
