@@ -273,6 +273,22 @@ def test_watching_a_run_that_fails(place: Place, user: PrefectUser) -> None:
     assert "Failed" in done.text
 
 
+@pytest.mark.timeout(240)
+def test_watching_shows_lines_while_their_run_goes_on(place: Place, user: PrefectUser) -> None:
+    deployment = place.deployment("trouble.py:ticks")
+    command = ("deployment", "run", "--id", deployment, "--flow-run-name", "watched", "-p", "seconds=120", "--watch")
+    with user.start(*command) as watching:
+        assert watching.stdout is not None
+        shown = next((line for line in watching.stdout if "ticking" in line), "nothing but the run's end")
+        [run] = place.api.runs(name={"any_": ["watched"]})
+        place.cancel(run["id"])
+        rest = watching.stdout.read()
+    assert "ticking" in shown, rest
+    assert run["state_type"] == "RUNNING"
+    assert "ticking" not in rest, "each line is shown once"
+    assert "Cancelled" in rest or "cancelled" in rest
+
+
 def test_schedules(place: Place, user: PrefectUser, ran: dict[str, str]) -> None:
     api = place.api
     name = "hello/cli"
