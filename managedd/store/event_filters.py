@@ -30,12 +30,16 @@ _INVOLVED = (
     "FROM json_each(events.related) AS thing"
 )
 """What an event involves, from its own row: the newest are in no index yet."""
+_OWN = "involved.workspace = (SELECT key FROM event_workspaces WHERE workspace_id = ?)"
 _NOTHING: Clause = ("0", [])
 GLOBBED_CHARS = 5_000
 
 
-def compile_event_filter(filter_: EventFilter, *, tail: bool = False) -> Clause:
-    """The condition on table `events` that `filter_` is; its `order` and `distinct` are not conditions."""
+def compile_event_filter(filter_: EventFilter, workspace: str | None) -> Clause:
+    """The condition on table `events` that `filter_` is; its `order` and `distinct` are not conditions.
+
+    With a workspace it is one on that workspace's history, without one it is a tail's.
+    """
     clauses: list[Clause] = [
         ("events.occurred BETWEEN ? AND ?", [to_us(filter_.occurred.since), to_us(filter_.occurred.until)])
     ]
@@ -44,9 +48,9 @@ def compile_event_filter(filter_: EventFilter, *, tail: bool = False) -> Clause:
     if filter_.resource is not None:
         clauses.extend(_primary(filter_.resource))
     for related in _listed(filter_.related):
-        clauses.extend(_involved(related, tail=tail))
+        clauses.extend(_involved(related, workspace))
     for anything in _listed(filter_.any_resource):
-        clauses.extend(_involved(anything, tail=tail))
+        clauses.extend(_involved(anything, workspace))
     if filter_.id.id:
         clauses.append(_among("events.id", filter_.id.id))
     if filter_.text is not None and (searched := text_search.clause(_SEARCHED, filter_.text.query)) is not None:
@@ -108,7 +112,7 @@ def _primary(filter_: EventResourceFilter) -> Iterable[Clause]:
         yield _labels("events.resource", filter_.labels)
 
 
-def _involved(filter_: EventRelatedFilter | EventAnyResourceFilter, *, tail: bool) -> Iterable[Clause]:
+def _involved(filter_: EventRelatedFilter | EventAnyResourceFilter, workspace: str | None) -> Iterable[Clause]:
     """One involved resource meets every part of `filter_`."""
     indexed: list[Clause] = []
     if filter_.id:
@@ -127,10 +131,11 @@ def _involved(filter_: EventRelatedFilter | EventAnyResourceFilter, *, tail: boo
         if isinstance(filter_, EventRelatedFilter) and not filter_.role:
             indexed.append(("involved.role <> ''", []))
         sql, params = _all(indexed)
-        if tail:
+        if workspace is None:
             yield f"EXISTS (SELECT 1 FROM ({_INVOLVED}) AS involved WHERE {sql})", params
         else:
-            yield f"events.position IN (SELECT involved.position FROM event_related AS involved WHERE {sql})", params
+            own = f"SELECT involved.position FROM event_related AS involved WHERE {_OWN} AND {sql}"
+            yield f"events.position IN ({own})", [workspace, *params]
     if filter_.labels:
         yield _labelled(filter_)
 

@@ -80,11 +80,16 @@ def _json(value: Any) -> str:
 _INDEXED_TO = "events_indexed_to"
 """A fact of the store: the position of the last event that is in the indexes."""
 _UNINDEXED = "FROM events WHERE position > ? AND position <= ?"
+_WORKSPACE = "(SELECT key FROM event_workspaces WHERE event_workspaces.workspace_id = events.workspace_id)"
 _CATCH_UP = (
-    f"INSERT OR IGNORE INTO event_related (resource_id, position, role) SELECT resource_id, position, '' {_UNINDEXED}",
+    f"INSERT OR IGNORE INTO event_workspaces (workspace_id) SELECT DISTINCT workspace_id {_UNINDEXED}",
     (
-        "INSERT OR IGNORE INTO event_related (resource_id, position, role) "
-        f"SELECT json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), position, json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
+        "INSERT OR IGNORE INTO event_related (workspace, resource_id, position, role) "
+        f"SELECT {_WORKSPACE}, resource_id, position, '' {_UNINDEXED}"
+    ),
+    (
+        "INSERT OR IGNORE INTO event_related (workspace, resource_id, position, role) "
+        f"SELECT {_WORKSPACE}, json_extract(thing.value, '$.\"{RESOURCE_ID}\"'), position, json_extract(thing.value, '$.\"{RESOURCE_ROLE}\"') "
         "FROM events, json_each(events.related) AS thing WHERE position > ? AND position <= ?"
     ),
     "UPDATE events SET indexed = 1 WHERE position > ? AND position <= ?",
@@ -175,7 +180,7 @@ def _distinct(filter_: EventFilter) -> bool:
 
 
 def _scoped(tx: Tx, filter_: EventFilter) -> Clause:
-    sql, params = compile_event_filter(filter_)
+    sql, params = compile_event_filter(filter_, tx.workspace)
     return f"events.workspace_id = ? AND events.indexed = 1 AND {sql}", [tx.workspace, *params]
 
 
@@ -241,7 +246,7 @@ def before(tx: Tx, since_us: int) -> int:
 
 def page_after(tx: Tx, filter_: EventFilter, cursor: int, *, until: int | None = None) -> tails.Page:
     """What `filter_` admits of the events after `cursor`, up to and with the position `until` if one is given, as frames of `/events/out`."""
-    admitted = compile_event_filter(filter_, tail=True)
+    admitted = compile_event_filter(filter_, None)
     return tails.page_after(tx, "events", "position", _LISTED, admitted, cursor, _frame, time="occurred", until=until)
 
 

@@ -27,7 +27,7 @@ _BEFORE_RUNS: Final = ("automations", "deployment_schedules", "deployments")
 _AFTER_RUNS: Final = (
     "task_runs", "artifact_collections", "artifacts", "flow_run_inputs", "flows", "workers", "work_queues", "work_pools", "variables",
     "block_documents", "block_schemas", "block_types", "concurrency_leases", "concurrency_limits", "usage", "usage_months", "executions",
-    "events", "sealed", "keys",
+    "events", "event_workspaces", "sealed", "keys",
 )  # fmt: skip
 """What runs that are being stopped may still need, children first: what a row takes with it is in the tables before its own."""
 

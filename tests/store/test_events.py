@@ -415,7 +415,7 @@ def test_positions_are_never_used_again(store: SyncStore) -> None:
 
 
 def test_query_plans(store: SyncStore) -> None:
-    sql, params = compile_event_filter(wanted(any_resource={"id": ["a"]}, event={"name": ["b"]}), tail=True)
+    sql, params = compile_event_filter(wanted(any_resource={"id": ["a"]}, event={"name": ["b"]}), None)
     tail = store.plan(
         f"SELECT position FROM events NOT INDEXED WHERE position > 1 AND position <= 9 AND workspace_id = 'w' AND ({sql}) "
         "ORDER BY position LIMIT 500",
@@ -423,13 +423,48 @@ def test_query_plans(store: SyncStore) -> None:
     )
     assert "SEARCH events USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in tail
     assert "TEMP B-TREE" not in tail
-    sql, params = compile_event_filter(wanted(any_resource={"id": ["a"]}))
+    sql, params = compile_event_filter(wanted(any_resource={"id": ["a"]}), "w")
     plan = store.plan(
         f"SELECT position FROM events WHERE events.workspace_id = 'w' AND indexed = 1 AND {sql} ORDER BY occurred LIMIT 50",
         params,
     )
-    assert "SEARCH involved USING PRIMARY KEY (resource_id=?" in plan
+    assert "SEARCH involved USING PRIMARY KEY (workspace=? AND resource_id=?" in plan
     assert "SCAN events" not in plan
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"any_resource": {"id": ["{}.1"]}},
+        {"any_resource": {"id_prefix": ["{}."]}},
+        {"any_resource": [{"id": ["{}.1"]}, {"id": ["{}.2"]}]},
+        {"any_resource": {"id": ["{}.1"], "labels": {"prefect.resource.id": "{}.1"}}},
+        {"related": {"id": ["{}.2"]}},
+        {"related": {"role": ["of-{}"]}},
+        {"related": {"resources_in_roles": [["{}.2", "of-{}"]]}},
+        {"resource": {"id": ["{}.1"]}},
+    ],
+    ids=str,
+)
+def test_how_often_others_tell_of_a_resource_makes_no_work(store: SyncStore, parts: dict[str, Any]) -> None:
+    """Counted in steps, because clocks tell more of the machine."""
+    theirs = [
+        event(n, resource={"prefect.resource.id": "their.1"}, related=(related("their.2", "of-their"),))
+        for n in range(300)
+    ]
+    mine = [event(n, related=(related("thing.2", "tag"),)) for n in range(10)]
+    store.write(lambda tx: events.insert(tx, theirs), OTHER_WORKSPACE)
+    store.write(lambda tx: events.insert(tx, mine))
+    query(store, events.head)
+
+    def asked(name: str) -> EventFilter:
+        return wanted(**orjson.loads(orjson.dumps(parts).decode().replace("{}", name)))
+
+    foreign, missing = asked("their"), asked("other")
+    for ask in (lambda tx, of: events.find(tx, of, limit=50), events.count_by_name):
+        steps = [store.steps(lambda tx, of=of, ask=ask: ask(tx, of)) for of in (foreign, missing)]  # type: ignore[misc]
+        assert steps[0] == steps[1]
+    assert store.read(lambda tx: events.count(tx, foreign), OTHER_WORKSPACE) == 300
 
 
 # --- counts and retention ------------------------------------------------------------------------------------------------
