@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 CLONE_NEWNET = 0x40000000
 NO_METADATA = ["no machine's credentials"] * len(METADATA)
+CREDENTIALS = (
+    "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42", "100.100.100.200",
+    "168.63.129.16", "192.0.0.192",
+)  # fmt: skip
+"""Where AWS, its container services, Google, Scaleway, Alibaba, Azure and Oracle have them."""
 
 
 def wall(**changes: Any) -> Wall:
@@ -62,6 +67,11 @@ def test_beyond_the_host_all_is_open_but_other_runs_redirected_ports_and_metadat
         "a way out",
         *NO_METADATA,
     ]
+
+
+@pytest.mark.parametrize("address", CREDENTIALS)
+def test_where_a_cloud_has_a_machines_credentials_nobody_comes(address: str) -> None:
+    assert any(ipaddress.ip_address(address) in ipaddress.ip_network(each) for each in METADATA)
 
 
 def test_an_allow_list_comes_after_metadata_and_closes_the_rest() -> None:
