@@ -121,6 +121,8 @@ _TABLE: Final = (
         POST /flow_runs/{id}/input/filter
     """),
     (Rule(Level.VIEW, OfRuns.NOTHING), """
+        GET /managed/deployments/{id}/schedules/times
+        POST /managed/deployments/latest_runs/filter
         GET /managed/flow_runs/{id}/executions
         GET /managed/flow_runs/{id}/logs/download
         WS /managed/flow_runs/{id}/logs/tail

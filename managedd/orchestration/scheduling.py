@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from managedd.clock import iso, to_us
@@ -64,6 +65,28 @@ def times(schedule: Schedule, reach: Reach) -> list[datetime]:
     if found[-1] < far_enough and len(found) < reach.max_runs:
         found += occurrences(schedule, found[-1], 1, reach.end)
     return found
+
+
+def next_times(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    """The first `count` times later than `after`, fewer when the schedule ends. Raises ManagedError(INVALID) for one that can't be evaluated.
+
+    Pages ask for them again whenever anything has changed: within a minute a schedule is evaluated once.
+    """
+    minute = after.replace(second=0, microsecond=0)
+    found = _times_from(schedule, minute, count + 1)
+    ahead = [moment for moment in found if moment > after]
+    if len(ahead) >= count or len(found) <= count:
+        return ahead[:count]
+    from managedd.orchestration.recurrence import occurrences  # noqa: PLC0415  # as above
+
+    return occurrences(schedule, after, count)
+
+
+@lru_cache(maxsize=1_000)
+def _times_from(schedule: Schedule, after: datetime, count: int) -> tuple[datetime, ...]:
+    from managedd.orchestration.recurrence import occurrences  # noqa: PLC0415  # as above
+
+    return tuple(occurrences(schedule, after, count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

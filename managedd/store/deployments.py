@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from managedd.bus import Topic
+from managedd.clock import iso
 from managedd.errors import not_found
 from managedd.store import rows
 from managedd.store.resources import DEPLOYMENT, FLOW_RUN
@@ -126,6 +127,26 @@ def poll(tx: Tx, deployment_ids: Sequence[str], before_us: int | None, limit: in
         sql += " AND flow_runs.next_scheduled_start_time <= ?"
         params.append(before_us)
     return rows.find(tx, FLOW_RUN, [], "NEXT_SCHEDULED_START_TIME_ASC", limit, extra=(sql, params))
+
+
+def latest_runs(tx: Tx, deployment_ids: Sequence[str]) -> list[Wire]:
+    """Of each of these deployments the run that was due last, if one ever was, in no particular order: what a list says of it."""
+    latest = (
+        "SELECT r.id FROM flow_runs AS r WHERE r.deployment_id = value AND r.workspace_id = ? "
+        "AND r.expected_start_time <= ? ORDER BY r.expected_start_time DESC LIMIT 1"
+    )
+    found = tx.all(
+        "SELECT deployment_id, id, name, state_type, state_name, start_time, expected_start_time, end_time FROM flow_runs "
+        f"WHERE id IN (SELECT ({latest}) FROM json_each(?))",
+        (tx.workspace, tx.now, orjson.dumps(list(deployment_ids)).decode()),
+    )
+    return [
+        {**dict(row), **{name: None if row[name] is None else iso(row[name]) for name in _TIMES_OF_RUN}}
+        for row in found
+    ]
+
+
+_TIMES_OF_RUN = ("start_time", "expected_start_time", "end_time")
 
 
 def missing_documents(tx: Tx, document_ids: Sequence[str]) -> list[str]:

@@ -33,6 +33,16 @@ class Hungry:
     max_scheduled_runs: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A schedule of a deployment."""
+
+    id: str
+    schedule: Mapping[str, Any]
+    """As it is stored."""
+    active: bool
+
+
 def of_deployment(tx: Tx, deployment_id: str) -> list[Wire]:
     """The deployment's schedules, the one that was changed last first."""
     clause = ("deployment_schedules.deployment_id = ?", [deployment_id])
@@ -55,6 +65,15 @@ def active(tx: Tx, deployment_id: str) -> dict[str, Any]:
         (deployment_id, tx.workspace),
     )
     return {row["id"]: orjson.loads(row["schedule"]) for row in found}
+
+
+def stored(tx: Tx, deployment_id: str) -> list[Stored]:
+    """The deployment's schedules, active or not, in the order in which they were made."""
+    found = tx.all(
+        "SELECT id, schedule, active FROM deployment_schedules WHERE deployment_id = ? AND workspace_id = ? ORDER BY rowid",
+        (deployment_id, tx.workspace),
+    )
+    return [Stored(id=row["id"], schedule=orjson.loads(row["schedule"]), active=bool(row["active"])) for row in found]
 
 
 def add(tx: Tx, deployment_id: str, values: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from managedd.model.states import StateType
 from managedd.wire.base import (
     Body,
     CreatedBy,
@@ -184,3 +185,22 @@ class DeploymentBulkDeleteResponse(Model):
     """The deployments that were deleted."""
 
     deleted: list[Id] = Field(default_factory=list)
+
+
+class LatestRunsFilter(Body):
+    """Of which deployments to tell what ran last."""
+
+    deployment_ids: Annotated[list[Id], Field(max_length=200)]
+
+
+class LatestRun(Model):
+    """The run of a deployment that was due last."""
+
+    deployment_id: Id
+    id: Id
+    name: str
+    state_type: StateType | None
+    state_name: str | None
+    start_time: Timestamp | None
+    expected_start_time: Timestamp
+    end_time: Timestamp | None

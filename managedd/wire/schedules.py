@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from managedd.wire.base import Body, Id, JsonObject, Positive, Row, Timestamp, utc_now
+from managedd.wire.base import Body, Id, JsonObject, Model, Positive, Row, Timestamp, utc_now
 
 MAX_SCHEDULED_RUNS = 50
 
@@ -93,3 +93,16 @@ class DeploymentSchedule(Row):
     max_scheduled_runs: ScheduledRuns | None = None
     parameters: JsonObject = Field(default_factory=dict)
     slug: str | None = None
+
+
+class ScheduleTimes(Model):
+    """When a schedule comes next."""
+
+    schedule_id: Id
+    active: bool
+    timezone: str
+    """The schedule's own zone."""
+    times: list[Timestamp]
+    """Later than now, ascending; fewer than were asked for when the schedule ends."""
+    problem: str | None
+    """Why there are none, when the schedule can't be evaluated any more."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from pydantic import TypeAdapter
 
 from managedd.bus import Topic
+from managedd.wire.deployments import LatestRun
 from managedd.wire.flow_runs import FlowRunBulkCreateResponse, FlowRunResponse
 from tests.api.deployed import CRON, SCHEMA, deploy, pool_of, run_it, runs_of
 
@@ -208,3 +210,25 @@ async def test_another_workspace_polls_nothing_of_ours(api: ApiClient, other: Ap
     ask = {"deployment_ids": [made["id"]]}
     assert await other.post("/deployments/get_scheduled_flow_runs", ask) == (200, [])
     assert (await api.get(f"/deployments/{made['id']}"))[1]["status"] == "NOT_READY"
+
+
+async def test_the_run_that_was_due_last_is_told_for_each_deployment(api: ApiClient, other: ApiClient) -> None:
+    often, never, foreign = await deploy(api, "often"), await deploy(api, "never"), await deploy(other, "theirs")
+    await run_it(other, foreign)
+    for name, due in (
+        ("old", "2020-01-01T00:00:00Z"),
+        ("late", "2021-01-01T00:00:00Z"),
+        ("ahead", "2100-01-01T00:00:00Z"),
+    ):
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
+        await run_it(api, often, name=name, state=state)
+        if name == "ahead":
+            await run_it(api, never, name=name, state=state)
+
+    asked = {"deployment_ids": [each["id"] for each in (often, never, foreign)]}
+    status, found = await api.post("/managed/deployments/latest_runs/filter", asked)
+    assert status == 200
+    TypeAdapter(list[LatestRun]).validate_python(found)
+    assert [(each["deployment_id"], each["name"], each["state_type"]) for each in found] == [
+        (often["id"], "late", "SCHEDULED")
+    ]

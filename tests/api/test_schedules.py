@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import TypeAdapter
 
 from managedd.bus import Topic
-from managedd.wire.schedules import DeploymentSchedule
+from managedd.wire.schedules import DeploymentSchedule, ScheduleTimes
 from tests.api.deployed import CRON, deploy, run_it, runs_of
 
 if TYPE_CHECKING:
@@ -126,3 +129,51 @@ async def test_a_schedule_belongs_to_its_deployment_and_workspace(api: ApiClient
     assert (await other.get(f"/deployments/{made['id']}/schedules"))[0] == 404
     assert (await other.post(f"/deployments/{made['id']}/schedules", [{"schedule": CRON}]))[0] == 404
     assert [schedule["active"] for schedule in await listed(api, made)] == [True]
+
+
+async def next_of(api: ApiClient, deployment: dict[str, Any], **query: Any) -> list[dict[str, Any]]:
+    status, found = await api.get(f"/managed/deployments/{deployment['id']}/schedules/times", params=query)
+    assert status == 200, found
+    TypeAdapter(list[ScheduleTimes]).validate_python(found)
+    answered: list[dict[str, Any]] = found
+    return answered
+
+
+async def test_the_next_times_of_each_schedule_are_told_in_order_with_its_zone(api: ApiClient) -> None:
+    made = await deploy(api, paused=True)
+    sent = [
+        {"schedule": CRON, "active": False},
+        {"schedule": {"interval": 2.5, "anchor_date": "2020-01-01T00:00:00Z"}},
+        {"schedule": {"rrule": "FREQ=DAILY;UNTIL=20210101T000000"}},
+    ]
+    _, added = await api.post(f"/deployments/{made['id']}/schedules", sent)
+
+    daily, often, over = await next_of(api, made)
+    assert [each["schedule_id"] for each in (daily, often, over)] == [each["id"] for each in added]
+    assert ([each["active"] for each in (daily, often, over)], over["times"]) == ([False, True, True], [])
+    now = datetime.now(UTC)
+    zone = ZoneInfo(daily["timezone"])
+    mornings = [datetime.fromisoformat(time).astimezone(zone) for time in daily["times"]]
+    assert (daily["timezone"], {(each.hour, each.minute) for each in mornings}) == ("Europe/Berlin", {(9, 0)})
+    assert mornings == sorted(mornings)
+    assert mornings[0] > now
+    assert [(later.date() - first.date()).days for first, later in pairwise(mornings)] == [1] * 4
+    times = [datetime.fromisoformat(time) for time in often["times"]]
+    assert [(later - first).total_seconds() for first, later in pairwise(times)] == [2.5] * 4
+    assert len((await next_of(api, made, count=50))[1]["times"]) == 50
+    assert len((await next_of(api, made, count=1))[0]["times"]) == 1
+
+
+async def test_a_stored_schedule_that_cannot_be_evaluated_any_more_says_why(api: ApiClient) -> None:
+    made = await deploy(api, schedules=[{"schedule": CRON}])
+    gone = '{"cron": "0 9 * * *", "timezone": "Mars/Olympus", "day_or": true}'
+    await api.services.db.write(lambda tx: tx.execute("UPDATE deployment_schedules SET schedule = ?", (gone,)))
+    (found,) = await next_of(api, made)
+    assert (found["times"], "Mars/Olympus" in found["problem"]) == ([], True)
+
+
+async def test_next_times_are_of_a_deployment_of_ones_own(api: ApiClient, other: ApiClient) -> None:
+    made = await deploy(api, schedules=[{"schedule": CRON}])
+    assert (await other.get(f"/managed/deployments/{made['id']}/schedules/times"))[0] == 404
+    for count in (0, 51):
+        assert (await api.get(f"/managed/deployments/{made['id']}/schedules/times", params={"count": count}))[0] == 422

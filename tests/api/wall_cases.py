@@ -62,6 +62,7 @@ _ELSEWHERE = {
     "PATCH /work_pools/{work_pool_name}/queues/{name}": {"name": ("names", "work_queue")},
     "DELETE /work_pools/{work_pool_name}/queues/{name}": {"name": ("names", "work_queue")},
     "DELETE /work_pools/{work_pool_name}/workers/{name}": {"name": ("names", "worker")},
+    "GET /managed/deployments/{id}/schedules/times": {"id": ("ids", "deployment")},
     "PATCH /managed/workspaces/{id}": {"id": ("ids", "workspace")},
     "DELETE /managed/workspaces/{id}": {"id": ("ids", "workspace")},
 }
@@ -342,6 +343,7 @@ BODIES: dict[str, Any] = {
     "PATCH /automations/{id}": lambda own, named: [{"enabled": False}],
     "POST /templates/validate": lambda own, named: ["{{ flow_run.name }}"],
     "POST /automations/templates/validate": lambda own, named: ["{{ flow_run.name }}"],
+    "POST /managed/deployments/latest_runs/filter": lambda own, named: [{"deployment_ids": [named.ids["deployment"]]}],
     "PATCH /managed/workspace": lambda own, named: [{"plan": "free"}],
     "POST /managed/keys": lambda own, named: [{"name": named.names["key"], "role": "viewer"}],
     "POST /managed/workspaces": lambda own, named: [{"account": "x", "handle": "y"}],
