@@ -123,7 +123,9 @@ _TABLE: Final = (
     (Rule(Level.VIEW, OfRuns.NOTHING), """
         GET /managed/deployments/{id}/schedules/times
         POST /managed/deployments/latest_runs/filter
+        POST /managed/flow_runs/count-by/time
         GET /managed/flow_runs/{id}/executions
+        GET /managed/flow_runs/{id}/resources
         GET /managed/flow_runs/{id}/logs/download
         WS /managed/flow_runs/{id}/logs/tail
         GET /managed/usage

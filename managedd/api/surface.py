@@ -39,6 +39,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "csrf": ("csrf-token",),
     "variables": ("variables",),
     "managed": ("managed",),
+    "run_history": ("managed",),
     "deployment_outlook": ("managed",),
     "usage": ("managed",),
     "keys": ("managed",),

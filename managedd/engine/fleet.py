@@ -10,13 +10,14 @@ from managedd.engine.lookout import Lookout
 from managedd.engine.runner import ExecutionRunner
 from managedd.errors import ManagedError
 from managedd.observe import get_log
-from managedd.store import executions
+from managedd.store import executions, samples
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from managedd.engine.means import Means
     from managedd.model.executions import Execution
+    from managedd.store.database import Tx
 
 log = get_log("fleet")
 
@@ -69,11 +70,21 @@ class Fleet:
         await self.note_times()
 
     async def note_times(self) -> None:
-        """For how long each container was seen to run is on record."""
+        """For how long each container was seen to run is on record, and what it used."""
         watches = {id_: runner.supervision.measuring.stopwatch for id_, runner in self._runners.items()}
         seen = {id_: watch.noted for id_, watch in watches.items() if watch.noted is not None}
-        if seen:
-            await self._means.db.write(lambda tx: executions.note_ran(tx, seen))
+        sampled = {id_: runner.supervision.measuring.sampled for id_, runner in self._runners.items()}
+        taken = {id_: each.waiting for id_, each in sampled.items() if each.waiting}
+        if not seen and not taken:
+            return
+
+        def note(tx: Tx) -> None:
+            executions.note_ran(tx, seen)
+            samples.add(tx, taken)
+
+        await self._means.db.write(note)
+        for id_, stored in taken.items():
+            sampled[id_].stored(stored)
 
     async def _keep_noting(self) -> None:
         while True:

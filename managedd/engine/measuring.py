@@ -13,6 +13,7 @@ from managedd.model.amounts import human_bytes
 from managedd.model.drivers import Liveness
 from managedd.model.executions import EndCause
 from managedd.model.metering import adopted_us
+from managedd.model.samples import Sampled
 from managedd.observe import get_log
 from managedd.store import executions
 
@@ -46,6 +47,8 @@ class Measuring:
         self.usage: Usage | None = None
         self.peak_memory_bytes: int | None = None
         self.stopwatch = Stopwatch(means.clock)
+        self.sampled = Sampled()
+        """What was read and is not on record yet."""
         self.looked = anyio.Event()
         """What it has cost before somebody watched can be told: it runs, and for how long is known, or it has never run, or it is in the ledger."""
         self._execution = execution
@@ -72,6 +75,9 @@ class Measuring:
             if read and self.usage is not None:
                 seen = (self.usage.memory_bytes, self.usage.peak_memory_bytes or 0, self.peak_memory_bytes or 0)
                 self.peak_memory_bytes = max(seen)
+                self.sampled.add(
+                    (self._means.clock.now_us(), self.usage.memory_bytes, round(self.usage.cpu_seconds * SECOND_US))
+                )
                 self.stopwatch.see(asked_us)
                 await self._count(self.usage.pids)
             await anyio.sleep(READ_SECONDS)

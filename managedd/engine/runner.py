@@ -21,7 +21,7 @@ from managedd.model.drivers import Handle, ImageError, Liveness
 from managedd.model.executions import ENDED, EndCause, Execution, Phase
 from managedd.model.states import StateType
 from managedd.observe import get_log
-from managedd.store import executions, flow_runs, usage
+from managedd.store import executions, flow_runs, samples, usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,6 +203,7 @@ class ExecutionRunner:
     async def _finish(self, ended: Ending | None, status: ExitStatus | None) -> None:
         """The execution is EXITED with its evidence, and the run has an end state."""
         watched = self._supervision.measuring.stopwatch.watched()
+        taken = self._supervision.measuring.sampled.waiting
 
         def body(tx: Tx) -> Settled | None:
             settled = settle(
@@ -215,6 +216,7 @@ class ExecutionRunner:
                 watched=watched,
             )
             if settled is not None:
+                samples.add(tx, {self._execution.id: taken} if taken else {})
                 usage.record(
                     tx,
                     settled.execution,

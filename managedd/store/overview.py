@@ -27,11 +27,20 @@ MAX_FOUND_RUNS = 20
 MAX_LIMITED = 10
 _ALL = -1
 _TIMES = frozenset(
-    {"claimed_at", "created_at", "installed_at", "started_at", "exited_at", "finalized_at", "stop_requested_at"}
+    {
+        "claimed_at",
+        "pulled_at",
+        "created_at",
+        "installed_at",
+        "started_at",
+        "exited_at",
+        "finalized_at",
+        "stop_requested_at",
+    }
 )
 _REPORTED = (
-    "id, flow_run_id, attempt, phase, driver, image, memory_limit_bytes, cpu_limit, time_limit_seconds, claimed_at, created_at, "
-    "installed_at, started_at, exited_at, finalized_at, exit_code, oom_killed, peak_memory_bytes, stop_requested_at, stop_reason, "
+    "id, flow_run_id, attempt, phase, driver, image, memory_limit_bytes, cpu_limit, time_limit_seconds, claimed_at, pulled_at, "
+    "created_at, installed_at, started_at, exited_at, finalized_at, exit_code, oom_killed, peak_memory_bytes, stop_requested_at, stop_reason, "
     "end_cause, end_message, evidence"
 )
 

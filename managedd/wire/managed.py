@@ -185,6 +185,8 @@ class ExecutionReport(Model):
     cpu_limit: float | None
     time_limit_seconds: Int | None
     claimed_at: Timestamp
+    pulled_at: Timestamp | None
+    """When its image or environment was there; None: it was there before."""
     created_at: Timestamp | None
     installed_at: Timestamp | None
     started_at: Timestamp | None
@@ -198,3 +200,33 @@ class ExecutionReport(Model):
     end_cause: str | None
     end_message: str | None
     evidence: JsonObject
+
+
+class ResourceSample(Model):
+    """What a container used at one moment."""
+
+    at: Timestamp
+    memory_bytes: Int
+    cpu_seconds: float
+    """Of processor time, since it was started."""
+
+
+class ExecutionResources(Model):
+    """What one attempt used while it ran, beside what it might use."""
+
+    execution_id: Id
+    attempt: Int
+    memory_limit_bytes: Int | None
+    cpu_limit: float | None
+    peak_memory_bytes: Int | None
+    samples: list[ResourceSample]
+    """In the order of time, 120 at most: of a long run some of what was read, the highest among them."""
+
+
+class RunsOfInterval(Model):
+    """How many flow runs were expected to start in a stretch of time."""
+
+    start: Timestamp
+    end: Timestamp
+    counts: dict[str, Int]
+    """By the type of the state that they are in now; types of which there is none are left out."""

@@ -270,6 +270,11 @@ def _changes(named: Things) -> list[Any]:
 
 
 STATE = {"state": {"type": "CANCELLED"}, "force": True}
+BESIDE_FILTERS: dict[str, dict[str, Any]] = {
+    "/flow_runs/bulk_set_state": {"state": STATE["state"]},
+    "/managed/flow_runs/count-by/time": {"start": "2026-01-01T00:00:00Z", "interval_seconds": 31_622_400, "intervals": 400},
+}
+"""What operations with filters need besides."""
 BODIES: dict[str, Any] = {
     "POST /flows/": lambda own, named: [{"name": named.names["flow"]}],
     "PATCH /flows/{id}": lambda own, named: [{"tags": ["x"]}],
@@ -440,7 +445,7 @@ def _filter_bodies(operation: Operation, named: Things) -> Iterator[dict[str, An
         # What is not another's is all of one's own.
         if destroys and "not_" in str(filter_):
             continue
-        yield {**filter_, **({"state": STATE["state"]} if operation.path.endswith("bulk_set_state") else {})}
+        yield {**filter_, **BESIDE_FILTERS.get(operation.path, {})}
 
 
 # --- all of it ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from managedd.drivers.fake import FakeDriver
 from managedd.engine import measuring
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Phase
+from managedd.store import samples
 from tests.engine.test_runner import COMPLETED, CRASHED, FOREVER, RUNNING, finished, plan
 from tests.engine.world import quick_settings
 
@@ -124,3 +125,29 @@ async def test_a_child_that_was_killed_for_want_of_memory_is_a_warning(world: Wo
         "A process of the run was killed for want of memory, and the run went on: "
         "the memory limit is unknown, the highest use seen was 63.0 MiB."
     )
+
+
+async def test_what_a_run_used_is_on_record_when_it_has_ended(world: World) -> None:
+    plan(world, replace(FOREVER, peak_memory_bytes=63 * MIB))
+    async with world.daemon() as daemon:
+        execution = await world.claimed()
+        daemon.fleet.start(execution)
+        await world.until_phase(execution.flow_run_id, Phase.RUNNING)
+        await world.propose(execution.flow_run_id, RUNNING)
+        await world.until_called("stats", execution.id, times=3)
+        await daemon.fleet.note_times()
+        noted = await world.db.read(
+            lambda tx: samples.of_run(tx, execution.flow_run_id), workspace=execution.workspace_id
+        )
+        await world.until_called("stats", execution.id, times=6)
+        await world.propose(execution.flow_run_id, COMPLETED)
+        world.engine.finish(execution.id)
+        await finished(world, execution)
+        (kept,) = await world.db.read(
+            lambda tx: samples.of_run(tx, execution.flow_run_id), workspace=execution.workspace_id
+        )
+    assert noted[0]["samples"]
+    assert {each["memory_bytes"] for each in kept["samples"]} == {63 * MIB}
+    moments = [each["at"] for each in kept["samples"]]
+    assert moments == sorted(set(moments))
+    assert moments[0] == noted[0]["samples"][0]["at"]

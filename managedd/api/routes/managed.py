@@ -13,12 +13,12 @@ from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import iso
 from managedd.model.limits import HostLimits, Needs, effective_slots
-from managedd.store import executions, overview, rows
+from managedd.store import executions, overview, rows, samples
 from managedd.store.database import Tx
 from managedd.store.resources import FLOW_RUN
 from managedd.store.rows import Wire
 from managedd.wire.base import Id
-from managedd.wire.managed import DaemonStatus, ExecutionReport, FoundRun
+from managedd.wire.managed import DaemonStatus, ExecutionReport, ExecutionResources, FoundRun
 
 DAY_US = 86_400_000_000
 
@@ -62,6 +62,17 @@ async def read_flow_run_executions(ctx: Context, id: Id) -> list[Wire]:
     def look(tx: Tx) -> list[Wire]:
         rows.get(tx, FLOW_RUN, id)
         return overview.executions_of(tx, id)
+
+    return await ctx.read(look)
+
+
+@operation("GET", "/managed/flow_runs/{id}/resources", tag="Managed", returns=list[ExecutionResources])
+async def read_flow_run_resources(ctx: Context, id: Id) -> list[Wire]:
+    """Read what the attempts to run a flow run used over time: memory and processor time, as was read every few seconds."""
+
+    def look(tx: Tx) -> list[Wire]:
+        rows.get(tx, FLOW_RUN, id)
+        return samples.of_run(tx, id)
 
     return await ctx.read(look)
 
