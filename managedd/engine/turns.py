@@ -208,7 +208,7 @@ class Turns:
                 break
             if is_full and not is_refused and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            is_kept = keeping.is_from(candidate)
+            is_kept = keeping.is_from(head, candidate)
             keeps_back |= is_kept and candidate.parent_id is not None and needs is not None and limiter.fits(needs)
             step = self._step(head, candidate, is_kept=is_kept, is_full=is_full)
             if isinstance(step, Claim) and step.takes:
@@ -218,7 +218,7 @@ class Turns:
                 told[pool] += 1
             if has_right_of_way and not isinstance(step, (Claim, Tell)):
                 needs = candidate.needs if step is None else step.needs
-                if needs is not None and keeping.keep(candidate, needs):
+                if needs is not None and keeping.keep(head, candidate, needs):
                     order.close()
             if step is not None:
                 seen.add(candidate.id)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SECOND_US: Final = 1_000_000
 MINUTES_AN_HOUR: Final = 60
@@ -144,3 +147,18 @@ def effective_slots(slots: int | None, host: HostLimits, each: Needs) -> tuple[i
     if least is None or (slots is not None and slots <= known[least]):
         return slots, None
     return known[least], least
+
+
+def left_over(wanted: float, held: Iterable[float], unit: float) -> float:
+    """Somebody waits until `wanted` more is free, and of those that hold something any may end: how much is left over at least when there is
+    enough, whoever has ended. What takes no more of it keeps nobody waiting. In whole units, so that it is soon reckoned; never too much."""
+    sums, parts = 1, 0
+    for size in held:
+        # Bit n: some of them hold n units together.
+        sums |= sums << int(size / unit + SLACK)
+        parts += abs(size / unit - round(size / unit)) > SLACK
+    least = max(0, math.ceil(wanted / unit - SLACK) - parts)
+    enough = sums >> least
+    if not enough:
+        return 0.0
+    return max(0.0, (least + (enough & -enough).bit_length() - 1) * unit - wanted)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import dumps
 from typing import TYPE_CHECKING
 
-from managedd.model.limits import Needs
+from managedd.model.limits import AWAITING_HOST, Needs
 from managedd.store.offspring import IN_PROCESS, LIVE_SQL
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from managedd.store.database import Row, Tx
 
 _HOLDS_ROOM = "e.phase NOT IN ('FINALIZED', 'LOST') AND e.phase <> 'EXITED'"
@@ -73,6 +76,22 @@ def waiting_parents(tx: Tx) -> list[Holder]:
         """
     )
     return [_holder(row) for row in found]
+
+
+def needs_below(tx: Tx, parents: Collection[str]) -> list[Needs | None]:
+    """What those need that were made by these runs and have not begun; None: of one that waits for something else, or is not known."""
+    found = tx.all(
+        f"""
+        SELECT DISTINCT r.needs_memory_bytes AS memory, r.needs_cpus AS cpus, r.state_name = '{AWAITING_HOST}' AS is_known
+        FROM flow_runs AS r INDEXED BY flow_runs_children
+        WHERE r.state_type = 'SCHEDULED' AND r.parent_task_run_id IS NOT NULL AND {PARENT} IN (SELECT value FROM json_each(?))
+        """,
+        (dumps(sorted(parents)),),
+    )
+    return [
+        Needs(memory_bytes=row["memory"], cpus=row["cpus"]) if row["is_known"] and row["memory"] is not None else None
+        for row in found
+    ]
 
 
 def _holder(row: Row) -> Holder:

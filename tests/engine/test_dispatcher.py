@@ -599,6 +599,7 @@ async def test_the_queries_of_the_queue_use_their_indexes(still: World) -> None:
         lambda tx: queue.is_full(tx, "a run"),
         families.waiting_parents,
         families.holders,
+        lambda tx: families.needs_below(tx, ["a run"]),
         lambda tx: queue.children(tx, still.queue_id, 10, free=NEEDS, parents=["a run"]),
         lambda tx: queue.unheld(tx, 10, since_before_us=0),
     ):

@@ -31,6 +31,15 @@ async def task_of(world: World, run_id: str) -> str:
     return await world.write(lambda tx: rows.insert(tx, TASK_RUN, values))
 
 
+async def one_by_one(still: World, count: int) -> list[str]:
+    """Due runs, each made a millisecond after the one before: of two that are made in the same one, neither is the first."""
+    made = []
+    for number in range(count):
+        made.append(await still.run(due_in_seconds=number - 10))
+        advance(still, 0.001)
+    return made
+
+
 async def desk_of(still: World) -> tuple[Desk, Sizes]:
     """A host of 8 GiB whose workspaces may have as many runs as fit, of 1 GiB each if nothing else is said."""
     sizes = Sizes(ONE)
@@ -136,7 +145,7 @@ async def test_children_of_a_run_beside_which_a_large_one_has_room_do_not_pass_i
 async def test_only_the_children_of_those_who_are_in_the_way_pass(still: World) -> None:
     """The large one has room beside the first parent, and not beside both: the second has to come to its end."""
     desk, sizes = await desk_of(still)
-    first, second = [await still.run(due_in_seconds=number - 10) for number in range(2)]
+    first, second = await one_by_one(still, 2)
     filler = await still.run(due_in_seconds=-5)
     sizes.of |= {first: ONE, second: THREE, filler: FOUR}
     assert await desk.all() == [first, second, filler]
@@ -159,7 +168,7 @@ async def test_only_the_children_of_those_who_are_in_the_way_pass(still: World) 
 async def test_who_waits_for_who_waits_is_in_the_way_too(still: World) -> None:
     """The large one has room beside either of two that wait, one for the other, and not beside both."""
     desk, sizes = await desk_of(still)
-    top = await still.run(due_in_seconds=-10)
+    [top] = await one_by_one(still, 1)
     middle = await still.run(parent_task_run_id=await task_of(still, top), due_in_seconds=-9)
     filler = await still.run(due_in_seconds=-8)
     sizes.of |= {top: TWO, middle: TWO, filler: FOUR}
@@ -176,7 +185,7 @@ async def test_who_waits_for_who_waits_is_in_the_way_too(still: World) -> None:
 async def test_a_large_child_passes_whose_room_its_parent_does_not_need(still: World) -> None:
     """It has waited long, as has somebody's child that it can't go without: whose it is itself stays, so the other family ends first."""
     desk, sizes = await desk_of(still)
-    elder, parent = [await still.run(due_in_seconds=number - 10) for number in range(2)]
+    elder, parent = await one_by_one(still, 2)
     filler = await still.run(due_in_seconds=-5)
     sizes.of |= {elder: THREE, parent: TWO, filler: THREE}
     assert await desk.all() == [elder, parent, filler]
@@ -222,7 +231,7 @@ async def test_a_child_of_one_who_is_in_the_way_is_found_behind_however_many_of_
 ) -> None:
     """All of them wait and fit before it: the large one waits for the second parent, and that for its child."""
     desk, sizes = await desk_of(still)
-    first, second, filler = [await still.run(due_in_seconds=number - 10) for number in range(3)]
+    first, second, filler = await one_by_one(still, 3)
     sizes.of |= {first: ONE, second: THREE, filler: FOUR}
     assert await desk.all() == [first, second, filler]
     large = await still.run(due_in_seconds=-4)
@@ -241,10 +250,12 @@ async def test_a_child_of_one_who_is_in_the_way_is_found_behind_however_many_of_
     assert (await desk.all())[4:] == [large]
 
 
-async def test_a_child_of_one_who_stays_goes_where_nothing_else_would_ever_move(still: World) -> None:
-    """The first parent stays beside the large one; the second must leave, and its child has room only when the first has ended."""
+@pytest.mark.parametrize("waits_for", ["the first parent", "its queue"])
+async def test_a_child_of_one_who_stays_goes_where_nothing_else_would_ever_move(still: World, waits_for: str) -> None:
+    """The first parent stays beside the large one; the second must leave. Its child has room only when the first has ended: the first one's
+    children are in nobody's way. Or it waits for something else, and may have room at any time: they go one by one."""
     desk, sizes = await desk_of(still)
-    first, second, filler = [await still.run(due_in_seconds=number - 10) for number in range(3)]
+    first, second, filler = await one_by_one(still, 3)
     sizes.of |= {first: THREE, second: ONE, filler: FOUR}
     assert await desk.all() == [first, second, filler]
     large = await still.run(due_in_seconds=-4)
@@ -253,19 +264,52 @@ async def test_a_child_of_one_who_stays_goes_where_nothing_else_would_ever_move(
     advance(still, RIGHT_OF_WAY_SECONDS + 1)
     task_run = await task_of(still, first)
     of_first = [await still.run(parent_task_run_id=task_run, due_in_seconds=number - 4) for number in range(2)]
-    of_second = await still.run(parent_task_run_id=await task_of(still, second))
+    paused = await still.queue("paused", is_paused=True) if waits_for == "its queue" else None
+    of_second = await still.run(parent_task_run_id=await task_of(still, second), queue_id=paused)
     small = await still.run(due_in_seconds=-2)
     sizes.of[of_second] = FIVE
     await desk.all()
     await end(still, filler)
-    for child in of_first:
-        assert (await desk.all())[-1] == child, "one at a time: it comes to its end by itself"
-        assert await waits_for_host(still, large, small, of_second)
-        await end(still, child)
+    for children in [of_first] if paused is None else [[child] for child in of_first]:
+        begun = len(desk.claimed)
+        assert (await desk.all())[begun:] == children
+        assert await waits_for_host(still, large, small)
+        for child in children:
+            await end(still, child)
     await end(still, first)
     assert large in await desk.all(), "the first parent has come to its end: there is room"
-    await end(still, large)
-    assert of_second in await desk.all()
+    assert of_second not in desk.claimed
+
+
+@pytest.mark.parametrize("has_room_beside_both", [True, False])
+async def test_a_run_that_goes_on_for_long_does_not_hide_that_nothing_else_moves(
+    still: World, *, has_room_beside_both: bool
+) -> None:
+    """Its end would bring the second parent's child on, or nobody: then the first one's child goes at once."""
+    desk, sizes = await desk_of(still)
+    long, first, second, filler = await one_by_one(still, 4)
+    sizes.of |= {first: TWO, filler: FOUR}
+    assert await desk.all() == [long, first, second, filler]
+    large = await still.run(due_in_seconds=-4)
+    sizes.of[large] = SIX
+    await desk.all()
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    of_first = await still.run(parent_task_run_id=await task_of(still, first))
+    of_second = await still.run(parent_task_run_id=await task_of(still, second))
+    small = await still.run()
+    sizes.of[of_second] = FIVE if has_room_beside_both else SIX
+    await desk.all()
+    await end(still, filler)
+    if has_room_beside_both:
+        expected = [(long, of_second), (of_second, None), (second, large)]
+    else:
+        assert (await desk.all())[4:] == [of_first]
+        expected = [(of_first, None), (first, large)]
+    for ended, claimed in expected:
+        assert await waits_for_host(still, large, small)
+        await end(still, ended)
+        before = list(desk.claimed)
+        assert (await desk.all())[len(before) :] == ([] if claimed is None else [claimed])
 
 
 @pytest.mark.parametrize("hopeless", [0, 1, 4 * PARKED])
@@ -273,7 +317,7 @@ async def test_the_host_is_kept_for_a_child_behind_those_whose_own_parents_leave
     still: World, hopeless: int
 ) -> None:
     desk, sizes = await desk_of(still)
-    first, second = [await still.run(due_in_seconds=number - 10) for number in range(2)]
+    first, second = await one_by_one(still, 2)
     sizes.of |= {first: FOUR, second: ONE}
     small = [await still.run(due_in_seconds=number - 8) for number in range(3)]
     assert await desk.all() == [first, second, *small]

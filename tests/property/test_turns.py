@@ -288,3 +288,68 @@ def test_a_stream_of_children_does_not_keep_the_host_from_a_large_run_beside_the
         assert host.claimed_at[large] <= RIGHT_OF_WAY_SECONDS + OVERDUE_SECONDS + 2 * 450
 
     anyio.run(simulate, 8, body)
+
+
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_who_waits_with_right_of_way_goes_when_its_room_is_there_whatever_others_are_given_meanwhile(
+    data: st.DataObject,
+) -> None:
+    ends = st.lists(st.tuples(st.integers(1, 3), st.integers(100, 140)), min_size=2, max_size=4)
+    held, free = data.draw(ends, "gib, minutes"), data.draw(st.integers(1, 3), "gib that are free")
+    gib = free + sum(size for size, _ in held)
+    wanted = data.draw(st.integers(free + 1, gib), "gib that it waits for")
+    arrivals = data.draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 90)), max_size=6), "others: gib, minutes")
+
+    async def body(host: Host) -> None:
+        for name in ("large", "others"):
+            await host.workspace(name)
+        for size, minutes in held:
+            await host.run("large", size, 60 * minutes)
+        await host.look()
+        large = await host.run("large", wanted, 60)
+        await host.look()
+        await host.pass_time(1)
+        # They have a turn meanwhile: from then on it goes before them.
+        await host.run("others", 1, 60)
+        await host.look()
+        await host.next_end()
+        await host.pass_time(OVERDUE_SECONDS * len(held))
+        room, due = free, 0
+        for size, minutes in sorted(held, key=lambda pair: pair[1]):
+            if room < wanted:
+                room, due = room + size, 60 * minutes
+        for size, minutes in arrivals:
+            await host.run("others", min(size, wanted - 1), 60 * minutes)
+        # They are told to wait first.
+        await host.look()
+        await host.until_claimed(large)
+        assert host.claimed_at[large] == due
+
+    anyio.run(simulate, gib, body)
+
+
+def test_room_that_is_of_no_use_to_who_waits_is_kept_from_no_other_workspace() -> None:
+    """A crowd of large ones holds all but one place that is too small for them: others use that for hours, and wait for nobody."""
+
+    async def body(host: Host) -> None:
+        for name in ("crowd", "small", "large"):
+            await host.workspace(name)
+        for _ in range(3):
+            await host.run("crowd", 2, FOREVER)
+        await host.look()
+        waiting = [await host.run("crowd", 2, FOREVER) for _ in range(20)]
+        waiting += [await host.run("large", 2, FOREVER)]
+        await host.look()
+        for _ in range(8):
+            await host.pass_time(OVERDUE_SECONDS)
+            small = await host.run("small", 1, 60)
+            # It is told to wait first.
+            await host.look()
+            await host.look()
+            assert small in host.claimed_at
+            assert not host.claimed_at.keys() & {*waiting}
+            assert await host.next_end() == small
+            await host.look()
+
+    anyio.run(simulate, 7, body)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from itertools import combinations
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from managedd.model.limits import SECOND_US, HostLimits, Needs, TokenBucket, effective_slots
+from managedd.model.limits import SECOND_US, HostLimits, Needs, TokenBucket, effective_slots, left_over
 
 
 def start_rate(burst: int, per_minute: float, starts_us: list[int], now_us: int) -> TokenBucket:
@@ -91,3 +93,17 @@ def test_it_is_ready_when_it_says_so_and_not_before(
         assert ready is not None
         assert bucket.free(ready) >= tokens - 1e-6
         assert ready == now or not bucket.has(tokens, ready - 2)
+
+
+SIZES = st.lists(st.one_of(st.integers(1, 6).map(float), st.floats(0.1, 6.0)), max_size=6)
+
+
+@given(SIZES, st.floats(-3.0, 20.0))
+@example([2.0] * 7, 1.0)
+def test_what_is_left_over_is_so_whoever_ends(held: list[float], wanted: float) -> None:
+    sums = [sum(some) for count in range(len(held) + 1) for some in combinations(held, count)]
+    least = min((total - wanted for total in sums if total >= wanted - 1e-9), default=0.0)
+    found = left_over(wanted, held, unit=1.0)
+    assert -1e-6 <= found <= max(0.0, least) + 1e-6
+    if all(size.is_integer() for size in held):
+        assert abs(found - max(0.0, least)) < 1e-6
