@@ -9,6 +9,7 @@ import orjson
 
 from managedd.clock import iso
 from managedd.errors import invalid
+from managedd.model.shares import fair_share
 from managedd.store import positions
 from managedd.store.retention import STEP
 
@@ -124,25 +125,37 @@ def forget(tx: Tx, *, before_us: int, keep_rows: int) -> int:
     """Some of the oldest rows are gone: older than the moment, or more than there may be. Returns how many, fewer than a step when
     there are no others.
 
-    Refusals have a tenth of the room: whoever is refused often pushes no change out.
+    Each workspace has its share of the room, and what concerns none of them has one: whoever changes very much, or is refused often, pushes
+    out their own. Refusals have a tenth of it, so that they push no change out.
     """
-    gone = _forget_refusals(tx, keep_rows // REFUSALS_SHARE)
+    gone = _forget_surplus(tx, "status >= 400", keep_rows // REFUSALS_SHARE)
     if gone == STEP:
         # Only when all of them that are too many have gone is it known which others are.
         return gone
-    return (
-        gone
-        + tx.execute(
-            "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT :step) "
-            "WHERE at < :before OR id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET :keep))",
-            {"step": STEP, "before": before_us, "keep": keep_rows},
-        ).rowcount
-    )
-
-
-def _forget_refusals(tx: Tx, keep_rows: int) -> int:
-    return tx.execute(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE status >= 400 ORDER BY id LIMIT :step) "
-        "AND id <= (SELECT id FROM audit WHERE status >= 400 ORDER BY id DESC LIMIT 1 OFFSET :keep)",
-        {"step": STEP, "keep": keep_rows},
+    gone = tx.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT ?) WHERE at < ?)",
+        (STEP, before_us),
     ).rowcount
+    return gone if gone == STEP else gone + _forget_surplus(tx, "true", keep_rows)
+
+
+def _forget_surplus(tx: Tx, which: str, room: int) -> int:
+    """Of the rows for which `which` is true, at most a step is gone; of those who have most, the oldest."""
+    if not tx.scalar("SELECT (SELECT max(id) FROM audit) - (SELECT min(id) FROM audit) >= ?", (room,)):
+        return 0
+    counts = {
+        row[0]: row[1]
+        for row in tx.all(f"SELECT workspace_id, count(*) FROM audit WHERE {which} GROUP BY workspace_id")
+    }
+    share = fair_share(counts.values(), room)
+    if share is None:
+        return 0
+    left = STEP
+    for workspace_id, count in sorted(counts.items(), key=lambda one: -one[1]):
+        if not left or count <= share:
+            break
+        left -= tx.execute(
+            f"DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE workspace_id IS ? AND {which} ORDER BY id LIMIT ?)",
+            (workspace_id, min(left, count - share)),
+        ).rowcount
+    return STEP - left

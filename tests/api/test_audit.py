@@ -33,6 +33,7 @@ from tests.support.api_keys import bearer, make_run_key
 
 if TYPE_CHECKING:
     from managedd.api.context import Services
+    from managedd.store.database import Tx
 
 __all__ = ["host"]
 
@@ -254,6 +255,26 @@ async def test_refusals_push_no_change_out(services: Services) -> None:
         pass
     left = await services.db.read(lambda tx: tx.all("SELECT status, count(*) FROM audit GROUP BY status"))
     assert {row[0]: row[1] for row in left} == {201: 20, 401: 5}
+
+
+async def test_who_has_most_entries_loses_first_and_nobody_elses(services: Services) -> None:
+    busy, quiet, gone = (ids.new_id() for _ in range(3))
+    amounts = {(quiet, 201): 30, (busy, 201): 2000, (None, 201): 20, (gone, 201): 10, (busy, 403): 900, (quiet, 403): 4}
+
+    def fill(tx: Tx) -> None:
+        for (workspace, status), amount in amounts.items():
+            entry = Entry(workspace_id=workspace, actor="key", operation="POST /flows/", status=status)
+            audit.add(tx, [entry] * amount)
+
+    await services.db.write(fill)
+    while await services.db.write(lambda tx: audit.forget(tx, before_us=0, keep_rows=200)):
+        pass
+    left = await services.db.read(
+        lambda tx: tx.all("SELECT workspace_id, status, count(*), min(id) FROM audit GROUP BY 1, 2")
+    )
+    assert {(row[0], row[1]): row[2] for row in left} == {**amounts, (busy, 201): 120, (busy, 403): 16}
+    # The busy one's oldest went; of its entries there were 30 others before, and 2,000 of its own.
+    assert {row[3] for row in left if (row[0], row[1]) == (busy, 201)} == {30 + 2000 - 120 + 1}
 
 
 def test_an_entry_of_a_long_name_is_cut() -> None:
