@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from contextlib import contextmanager
 from enum import Enum
@@ -60,6 +61,8 @@ class KeyWatch:
     def __init__(self, db: Database, bus: Bus) -> None:
         self._db = db
         self._bus = bus
+        self._look_at = 0.0
+        """The next look, by the loop's clock: when the first of what is watched expires, or LOOK_SECONDS after the last."""
         self._ends: defaultdict[Holder, set[Callable[[], None]]] = defaultdict(set)
         self._woken: Subscription | None = None
 
@@ -84,19 +87,37 @@ class KeyWatch:
                 if self._ends:
                     woken.wake()
                 while True:
-                    await woken.wait(LOOK_SECONDS if self._ends else None)
+                    await woken.wait(self._until_next_look())
                     await patience.done(self._look, woken, log, "key_watch.postponed")
                     await anyio.sleep(PACE_SECONDS)
             finally:
                 self._woken = None
 
+    def _until_next_look(self) -> float | None:
+        if not self._ends:
+            return None
+        return max(0.0, self._look_at - anyio.current_time())
+
     async def _look(self) -> None:
         if not self._ends:
             return
         asked = list(self._ends)
-        for holder in await self._db.read(lambda tx: _ended(tx, asked)):
+        ended, expires_seconds = await self._db.read(lambda tx: _found(tx, asked))
+        self._look_at = anyio.current_time() + min(LOOK_SECONDS, expires_seconds)
+        for holder in ended:
             for end in list(self._ends.get(holder, ())):
                 end()
+
+
+def _found(tx: Tx, holders: list[Holder]) -> tuple[list[Holder], float]:
+    """Those of the holders that are over, and in how many seconds the first of the others expires."""
+    nexts = (
+        stored_keys.next_end(tx, _ids(holders, HeldBy.KEY)),
+        web_sessions.next_end(tx, _ids(holders, HeldBy.SESSION)),
+    )
+    return _ended(tx, holders), min(
+        ((end_us - tx.now) / 1_000_000 for end_us in nexts if end_us is not None), default=math.inf
+    )
 
 
 def _ended(tx: Tx, holders: list[Holder]) -> list[Holder]:

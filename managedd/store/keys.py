@@ -124,6 +124,16 @@ def living_among(tx: Tx, key_ids: Iterable[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
+def next_end(tx: Tx, key_ids: Iterable[str]) -> int | None:
+    """When the first of the keys that still open something will expire; None when none of them does."""
+    asked = orjson.dumps(list(key_ids)).decode()
+    found: int | None = tx.scalar(
+        f"SELECT min(k.expires) FROM keys AS k WHERE k.id IN (SELECT value FROM json_each(:asked)) AND {_LIVES}",
+        {"asked": asked, "now": tx.now},
+    )
+    return found
+
+
 def counts(tx: Tx) -> dict[str, int]:
     """How many keys open something, of each workspace that has such."""
     rows = tx.all(

@@ -73,6 +73,17 @@ def living_among(tx: Tx, session_ids: Iterable[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
+def next_end(tx: Tx, session_ids: Iterable[str]) -> int | None:
+    """When the first of the sessions that still open something will expire, by itself or with its key; None when there is none."""
+    asked = orjson.dumps(list(session_ids)).decode()
+    found: int | None = tx.scalar(
+        "SELECT min(min(s.expires, coalesce((SELECT k.expires FROM keys AS k WHERE k.id = s.key_id), s.expires))) FROM web_sessions AS s "
+        f"WHERE s.id IN (SELECT value FROM json_each(:asked)) AND {_LIVES}",
+        {"asked": asked, "now": tx.now},
+    )
+    return found
+
+
 def forget(tx: Tx, *, before_us: int, limit: int) -> int:
     """At most `limit` sessions that ended before the moment are gone; returns how many."""
     ended = "SELECT id FROM web_sessions WHERE expires < ? LIMIT ?"

@@ -10,8 +10,9 @@ import pytest
 from managedd import ids
 from managedd.api.key_watch import HeldBy, Holder
 from managedd.model.executions import Phase
-from managedd.store import executions, rows
+from managedd.store import executions, rows, web_sessions
 from managedd.store.resources import FLOW, FLOW_RUN
+from tests.support.api_keys import make_key
 
 if TYPE_CHECKING:
     from managedd.api.context import Services
@@ -64,6 +65,24 @@ async def test_what_is_watched_too_late_ends_soon(services: Services) -> None:
         assert await within(event)
     with services.keys.watching(Holder(HeldBy.EXECUTION, ids.new_id()), (unknown := anyio.Event()).set):
         assert await within(unknown)
+
+
+@pytest.mark.parametrize("which", ["the session", "its key"])
+async def test_a_browsers_session_ends_when_it_or_its_key_expires(services: Services, which: str) -> None:
+    clock, event, hour_us = services.clock, anyio.Event(), 3_600_000_000
+    soon, late = clock.now_us() + 500_000, clock.now_us() + hour_us
+    await make_key(services.db, name="k", expires_us=soon if which == "its key" else late)
+
+    def begin(tx: Any) -> str:
+        key_id = tx.scalar("SELECT id FROM keys")
+        expires_us = soon if which == "the session" else late
+        web_sessions.begin(tx, token_hash="h", key_id=key_id, auth_hash=None, expires_us=expires_us)
+        return str(tx.scalar("SELECT id FROM web_sessions"))
+
+    session = await services.db.write(begin)
+    with services.keys.watching(Holder(HeldBy.SESSION, session), event.set):
+        assert await within(event)
+    assert clock.now_us() >= soon
 
 
 async def test_what_is_not_watched_any_more_is_not_told(services: Services) -> None:

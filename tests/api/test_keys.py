@@ -15,6 +15,7 @@ from managedd import ids
 from managedd.api import guard
 from managedd.api.app import Api
 from managedd.api.auth import Listener
+from managedd.bus import Topic
 from managedd.errors import ErrorCode, ManagedError
 from managedd.model import keys
 from managedd.model.access import Role
@@ -25,6 +26,7 @@ from tests.support.api_keys import bearer, make_key, make_run_key
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
+    from managedd.store.database import Tx
     from tests.api.conftest import ApiClient
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +83,29 @@ async def test_an_expired_key_opens_nothing(closed: ApiClient) -> None:
     assert await asked(closed, bearer(key)) == 200
     await anyio.sleep(0.5)
     assert await asked(closed, bearer(key)) == 401
+
+
+async def test_what_a_key_has_opened_ends_when_it_expires(closed: ApiClient) -> None:
+    db, clock = closed.services.db, closed.services.clock
+    key, another = await make_key(db, name="one"), await make_key(db, name="two")
+    async with (
+        connected(closed, "/events/out", token=key) as socket,
+        connected(closed, "/events/out", token=another) as lasting,
+    ):
+        await socket.ping()
+
+        def expire_soon(tx: Tx) -> int:
+            end_us: int = clock.now_us() + 300_000
+            for name, expires_us in (("one", end_us), ("two", end_us + 3_600_000_000)):
+                tx.execute("UPDATE keys SET expires = ? WHERE name = ?", (expires_us, name))
+            # As if it had been looked up with these ends when the sockets were opened.
+            tx.publish(Topic.KEYS)
+            return end_us
+
+        end_us = await db.write(expire_soon)
+        assert await socket.closed() == (1008, "the key has ended")
+        assert clock.now_us() >= end_us
+        await lasting.ping()
 
 
 async def test_where_nobody_needs_a_key_who_shows_one_is_its_holder(api: ApiClient) -> None:
