@@ -208,7 +208,8 @@ class Turns:
                 break
             if is_full and not is_refused and (candidate.awaited_slot or candidate.state_name == AWAITING_HOST):
                 continue
-            is_kept = keeping.is_from(head, candidate)
+            # Who has no deployment any more takes nothing, and ends.
+            is_kept = not candidate.orphaned and keeping.is_from(head, candidate)
             keeps_back |= is_kept and candidate.parent_id is not None and needs is not None and limiter.fits(needs)
             step = self._step(head, candidate, is_kept=is_kept, is_full=is_full)
             if isinstance(step, Claim) and step.takes:

@@ -215,7 +215,7 @@ def parked(
         -- By itself: nothing is kept for a child that has no room beside its parent.
         waited_child AS (SELECT r.id, r.next_scheduled_start_time AS due_at FROM somebody CROSS JOIN q CROSS JOIN {_CHILD_RUNS}
                          WHERE {_PARKED} AND r.parent_task_run_id IS NOT NULL AND {_HAS_SLOT} AND r.state_timestamp <= :before
-                           AND r.needs_memory_bytes <= :most_beside AND NOT ({_FITS}) AND {PARENT} IS NOT NULL
+                           AND r.needs_memory_bytes <= :most_beside AND NOT ({_FITS})
                            AND r.needs_memory_bytes <= (:memory_beside ->> ('$."' || {PARENT} || '"'))
                            AND r.needs_cpus <= (:cpus_beside ->> ('$."' || {PARENT} || '"')) + {SLACK!r}
                          ORDER BY due_at LIMIT 1),

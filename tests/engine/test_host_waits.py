@@ -15,7 +15,7 @@ from managedd.model.states import StateType
 from managedd.orchestration.managed_job import ManagedJob
 from managedd.orchestration.plan_rules import check_host
 from managedd.store import rows
-from managedd.store.resources import FLOW, TASK_RUN
+from managedd.store.resources import DEPLOYMENT, FLOW, TASK_RUN
 from managedd.store.workspaces import create
 from tests.engine.test_dispatcher import Desk, end
 from tests.engine.test_limits_hold import GIB, advance
@@ -299,6 +299,26 @@ async def test_settings_that_are_read_anew_leave_nobody_unseen(still: World) -> 
     assert await desk.all() == before
     await still.on_plan()
     assert await desk.all() == [*before, runs[-1]]
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_whose_deployment_is_gone_ends_though_the_host_is_kept_for_another(
+    still: World, *, is_told: bool
+) -> None:
+    sizes = Sizes(SIX)
+    desk = Desk(still, needs=sizes, host=HostLimits(memory_bytes=8 * GIB), plan={})
+    runs = [await still.run(due_in_seconds=number - 10) for number in range(2)]
+    assert await desk.all() == runs[:1]
+    advance(still, RIGHT_OF_WAY_SECONDS + 1)
+    deployment = await still.deployment()
+    orphan = await still.run(deployment_id=deployment)
+    if is_told:
+        await desk.all()
+        assert (await still.state(orphan)).name == AWAITING_HOST
+    await still.write(lambda tx: rows.delete(tx, DEPLOYMENT, deployment))
+    assert await desk.all() == runs[:1]
+    assert (await still.state(orphan)).type is StateType.CRASHED
+    assert (await still.state(runs[1])).name == AWAITING_HOST
 
 
 # --- fractions of processors ---------------------------------------------------------------------------------------------------
