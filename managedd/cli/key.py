@@ -66,7 +66,7 @@ def create(
         print(line, file=sys.stderr)
 
 
-@key.command(name="list")
+@key.command(name=("list", "ls"))
 def list_(*, workspace: Workspace | None = None, json: Json = False, where: Where = HERE) -> None:
     """Show keys: what they open, until when, and when they were used last.
 

@@ -50,7 +50,7 @@ def create(
     _told(asked(where, ask), "made", json=json)
 
 
-@workspace.command(name="list")
+@workspace.command(name=("list", "ls"))
 def list_(*, json: Json = False, where: Where = HERE) -> None:
     """Show every workspace.
 
