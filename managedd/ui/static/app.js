@@ -3,6 +3,7 @@ import { watch } from "./live.js";
 import { prepareCalls } from "./calls.js";
 import { tick } from "./times.js";
 import { prepareMenus } from "./menus.js";
+import "./filters.js";
 
 const parts = import.meta.url.replace("app.js", "");
 // Loaded only where a page has such an element.

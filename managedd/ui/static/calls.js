@@ -6,9 +6,11 @@ export function prepareCalls(root) {
   root.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-call]");
     if (!button) return;
-    if (button.dataset.confirm && !(await confirmed(button.dataset.confirm, button.textContent.trim()))) return;
-    const body = button.dataset.body === undefined ? undefined : JSON.parse(button.dataset.body);
-    await during(button, () => perform(button.dataset, body, (problem) => tell(problem.message, true)));
+    // While the question stands there the page may change, and the button become another one.
+    const asked = { ...button.dataset };
+    if (asked.confirm && !(await confirmed(asked.confirm, button.textContent.trim()))) return;
+    const body = asked.body === undefined ? undefined : JSON.parse(asked.body);
+    await during(button, () => perform(asked, body, (problem) => tell(problem.message, true)));
   });
   root.addEventListener("submit", async (event) => {
     const form = event.target.closest("form[data-call]");
@@ -52,10 +54,19 @@ async function perform({ call: method, url, next, told }, body, refused) {
     if (problem.status === 401) return location.reload();
     return refused(problem);
   }
+  const against = refusal(answer, body);
+  if (against) return refused({ message: against, errors: [] });
   if (told) tell(told);
   document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer } }));
   // `{name}` in the way is a member of the answer, or else of what was sent.
   if (next) location.assign(next.replaceAll(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? body?.[name] ?? "")));
+}
+
+// The rules of states answer 200 also when they say no; a run without a container is cancelled at once, which is what was wanted.
+function refusal(answer, body) {
+  if (!["ABORT", "REJECT", "WAIT"].includes(answer?.status) || !answer.details) return undefined;
+  if (body?.state?.type === "CANCELLING" && answer.state?.type === "CANCELLED") return undefined;
+  return answer.details.reason ?? "The rules of states do not allow that now.";
 }
 
 async function during(button, work) {

@@ -1,0 +1,114 @@
+"""What is shown of an artifact: whatever its run has put into it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from managedd.ui import markdown
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+MAX_ROWS: Final = 200
+MAX_COLUMNS: Final = 40
+MAX_TEXT: Final = 20_000
+_CELL: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """An artifact, as a template shows it: by the first of its members that is there."""
+
+    id: str
+    title: str
+    type: str
+    description: Markup | None
+    html: Markup | None = None
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = field(default=())
+    more_rows: int = 0
+    link: str | None = None
+    progress: float | None = None
+    """Of 100."""
+    text: str = ""
+
+
+def shown(artifact: Mapping[str, Any]) -> Shown:
+    """The artifact in the form of its type; what does not have that form is text."""
+    kind, data = str(artifact["type"] or "unknown"), artifact["data"]
+    description = artifact["description"]
+    base: dict[str, Any] = {
+        "id": artifact["id"],
+        "title": artifact["key"] or kind,
+        "type": kind,
+        "description": markdown.html(description) if isinstance(description, str) and description.strip() else None,
+    }
+    found: dict[str, Any] | None = None
+    if kind in {"markdown", "link"} and isinstance(data, str):
+        found = {"html": markdown.html(data)}
+    elif kind == "table":
+        found = _table(data)
+    elif kind == "progress":
+        found = _progress(data)
+    elif kind == "image" and isinstance(data, str):
+        found = {"link": data} if markdown.is_safe(data) else None
+    return Shown(**base, **(found or {"text": _text(data)}))
+
+
+def _table(data: Any) -> dict[str, Any] | None:
+    """Prefect's three forms: a list of objects, a list of lists, an object of lists; as JSON text or as it is."""
+    if isinstance(data, str):
+        try:
+            data = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(data, Mapping):
+        columns = [name for name, values in data.items() if isinstance(values, list)]
+        height = max((len(data[name]) for name in columns), default=0)
+        rows = [
+            [data[name][at] if at < len(data[name]) else "" for name in columns] for at in range(min(height, MAX_ROWS))
+        ]
+        return _cut([str(name) for name in columns], rows, height) if columns else None
+    if not isinstance(data, list) or not data:
+        return None
+    if all(isinstance(row, Mapping) for row in data):
+        names = list(dict.fromkeys(name for row in data[:MAX_ROWS] for name in row))
+        return _cut(
+            [str(name) for name in names], [[row.get(name, "") for name in names] for row in data[:MAX_ROWS]], len(data)
+        )
+    if all(isinstance(row, list) for row in data):
+        width = max(len(row) for row in data[:MAX_ROWS])
+        names = [str(at + 1) for at in range(width)]
+        return _cut(names, [[*row, *[""] * (width - len(row))] for row in data[:MAX_ROWS]], len(data))
+    return None
+
+
+def _cut(columns: Sequence[str], rows: Sequence[Sequence[Any]], height: int) -> dict[str, Any]:
+    return {
+        "columns": tuple(_short(name) for name in columns[:MAX_COLUMNS]),
+        "rows": tuple(tuple(_short(_text(cell)) for cell in row[:MAX_COLUMNS]) for row in rows),
+        "more_rows": max(0, height - len(rows)),
+    }
+
+
+def _progress(data: Any) -> dict[str, Any] | None:
+    if isinstance(data, bool) or not isinstance(data, int | float | str):
+        return None
+    try:
+        value = float(data)
+    except (ValueError, OverflowError):
+        return None
+    return {"progress": min(100.0, max(0.0, value))} if math.isfinite(value) else None
+
+
+def _text(data: Any) -> str:
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=2)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CELL else text[:_CELL] + "…"

@@ -1,0 +1,165 @@
+"""Runs: one flow run, one task run, and the form of what a paused run waits for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from managedd.errors import ErrorCode, ManagedError
+from managedd.ui import artifacts, charts, phases
+from managedd.ui.forms import fields_of
+from managedd.ui.page import Sent, page
+from managedd.ui.views.runs import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from managedd.ui.asking import Ask
+
+MAX_TASK_RUNS: Final = 200
+MAX_BELOW: Final = 50
+MAX_ARTIFACTS: Final = 30
+MAX_JSON_CHARS: Final = 100_000
+TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+CANCELLABLE: Final = frozenset({"SCHEDULED", "PENDING", "RUNNING", "PAUSED"})
+
+
+@page("/runs/flow-run/{id}", template="flow_run.html", section="runs", every_seconds=20.0)
+async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
+    """All that is known of one run."""
+    run = await ask.get(f"/flow_runs/{id}")
+    states = await ask.get("/flow_run_states/", flow_run_id=run["id"])
+    tried = await ask.get(f"/managed/flow_runs/{run['id']}/executions")
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    task_runs = await ask.post(
+        "/task_runs/filter", {**of_run, "limit": MAX_TASK_RUNS, "sort": "EXPECTED_START_TIME_ASC"}
+    )
+    task_runs.sort(key=lambda each: (each["start_time"] or "9", each["name"]))
+    made = await ask.post(
+        "/artifacts/filter",
+        {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}, "limit": MAX_ARTIFACTS, "sort": "ID_DESC"},
+    )
+    below = {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}}
+    return {
+        "title": f"{run['name']} ({run['state_name'] or 'no state'})",
+        "run": run,
+        "flow_names": await names(ask, "flows", (), (run["flow_id"],)),
+        "deployment_names": await names(ask, "deployments", (), (run["deployment_id"],)),
+        "states": sorted(states, key=lambda each: each["timestamp"]),
+        "tried": tried,
+        "attempts": phases.attempts(tried, states),
+        "meanings": phases.MEANINGS,
+        "used": [_charted(each) for each in await ask.get(f"/managed/flow_runs/{run['id']}/resources")],
+        "task_runs": list(zip(task_runs, charts.timeline(task_runs), strict=True)),
+        "task_run_count": await ask.post("/task_runs/count", of_run),
+        "artifacts": [artifacts.shown(each) for each in made if each["type"] != "result"],
+        "parent": await _parent(ask, run),
+        "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW, "sort": "START_TIME_DESC"}),
+        "child_count": await ask.post("/flow_runs/count", below),
+        "parameters": _json(run["parameters"]),
+        "job_variables": _json(run["job_variables"]) if run["job_variables"] else "",
+        "is_over": run["state_type"] in TERMINAL,
+        "can": _offers(ask, run),
+    }
+
+
+def _offers(ask: Ask, run: Mapping[str, Any]) -> dict[str, bool]:
+    """What the person who looks may do with the run as it is."""
+    state = run["state_type"]
+    sets = ask.may("POST /flow_runs/{id}/set_state")
+    return {
+        "cancel": sets and state in CANCELLABLE,
+        "retry": sets and state in TERMINAL and run["deployment_id"] is not None,
+        "resume": ask.may("POST /flow_runs/{id}/resume") and state == "PAUSED" and not _keyset(run),
+        "answer": ask.may("POST /flow_runs/{id}/resume") and state == "PAUSED" and bool(_keyset(run)),
+        "delete": ask.may("DELETE /flow_runs/{id}"),
+    }
+
+
+def _keyset(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Under which keys the run has said what it waits for."""
+    found = ((run["state"] or {}).get("state_details") or {}).get("run_input_keyset")
+    return found if isinstance(found, dict) else {}
+
+
+async def _parent(ask: Ask, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run that has started this one."""
+    if run["parent_task_run_id"] is None:
+        return None
+    try:
+        task_run = await ask.get(f"/task_runs/{run['parent_task_run_id']}")
+        found: dict[str, Any] | None = (
+            await ask.get(f"/flow_runs/{task_run['flow_run_id']}") if task_run["flow_run_id"] else None
+        )
+    except ManagedError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return None
+    return found
+
+
+def _charted(used: Mapping[str, Any]) -> dict[str, Any]:
+    read = used["samples"]
+    span = charts.seconds_between(read[0]["at"], read[-1]["at"]) if read else 0.0
+    memory, processors = charts.memory(used), charts.processors(used)
+    return {**used, "memory": memory, "processors": processors, "span_seconds": span}
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text if len(text) <= MAX_JSON_CHARS else text[:MAX_JSON_CHARS] + "\n…"
+
+
+@page("/runs/flow-run/{id}/resume", template="resume.html", section="runs", topics=())
+async def resume(ask: Ask, id: str) -> dict[str, Any]:
+    """The form of what the run waits for; one that waits for nothing is shown itself."""
+    run = await ask.get(f"/flow_runs/{id}")
+    keyset = _keyset(run)
+    if run["state_type"] != "PAUSED" or not keyset:
+        raise Sent(f"runs/flow-run/{run['id']}")
+    schema = await _input(ask, run["id"], keyset.get("schema"))
+    description = await _input(ask, run["id"], keyset.get("description"))
+    return {
+        "title": f"Resume {run['name']}",
+        "run": run,
+        "fields": fields_of(schema, at="/run_input"),
+        "description": description if isinstance(description, str) else "",
+        "may": ask.may("POST /flow_runs/{id}/resume"),
+    }
+
+
+async def _input(ask: Ask, run_id: str, key: Any) -> Any:
+    """What the run has stored under that key; None: nothing, or nothing that can be read."""
+    if not isinstance(key, str):
+        return None
+    found = await ask.post(f"/flow_runs/{run_id}/input/filter", {"prefix": key, "limit": 20})
+    value = next((each["value"] for each in found if each["key"] == key), None)
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+@page("/runs/task-run/{id}", template="task_run.html", section="runs")
+async def task_run(ask: Ask, id: str) -> dict[str, Any]:
+    """One task run: its states, and what it belongs to."""
+    found = await ask.get(f"/task_runs/{id}")
+    states = await ask.get("/task_run_states/", task_run_id=found["id"])
+    run = await ask.get(f"/flow_runs/{found['flow_run_id']}") if found["flow_run_id"] else None
+    below = {"flow_runs": {"parent_task_run_id": {"any_": [found["id"]]}}}
+    made = await ask.post(
+        "/artifacts/filter", {"artifacts": {"task_run_id": {"any_": [found["id"]]}}, "limit": MAX_ARTIFACTS}
+    )
+    return {
+        "title": f"{found['name']} ({found['state_name'] or 'no state'})",
+        "task": found,
+        "states": sorted(states, key=lambda each: each["timestamp"]),
+        "run": run,
+        "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW}),
+        "artifacts": [artifacts.shown(each) for each in made if each["type"] != "result"],
+        "took": charts.seconds_between(found["start_time"], found["end_time"])
+        if found["start_time"] and found["end_time"]
+        else None,
+    }

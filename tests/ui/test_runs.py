@@ -1,0 +1,248 @@
+"""Runs in a browser: the list with its filters, a run from its first state to its last, what is done to it, and what strangers have put into it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from managedd import ids
+from managedd.model.access import Role
+from managedd.store import rows
+from managedd.store.resources import FLOW_RUN_INPUT
+from tests.api.deployed import run_it
+from tests.support.api_keys import bearer, make_key
+from tests.ui.looking import HOSTILE, NARROW, Looking
+from tests.ui.runs_of import deployment, telling, to
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+    from managedd.store.database import Tx
+    from tests.ui.conftest import Pages
+
+pytestmark = [pytest.mark.anyio, pytest.mark.browser]
+
+LINK = "https://example.org/report"
+ARTIFACTS: list[dict[str, Any]] = [
+    {"key": "report", "type": "markdown", "data": f"# Report\n\n{HOSTILE}\n\n[a](javascript:window.hacked=1) [good]({LINK})\n\n![p](https://example.org/p.png)", "description": HOSTILE},
+    {"key": "rows", "type": "table", "data": orjson.dumps([{"id": 1, HOSTILE: HOSTILE}]).decode()},
+    {"key": "where", "type": "link", "data": f"[{HOSTILE}](javascript:window.hacked=1)"},
+    {"key": "there", "type": "link", "data": f"[there]({LINK})"},
+    {"key": "done", "type": "progress", "data": 42.5},
+    {"key": "picture", "type": "image", "data": "javascript:window.hacked=1"},
+    {"key": "odd", "type": HOSTILE, "data": {HOSTILE: [HOSTILE]}},
+]  # fmt: skip
+
+
+def badge(looking: Looking, name: str) -> Any:
+    return looking.page.locator(".head .badge", has_text=name)
+
+
+async def test_a_run_is_seen_to_go_on_to_its_end_without_a_reload(site: Pages, looking: Looking) -> None:
+    run = await run_it(site.api, await deployment(site), name="nightly-7")
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+    await looking.page.evaluate("window.before = document.querySelector('h1')")
+    await badge(looking, "Scheduled").wait_for()
+    await looking.page.locator("#phases li", has_text="queued").locator("time").wait_for()
+
+    await to(site, run, "PENDING")
+    await badge(looking, "Pending").wait_for()
+    await to(site, run, "RUNNING")
+    await badge(looking, "Running").wait_for()
+    await looking.page.locator("#phases li", has_text="run").locator("time").wait_for()
+    assert await looking.page.get_by_role("button", name="Retry").count() == 0
+    await to(site, run, "FAILED", "ValueError: there are no rows")
+    await badge(looking, "Failed").wait_for()
+
+    assert await looking.page.locator("#cause").inner_text() == "ValueError: there are no rows"
+    assert await looking.page.locator("#phases time").count() == 0, "nothing goes on any more"
+    assert await looking.page.locator("#states li .badge").all_inner_texts() == [
+        "Scheduled",
+        "Pending",
+        "Running",
+        "Failed",
+    ]
+    assert await looking.page.title() == "nightly-7 (Failed) · managedd"
+    assert await looking.page.evaluate("window.before === document.querySelector('h1')")
+    assert await looking.barriers() == []
+
+
+async def test_filters_land_in_the_address_and_the_way_back_works(site: Pages, looking: Looking) -> None:
+    made = await deployment(site)
+    for name, type_ in (("etl-1", "COMPLETED"), ("etl-2", "FAILED"), ("other-3", "FAILED")):
+        await to(site, await run_it(site.api, made, name=name, tags=["red"] if name == "etl-2" else []), type_)
+    listed = looking.page.locator("table.runs th[scope=row] a")
+
+    async def shown(*names: str) -> None:
+        await looking.ready()
+        await looking.page.wait_for_function(
+            "names => JSON.stringify([...document.querySelectorAll('table.runs th[scope=row] a')].map((a) => a.textContent)) === names",
+            arg=orjson.dumps(names).decode(),
+        )
+
+    await looking.go(f"{site.url}/runs")
+    await shown("other-3", "etl-2", "etl-1")
+    assert await looking.page.locator(".legend").inner_text() == "Completed 1\nFailed or crashed 2"
+    await looking.page.get_by_role("link", name="Failed", exact=True).click()
+    await shown("other-3", "etl-2")
+    assert looking.page.url == f"{site.url}/runs?state=FAILED&"
+    await looking.page.get_by_text("Name, deployment, tags").click()
+    await looking.page.get_by_label("Name contains").fill("ETL")
+    await looking.page.get_by_role("button", name="Show").click()
+    await shown("etl-2")
+    assert "name=ETL" in looking.page.url
+    assert "state=FAILED" in looking.page.url
+    assert "flow=" not in looking.page.url, "what is empty is left out"
+    await looking.page.get_by_label("Tags").fill("red, blue")
+    await looking.page.get_by_role("button", name="Show").click()
+    await looking.page.get_by_role("heading", name="No runs here").wait_for()
+
+    await looking.page.go_back()
+    await shown("etl-2")
+    assert await looking.page.get_by_label("Tags").input_value() == ""
+    await looking.page.go_back()
+    await shown("other-3", "etl-2")
+    await looking.page.go_forward()
+    await shown("etl-2")
+    await to(site, await run_it(site.api, made, name="etl-9"), "FAILED")
+    await shown("etl-9", "etl-2")
+    await listed.last.click()
+    await looking.page.get_by_role("heading", name="etl-2").wait_for()
+
+
+async def test_a_run_is_cancelled_retried_and_deleted(site: Pages, looking: Looking) -> None:
+    run = await run_it(site.api, await deployment(site))
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+
+    await looking.page.get_by_role("button", name="Cancel").click()
+    await looking.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await badge(looking, "Cancelled").wait_for()
+    assert await looking.page.locator(".toast").count() == 0, "nothing has gone wrong"
+
+    await looking.page.get_by_role("button", name="Retry").click()
+    await looking.page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    await badge(looking, "AwaitingRetry").wait_for()
+    await to(site, run, "RUNNING")
+    await looking.page.get_by_role("button", name="Cancel").click()
+    await looking.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await badge(looking, "Cancelling").wait_for()
+
+    await looking.page.get_by_label("More for").click()
+    await looking.page.get_by_role("button", name="Delete").click()
+    await looking.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await looking.page.wait_for_url(f"{site.url}/runs")
+    assert (await site.api.get(f"/flow_runs/{run['id']}"))[0] == 404
+
+
+async def test_what_the_rules_refuse_is_said(site: Pages, looking: Looking) -> None:
+    run = await run_it(site.api, await deployment(site))
+    await to(site, run, "RUNNING")
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+    await looking.page.get_by_role("button", name="Cancel").click()
+    await to(site, run, "COMPLETED")
+    await badge(looking, "Completed").wait_for()
+    await looking.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await looking.page.locator(".toast.problem", has_text="already in terminal state").wait_for()
+
+
+async def test_a_paused_run_is_given_what_it_waits_for(site: Pages, looking: Looking) -> None:
+    run = await run_it(site.api, await deployment(site), name="asks")
+    schema = {
+        "title": "Approval", "type": "object", "required": ["amount"],
+        "properties": {"amount": {"type": "integer", "title": "Amount"}, "note": {"type": "string", "title": "Note", "default": "none"}},
+    }  # fmt: skip
+    stored = {"paused-1-schema": schema, "paused-1-description": f"How much? {HOSTILE}"}
+    for key, value in stored.items():
+        text = orjson.dumps(value).decode()
+        body = {"key": key, "value": text}
+        assert (await site.api.post(f"/flow_runs/{run['id']}/input", body))[0] == 201
+    await to(site, run, "RUNNING")
+    keyset = {"schema": "paused-1-schema", "response": "paused-1-response", "description": "paused-1-description"}
+    await to(site, run, "PAUSED", state_details={"pause_timeout": "2099-01-01T00:00:00Z", "run_input_keyset": keyset})
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+    await looking.page.get_by_role("link", name="Resume with input").click()
+    await looking.ready()
+    await looking.page.get_by_text("How much?").wait_for()
+    assert await looking.barriers() == []
+
+    await looking.page.get_by_label("Amount").fill("7")
+    await looking.page.get_by_role("button", name="Resume").click()
+    await looking.page.wait_for_url(f"**/runs/flow-run/{run['id']}")
+    await badge(looking, "Running").wait_for()
+
+    def answered(tx: Tx) -> Any:
+        return rows.record(tx, FLOW_RUN_INPUT, flow_run_id=run["id"], key="paused-1-response")
+
+    found = await site.services.db.read(answered, workspace=ids.DEFAULT_WORKSPACE_ID)
+    assert orjson.loads(found["value"]) == {"amount": 7, "note": "none"}
+    assert await looking.is_hacked() is False
+
+
+async def test_nothing_that_a_run_says_runs_in_the_page(site: Pages, looking: Looking) -> None:
+    told = await telling(site, text=HOSTILE, artifacts=ARTIFACTS)
+    for path in (
+        f"runs/flow-run/{told.run['id']}",
+        f"runs/task-run/{told.task_run}",
+        "runs",
+        f"runs/flow-run/{told.child['id']}",
+    ):
+        await looking.go(f"{site.url}/{path}")
+        assert await looking.page.locator("text=onerror").count() > 0, "it is there, as text"
+        ways = await looking.page.locator("main a").evaluate_all(
+            "links => links.map((link) => new URL(link.href).protocol)"
+        )
+        assert set(ways) <= {"http:", "https:"}
+        assert await looking.page.locator("main img, main script, main iframe").count() == 0
+        assert await looking.is_hacked() is False
+        assert await looking.barriers() == []
+    await looking.go(f"{site.url}/runs/flow-run/{told.run['id']}")
+    shown = looking.page.locator("#artifacts")
+    assert await shown.locator("article").count() == len(ARTIFACTS)
+    good = shown.get_by_role("link", name="good")
+    assert (await good.get_attribute("href"), await good.get_attribute("rel")) == (LINK, "noopener noreferrer nofollow")
+    assert await shown.get_by_role("progressbar").get_attribute("value") == "42.5"
+    assert await shown.get_by_role("table", name="rows").locator("td").first.inner_text() == "1"
+    # What there is to see of the run besides.
+    assert await looking.page.locator("#phases h3").all_inner_texts() == ["Attempt 2", "Attempt 1"]
+    assert await looking.page.get_by_role("img", name="Memory over time").count() == 2
+    assert await looking.page.locator("#task-runs tbody tr").count() == 3
+    assert await looking.page.locator("#children a").count() == 1
+    await looking.page.locator("#children a").click()
+    await looking.page.get_by_role("heading", level=1, name="below").wait_for()
+
+
+async def test_on_a_narrow_and_dark_screen_everything_has_room(site: Pages, browser: Browser) -> None:
+    told = await telling(site, text="long-" * 40, artifacts=ARTIFACTS)
+    async with Looking.opened(browser, size=NARROW, scheme="dark") as looking:
+        for path in (f"runs/flow-run/{told.run['id']}", f"runs/task-run/{told.task_run}", "runs"):
+            await looking.go(f"{site.url}/{path}")
+            assert await looking.page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], path
+            assert await looking.barriers() == []
+        looking.check()
+
+
+async def test_who_may_only_look_is_offered_nothing_to_do(closed_site: Pages, looking: Looking) -> None:
+    key = await make_key(closed_site.services.db, Role.VIEWER)
+    headers = bearer(await make_key(closed_site.services.db))
+    flow = await closed_site.http.post("/api/flows/", json={"name": "f"}, headers=headers)
+    body = {"flow_id": (await flow.json())["id"], "name": "theirs", "state": {"type": "RUNNING"}}
+    run = await (await closed_site.http.post("/api/flow_runs/", json=body, headers=headers)).json()
+    await looking.context.set_extra_http_headers(bearer(key))
+    await looking.go(f"{closed_site.url}/runs/flow-run/{run['id']}")
+    await looking.page.get_by_role("heading", name="theirs").wait_for()
+    assert await looking.page.locator("main button, main .menu").count() == 0
+
+
+async def test_the_list_is_told_in_pages_of_fifty(site: Pages, looking: Looking) -> None:
+    flow = (await site.api.post("/flows/", {"name": "many"}))[1]["id"]
+    for each in range(52):
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": datetime.now(UTC).isoformat()}}
+        await site.api.post("/flow_runs/", {"flow_id": flow, "name": f"run-{each:02}", "state": state})
+    await looking.go(f"{site.url}/runs?sort=NAME_ASC")
+    assert await looking.page.locator("table.runs tbody tr").count() == 50
+    await looking.page.get_by_role("link", name="After").click()
+    await looking.page.wait_for_url("**offset=50*")
+    assert await looking.page.locator("table.runs th[scope=row] a").all_inner_texts() == ["run-50", "run-51"]
