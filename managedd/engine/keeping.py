@@ -68,7 +68,11 @@ class Keeping:
 
     def _left_of(self, free: Needs) -> Needs:
         assert self._needs is not None
-        held = [holder.needs for holder in families.holders(self._tx)]
+        holders = families.holders(self._tx)
+        if any(holder.parent_id is not None for holder in holders):
+            # Who has made one run makes others, and ends when these have had room.
+            return Needs(memory_bytes=0, cpus=0.0)
+        held = [holder.needs for holder in holders]
         memory = left_over(
             self._needs.memory_bytes - free.memory_bytes, (one.memory_bytes for one in held), MEMORY_UNIT
         )
