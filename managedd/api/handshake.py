@@ -16,7 +16,7 @@ from managedd.api import json_bounds, rights
 from managedd.api.audit import refusals_noted
 from managedd.api.auth import authenticate, enter
 from managedd.api.context import ANONYMOUS
-from managedd.api.key_watch import of_workspace
+from managedd.api.key_watch import holders
 from managedd.api.sockets import POLICY_VIOLATION, PROTOCOL_ERROR, Closed
 from managedd.errors import ManagedError
 
@@ -44,7 +44,7 @@ async def admit(ctx: Context, socket: Socket) -> Actor:
             await rights.check(ctx.services, ctx.operation, actor, ctx.path_values)
     except ManagedError as refusal:
         raise Closed(POLICY_VIOLATION, refusal.message) from None
-    socket.holder = actor.holder or of_workspace(ctx.workspace)
+    socket.holders = holders(actor.holder, ctx.workspace)
     socket.admitted.set()
     if by_message:
         await socket.send(_WELCOME)

@@ -50,9 +50,13 @@ class Holder(NamedTuple):
     id: str
 
 
-def of_workspace(workspace_id: str) -> Holder | None:
-    """With what a socket ends that opens this workspace, when its credential doesn't: the default one stays."""
-    return None if workspace_id == DEFAULT_WORKSPACE_ID else Holder(HeldBy.WORKSPACE, workspace_id)
+def holders(credentials: Holder | None, workspace_id: str) -> tuple[Holder, ...]:
+    """With what a socket ends that opens this workspace: with its credential, and with the workspace, which the default one never does."""
+    if credentials is not None and credentials.kind in {HeldBy.KEY, HeldBy.EXECUTION}:
+        # Of this workspace alone: it ends with it.
+        return (credentials,)
+    workspaces_own = None if workspace_id == DEFAULT_WORKSPACE_ID else Holder(HeldBy.WORKSPACE, workspace_id)
+    return tuple(each for each in (credentials, workspaces_own) if each is not None)
 
 
 class KeyWatch:

@@ -7,7 +7,8 @@ nothing is queued for one: what it has not read yet is in the store, behind its 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -76,8 +77,8 @@ class Socket:
         self.scope = anyio.CancelScope()
         """Everything that serves this socket runs in it."""
         self.stop_code, self.stop_reason = SERVICE_RESTART, _STOPPING
-        self.holder: Holder | None = None
-        """Whose credential opened it, once it is known and may end."""
+        self.holders: tuple[Holder, ...] = ()
+        """With what it ends, once it is known whose credential opened it."""
         self.admitted = anyio.Event()
         self._is_cut = False
 
@@ -244,15 +245,13 @@ async def _ending(socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> 
 async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket], Awaitable[None]]) -> None:
     """`body` ended, or it was stopped because the key did that opened the socket."""
 
-    def end() -> None:
-        assert socket.holder is not None
-        socket.stop(POLICY_VIOLATION, _ENDED[socket.holder.kind])
-
     async def watch() -> None:
         await socket.admitted.wait()
-        if socket.holder is not None:
-            with ctx.services.keys.watching(socket.holder, end):
-                await anyio.sleep_forever()
+        with ExitStack() as watched:
+            for holder in socket.holders:
+                end = partial(socket.stop, POLICY_VIOLATION, _ENDED[holder.kind])
+                watched.enter_context(ctx.services.keys.watching(holder, end))
+            await anyio.sleep_forever()
 
     await _beside(watch, lambda: body(socket))
 

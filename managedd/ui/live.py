@@ -7,12 +7,13 @@ wakes us is the whole daemon's business, so that nothing is sent but what this p
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from aiohttp import web
 
-from managedd.api.key_watch import of_workspace
+from managedd.api.key_watch import holders
 from managedd.api.operation import InvalidRequest
 from managedd.errors import ManagedError
 from managedd.ui.page import Sent
@@ -46,13 +47,10 @@ async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page) -> we
     )
     with ask.api.limits.socket(f"{_STREAMS} of {request.remote}"):
         await response.prepare(request)
-        holder = ask.actor.holder or of_workspace(ask.place.workspace)
-        with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)):
-            if holder is None:
-                await _send_news(ask, response, make, page)
-            else:
-                with services.keys.watching(holder, scope.cancel):
-                    await _send_news(ask, response, make, page)
+        with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)), ExitStack() as watched:
+            for holder in holders(ask.actor.holder, ask.place.workspace):
+                watched.enter_context(services.keys.watching(holder, scope.cancel))
+            await _send_news(ask, response, make, page)
         return response
 
 

@@ -12,12 +12,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from managedd import ids
 from managedd.api.app import Api
 from managedd.api.auth import Listener
+from managedd.api.sessions import COOKIE
 from managedd.bus import Topic
 from managedd.model import keys as made_keys
 from managedd.store import keys
 from managedd.wire.keys import KeyMade, KeyView
 from managedd.wire.workspaces import WorkspaceView
 from tests.api.conftest import ApiClient
+from tests.api.test_browser_sessions import AUTH, begun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -141,22 +143,24 @@ async def test_a_deleted_workspace_is_nowhere_and_what_it_opened_is_closed(host:
     home, away = await _two(closed)
     key = await make_key_as_operator(closed.services, home, "developer")
     base = f"/api{way(home)}"
+    browser = {"Cookie": f"{COOKIE}={await begun(closed, AUTH)}", "Sec-Fetch-Site": "same-origin"}
     async with (
         closed.http.ws_connect(f"{base}/events/in", autoping=False, **holding(key)) as by_key,
         closed.http.ws_connect(f"{base}/events/in", autoping=False, headers=OPERATOR) as by_operator,
+        closed.http.ws_connect(f"{base}/events/in", autoping=False, headers=browser) as by_browser,
     ):
-        for socket in (by_key, by_operator):
+        for socket in (by_key, by_operator, by_browser):
             # The pong says that whoever it is has come in.
             await socket.ping(b"x")
             assert (await socket.receive(timeout=10)).type is WSMsgType.PONG
         status, _ = await host.delete(f"/managed/workspaces/{home['id']}")
         assert status == 204
         reasons = []
-        for socket in (by_key, by_operator):
+        for socket in (by_key, by_operator, by_browser):
             message = await socket.receive(timeout=10)
             assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
             reasons.append(message.extra)
-    assert reasons == ["the key has ended", "the workspace was deleted"]
+    assert reasons == ["the key has ended", *["the workspace was deleted"] * 2]
     assert (await closed.post(f"{way(home)}/flows/filter", {}, **holding(key)))[0] == 401
     assert (await host.post(f"{way(home)}/flows/filter", {}))[0] == 404
     assert (await host.get(f"{way(home)}/managed/keys"))[0] == 404
