@@ -48,6 +48,7 @@ from managedd.wire.filters.flow_runs import FlowRunFilter
 from managedd.wire.filters.flows import FlowFilter
 from managedd.wire.filters.logs import LogFilter
 from managedd.wire.filters.task_runs import TaskRunFilter
+from managedd.wire.filters.work_queues import WorkQueueFilter
 from managedd.wire.sorting import LogSort
 from tests.support.sync_store import SyncStore, with_workspaces
 
@@ -73,7 +74,7 @@ class Planned:
 
     def __init__(self, tx: Tx, plans: list[list[str]]) -> None:
         self._tx, self._plans = tx, plans
-        self.workspace, self.now = tx.workspace, tx.now
+        self.workspace, self.now, self.publish = tx.workspace, tx.now, tx.publish
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         asked = getattr(self._tx, name)
@@ -282,6 +283,31 @@ def test_leases_are_found_by_who_holds_them(state: SyncStore) -> None:
     found = plan(state, lambda tx: execution_leases.release_all(tx, SOME, OTHER))
     assert "concurrency_leases_execution (execution_id=?)" in found
     assert "SEARCH c USING INDEX concurrency_leases_elsewhere (workspace_id=?)" in found
+
+
+def test_what_is_of_a_workspace_or_a_queue_is_found_without_taking_the_way_of_what_leads_to_fewer(
+    state: SyncStore,
+) -> None:
+    of_queue = WorkQueueFilter.model_validate({"id": {"any_": [SOME]}})
+    found = plan(state, lambda tx: rows.find(tx, FLOW_RUN, [(WORK_QUEUE, of_queue)], "EXPECTED_START_TIME_DESC", 200))
+    assert "SEARCH flow_runs USING INDEX flow_runs_of_queue (work_queue_id=?)" in found
+    one = {
+        "id": SOME,
+        "created": iso(0),
+        "name": "q",
+        "work_pool_type": "managed",
+        "is_paused": False,
+        "polled_us": None,
+    }
+    found = plan(state, lambda tx: WORK_QUEUE.finish is not None and WORK_QUEUE.finish(tx, [dict(one)]))
+    assert "SEARCH flow_runs USING INDEX flow_runs_occupying (work_queue_id=?)" in found
+    sql = "SELECT 1 FROM {} WHERE {} = ? AND workspace_id = ?"
+    for table, key in (
+        ("deployment_schedules", "deployment_id"),
+        ("flow_run_inputs", "flow_run_id"),
+        ("workers", "work_pool_id"),
+    ):
+        assert f"({key}=?)" in state.plan(sql.format(table, key), (SOME, SOME))
 
 
 def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.model.executions import EndCause, Phase
 from managedd.store import executions, keys, workspace_removal, workspaces
 from managedd.store.workspace_removal import LINGER_US
+from tests.store.test_query_plans import plan
 from tests.support.sync_store import SyncStore
 
 if TYPE_CHECKING:
@@ -131,6 +133,19 @@ def test_every_row_of_it_goes_and_none_of_another(store: SyncStore) -> None:
     assert store.read(lambda tx: contents(tx, mine)) == {}
     assert store.read(lambda tx: contents(tx, others)) == before
     assert store.read(lambda tx: tx.all("PRAGMA foreign_key_check")) == []
+
+
+def test_no_step_of_it_looks_through_what_others_have(store: SyncStore) -> None:
+    """Also not for what refers to a row that goes: it would hold up everybody's changes for as long as the others have rows."""
+    mine = store.write(lambda tx: make(tx, "mine"))
+    store.write(lambda tx: fill(tx, mine))
+    found = plan(store, lambda tx: workspace_removal.begin(tx, mine, force=True))
+    more = [True]
+    while more.pop():
+        found += "\n" + plan(store, lambda tx: more.append(workspace_removal.step(tx, mine)))
+    assert store.read(lambda tx: contents(tx, mine)) == {}
+    assert "SEARCH flow_run_inputs USING COVERING INDEX flow_run_inputs_workspace (workspace_id=?)" in found
+    assert re.findall(r"^SCAN (?!\(subquery|json_each|CONSTANT ROW).*", found, re.MULTILINE) == []
 
 
 def test_it_opens_nothing_from_the_first_moment_and_its_handle_is_free(store: SyncStore) -> None:
