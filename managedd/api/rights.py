@@ -129,6 +129,7 @@ _TABLE: Final = (
         GET /managed/flow_runs/{id}/logs/download
         WS /managed/flow_runs/{id}/logs/tail
         GET /managed/usage
+        GET /managed/plan
     """),
     (Rule(Level.RUN, OfRuns.FREE), """
         POST /flows/

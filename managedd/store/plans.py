@@ -11,6 +11,7 @@ from managedd.bus import Topic
 from managedd.errors import not_found
 from managedd.model.limits import HostLimits, OnExhausted, Plan
 from managedd.store import meta, queue
+from managedd.store.resources import OCCUPYING_SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,20 @@ def of_workspace(tx: Tx, workspace_id: str) -> Plan:
     if row is None:
         raise not_found("Workspace", workspace_id)
     return nothing(row["plan"]) if row["limits"] is None else _load(row["limits"])
+
+
+def in_use(tx: Tx, workspace_id: str) -> tuple[int, int]:
+    """How many managed pools the workspace has, and how many runs of them hold a slot."""
+    pools = tx.scalar(
+        f"SELECT count(*) FROM work_pools WHERE workspace_id = ? AND type = '{queue.MANAGED}'", (workspace_id,)
+    )
+    runs = tx.scalar(
+        "SELECT count(*) FROM flow_runs AS r JOIN work_queues AS q ON q.id = r.work_queue_id "
+        "JOIN work_pools AS p ON p.id = q.work_pool_id "
+        f"WHERE q.workspace_id = ? AND p.type = '{queue.MANAGED}' AND r.state_type IN {OCCUPYING_SQL}",
+        (workspace_id,),
+    )
+    return pools, runs
 
 
 def put_host(tx: Tx, host: HostLimits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from managedd.model.limits import OnExhausted
 from managedd.wire.base import Id, Int, Model, Timestamp
 
 
@@ -33,6 +34,30 @@ class UsageReport(Model):
     """When the next month begins."""
     by: list[UsageShare]
     """Deployments that used most first, or days in their order."""
+
+
+class PlanReport(Model):
+    """What the plan of a workspace allows, None for no limit, and how much of that is taken."""
+
+    name: str
+    concurrent_runs: Int | None
+    managed_pools: Int | None
+    compute_hours: float | None
+    on_exhausted: OnExhausted
+    memory_limit_bytes: Int | None
+    time_limit_seconds: Int | None
+    start_burst: Int | None
+    starts_per_minute: float | None
+    images: list[str] | None
+    pools: Int
+    """Managed pools that there are."""
+    runs: Int
+    """Their runs that hold a slot."""
+    run_memory_bytes: Int | None
+    """What a run gets that asks for nothing; None: no limit, or not known."""
+    run_cpus: float | None
+    run_seconds: Int | None
+    """How long a run may take."""
 
 
 class WorkspacePlan(Model):

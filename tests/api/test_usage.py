@@ -12,10 +12,10 @@ from managedd.api.auth import Listener
 from managedd.bus import Topic
 from managedd.clock import from_us, to_us
 from managedd.model.executions import Phase
-from managedd.model.limits import AWAITING_HOURS, Plan
+from managedd.model.limits import AWAITING_HOURS, HostLimits, Plan
 from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage
-from managedd.wire.usage import UsageReport
+from managedd.wire.usage import PlanReport, UsageReport
 from tests.api.deployed import deploy, pool_of, run_it
 from tests.api.test_auth import KEY, bearer, listening, run_with_key
 
@@ -211,3 +211,26 @@ async def test_minutes_of_a_fraction_of_an_hour_are_plain_numbers(api: ApiClient
     await api.services.db.write(lambda tx: plans.replace(tx, [Plan(name="pro", compute_hours=0.0333)]))
     found = await report(api)
     assert (repr(found["limit_minutes"]), repr(found["remaining_minutes"])) == ("1.998", "1.998")
+
+
+async def test_the_plan_says_what_is_allowed_what_is_taken_and_what_a_run_gets(api: ApiClient) -> None:
+    pool = await pool_of(api)
+    deployment = await deploy(api, work_pool_name=pool["name"])
+    run = await run_it(api, deployment)
+    await api.services.db.write(
+        lambda tx: plans.put_host(tx, HostLimits(run_memory_bytes=4 << 30, run_cpus=0.5, run_seconds=60)),
+        workspace=ids.DEFAULT_WORKSPACE_ID,
+    )
+
+    status, before = await api.get("/managed/plan")
+    await api.services.db.write(
+        lambda tx: tx.execute("UPDATE flow_runs SET state_type = 'RUNNING' WHERE id = ?", (run["id"],)),
+        workspace=ids.DEFAULT_WORKSPACE_ID,
+    )
+    _, after = await api.get("/managed/plan")
+
+    assert status == 200, before
+    PlanReport.model_validate(before)
+    assert (before["name"], before["concurrent_runs"], before["managed_pools"], before["on_exhausted"]) == ("pro", 10, 5, "finish")  # fmt: skip
+    assert (before["run_memory_bytes"], before["run_cpus"], before["run_seconds"]) == (2 << 30, 0.5, 60)
+    assert (before["pools"], before["runs"], after["runs"]) == (1, 0, 1)

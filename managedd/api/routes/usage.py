@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import tzinfo
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from managedd.model.metering import Month, month_named, month_of
 from managedd.store import plans, usage, workspaces
 from managedd.store.database import Tx
 from managedd.store.rows import Wire
-from managedd.wire.usage import UsageReport, WorkspacePlan
+from managedd.wire.usage import PlanReport, UsageReport, WorkspacePlan
 
 MonthName = Annotated[str | None, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 
@@ -46,6 +47,25 @@ async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["depl
     return await ctx.read(look)
 
 
+@operation("GET", "/managed/plan", tag="Managed", returns=PlanReport)
+async def read_plan(ctx: Context) -> Wire:
+    """Read what the workspace's plan allows, how much of that is taken now, and what a run gets that asks for nothing."""
+
+    def look(tx: Tx) -> Wire:
+        plan, host = plans.of_workspace(tx, tx.workspace), plans.host(tx)
+        pools, runs = plans.in_use(tx, tx.workspace)
+        return {
+            **asdict(plan),
+            "pools": pools,
+            "runs": runs,
+            "run_memory_bytes": _least(host.run_memory_bytes, plan.memory_limit_bytes),
+            "run_cpus": host.run_cpus,
+            "run_seconds": _least(host.run_seconds, plan.time_limit_seconds),
+        }
+
+    return await ctx.read(look)
+
+
 @operation("PATCH", "/managed/workspace", tag="Managed", status=204)
 async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
     """The workspace is on that plan; what waits is looked at again at once."""
@@ -57,6 +77,10 @@ async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
         workspaces.move(tx, tx.workspace, workspace.plan)
 
     await ctx.write(body)
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _named(month: str, zone: tzinfo) -> Month:
