@@ -92,7 +92,10 @@ def fields_of(
 
 
 def template_fields(template: Any, *, at: str = "/base_job_template") -> tuple[Field, ...]:
-    """A field for the default of each variable of a base job template; one left empty has no default."""
+    """A field for the default of each variable of a base job template; one left empty has no default.
+
+    None at all where there are too many.
+    """
     schema = _mapping(_mapping(template).get("variables"))
     defaults = {
         name: part["default"]
@@ -111,7 +114,7 @@ def without_defaults(template: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in part.items() if key != "default"} if isinstance(part, Mapping) else part
         for name, part in _mapping(variables.get("properties")).items()
     }
-    if not properties:
+    if not properties or len(properties) > MAX_FIELDS:
         return dict(template)
     return {**template, "variables": {**variables, "properties": properties}}
 

@@ -23,6 +23,7 @@ FILTERS = {
     "seg": words.segment,
     "exact": words.exact,
     "day": words.day,
+    "day_in": words.day_in,
     "plural": words.plural,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _BYTES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -84,6 +85,12 @@ def exact(text: str | datetime | None) -> str:
     """`2026-11-23 14:05:12 UTC`; a dash for None."""
     found = moment(text)
     return "–" if found is None else f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def day_in(text: str | datetime | None, zone: str) -> str:
+    """The day that it is then in a time zone."""
+    found = moment(text)
+    return "–" if found is None else day(found.astimezone(ZoneInfo(zone)))
 
 
 def day(text: str | datetime | None) -> str:

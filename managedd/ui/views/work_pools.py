@@ -1,18 +1,94 @@
-"""Work pools."""
+"""Work pools: all of them under the workspace's compute hours, one of them, and its queues."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
+from managedd.ui import compute_hours
+from managedd.ui.forms import template_fields
 from managedd.ui.page import page
+from managedd.ui.words import segment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from managedd.ui.asking import Ask
+
+MAX_POOLS: Final = 200
+MAX_QUEUES: Final = 200
+MAX_RECENT: Final = 10
+MAX_DEPLOYMENTS: Final = 50
+MANAGED: Final = "prefect:managed"
 
 
 @page("/", template="work_pools.html", section="work-pools")
 @page("/work-pools", template="work_pools.html", section="work-pools")
 async def work_pools(ask: Ask) -> dict[str, Any]:
     """A card for each pool, under the workspace's compute hours."""
-    pools = await ask.post("/work_pools/filter", {"limit": 200})
-    return {"title": "Work pools", "pools": pools, "usage": await ask.get("/managed/usage")}
+    pools = await ask.post("/work_pools/filter", {"limit": MAX_POOLS})
+    queues = await ask.post("/work_queues/filter", {"limit": MAX_QUEUES})
+    return {
+        "title": "Work pools",
+        "pools": pools,
+        "queues": _by_pool(queues),
+        "may": rights(ask),
+        **await plan_and_hours(ask),
+    }
+
+
+@page("/work-pools/work-pool/{name}", template="work_pool.html", section="work-pools")
+async def work_pool(ask: Ask, name: str) -> dict[str, Any]:
+    """All there is to know of one pool."""
+    path = segment(name)
+    pool = await ask.get(f"/work_pools/{path}")
+    mine = {"work_pools": {"name": {"any_": [pool["name"]]}}}
+    is_managed = pool["type"] == MANAGED
+    recent = {**mine, "sort": "EXPECTED_START_TIME_DESC", "limit": MAX_RECENT}
+    return {
+        "title": pool["name"],
+        "pool": pool,
+        "is_managed": is_managed,
+        "plan": await ask.get("/managed/plan") if is_managed else None,
+        "queues": await ask.post(f"/work_pools/{path}/queues/filter", {"limit": MAX_QUEUES}),
+        "workers": [] if is_managed else await ask.post(f"/work_pools/{path}/workers/filter", {"limit": 50}),
+        "runs": await ask.post("/flow_runs/filter", recent | {"flow_runs": {"start_time": {"is_null_": False}}}),
+        "waiting": await ask.post("/flow_runs/count", mine | {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}),
+        "deployments": await ask.post("/deployments/filter", {**mine, "sort": "NAME_ASC", "limit": MAX_DEPLOYMENTS}),
+        "deployment_count": await ask.post("/deployments/count", mine),
+        "defaults": template_fields(pool["base_job_template"]),
+        "may": rights(ask),
+    }  # fmt: skip
+
+
+async def plan_and_hours(ask: Ask) -> dict[str, Any]:
+    """What the workspace may do, and what of this month's compute hours is left."""
+    usage = await ask.get("/managed/usage")
+    found = compute_hours.outlook(usage, datetime.now(UTC))
+    limit = usage["limit_minutes"]
+    return {
+        "usage": usage,
+        "plan": await ask.get("/managed/plan"),
+        "hours_share": None if limit is None else usage["used_minutes"] / limit if limit else 1.0,
+        "outlook": compute_hours.sentence(found, usage["resets"]),
+    }
+
+
+def rights(ask: Ask) -> dict[str, bool]:
+    """What is offered to whoever asks."""
+    return {
+        "create": ask.may("POST /work_pools/"),
+        "change": ask.may("PATCH /work_pools/{name}"),
+        "delete": ask.may("DELETE /work_pools/{name}"),
+        "create_queue": ask.may("POST /work_pools/{work_pool_name}/queues"),
+        "change_queue": ask.may("PATCH /work_pools/{work_pool_name}/queues/{name}"),
+        "delete_queue": ask.may("DELETE /work_pools/{work_pool_name}/queues/{name}"),
+    }
+
+
+def _by_pool(queues: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for queue in sorted(queues, key=lambda each: (each["priority"], each["name"])):
+        found[queue["work_pool_id"]].append(queue)
+    return dict(found)
