@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from markupsafe import Markup
+
 from managedd.ui import markdown
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from collections.abc import Iterable
 
 MAX_ROWS: Final = 200
 MAX_COLUMNS: Final = 40
 MAX_TEXT: Final = 20_000
+MAX_MARKED: Final = 60_000
+"""Characters of Markdown on one page; what goes beyond is shown as it was written."""
 _CELL: Final = 500
 
 
@@ -37,7 +41,27 @@ class Shown:
     text: str = ""
 
 
-def shown(artifact: Mapping[str, Any]) -> Shown:
+class _Room:
+    """What one page still has for Markdown: to read that takes far longer than all the rest of the page."""
+
+    def __init__(self) -> None:
+        self._left = MAX_MARKED
+
+    def html(self, text: str) -> Markup:
+        count = min(len(text), markdown.MAX_CHARS)
+        if count > self._left:
+            return Markup("<pre>{}</pre>").format(_text(text))
+        self._left -= count
+        return markdown.html(text)
+
+
+def all_shown(artifacts: Iterable[Mapping[str, Any]]) -> list[Shown]:
+    """What a page shows of these. It takes up to some seconds, and so belongs on a thread."""
+    room = _Room()
+    return [_shown(each, room) for each in artifacts]
+
+
+def _shown(artifact: Mapping[str, Any], room: _Room) -> Shown:
     """The artifact in the form of its type; what does not have that form is text."""
     kind, data = str(artifact["type"] or "unknown"), artifact["data"]
     description = artifact["description"]
@@ -45,11 +69,11 @@ def shown(artifact: Mapping[str, Any]) -> Shown:
         "id": artifact["id"],
         "title": artifact["key"] or kind,
         "type": kind,
-        "description": markdown.html(description) if isinstance(description, str) and description.strip() else None,
+        "description": room.html(description) if isinstance(description, str) and description.strip() else None,
     }
     found: dict[str, Any] | None = None
     if kind in {"markdown", "link"} and isinstance(data, str):
-        found = {"html": markdown.html(data)}
+        found = {"html": room.html(data)}
     elif kind == "table":
         found = _table(data)
     elif kind == "progress":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from anyio import to_thread
+
 from managedd.errors import ErrorCode, ManagedError
 from managedd.ui import artifacts, charts, phases
 from managedd.ui.forms import fields_of
@@ -39,7 +41,7 @@ async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
         "/artifacts/filter",
         {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}, "limit": MAX_ARTIFACTS, "sort": "ID_DESC"},
     )
-    below = {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}}
+    children, child_count = await _below(ask, of_run)
     return {
         "title": f"{run['name']} ({run['state_name'] or 'no state'})",
         "run": run,
@@ -52,15 +54,23 @@ async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
         "used": [_charted(each) for each in await ask.get(f"/managed/flow_runs/{run['id']}/resources")],
         "task_runs": list(zip(task_runs, charts.timeline(task_runs), strict=True)),
         "task_run_count": await ask.post("/task_runs/count", of_run),
-        "artifacts": [artifacts.shown(each) for each in made if each["type"] != "result"],
+        "artifacts": await _published(ask, made),
         "parent": await _parent(ask, run),
-        "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW, "sort": "START_TIME_DESC"}),
-        "child_count": await ask.post("/flow_runs/count", below),
+        "children": children,
+        "child_count": child_count,
         "parameters": _json(run["parameters"]),
         "job_variables": _json(run["job_variables"]) if run["job_variables"] else "",
         "is_over": run["state_type"] in TERMINAL,
         "can": _offers(ask, run),
     }
+
+
+async def _published(ask: Ask, made: list[dict[str, Any]]) -> list[artifacts.Shown]:
+    """What is shown of these artifacts: of all but results."""
+    wanted = [each for each in made if each["type"] != "result"]
+    if not wanted:
+        return []
+    return await to_thread.run_sync(artifacts.all_shown, wanted, limiter=ask.services.threads)
 
 
 def _offers(ask: Ask, run: Mapping[str, Any]) -> dict[str, bool]:
@@ -96,6 +106,18 @@ async def _parent(ask: Ask, run: Mapping[str, Any]) -> dict[str, Any] | None:
             raise
         return None
     return found
+
+
+async def _below(ask: Ask, of_run: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """The runs that the run has started, the last first, and how many there are."""
+    callers = await ask.post(
+        "/task_runs/filter", {**of_run, "task_runs": {"subflow_runs": {"exists_": True}}, "limit": MAX_TASK_RUNS}
+    )
+    if not callers:
+        return [], 0
+    below = {"flow_runs": {"parent_task_run_id": {"any_": [each["id"] for each in callers]}}}
+    found = await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW, "sort": "START_TIME_DESC"})
+    return found, await ask.post("/flow_runs/count", below)
 
 
 def _charted(used: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +180,7 @@ async def task_run(ask: Ask, id: str) -> dict[str, Any]:
         "states": sorted(states, key=lambda each: each["timestamp"]),
         "run": run,
         "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW}),
-        "artifacts": [artifacts.shown(each) for each in made if each["type"] != "result"],
+        "artifacts": await _published(ask, made),
         "took": charts.seconds_between(found["start_time"], found["end_time"])
         if found["start_time"] and found["end_time"]
         else None,
