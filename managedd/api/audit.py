@@ -108,13 +108,13 @@ class Refusals:
         )
 
     def note(self, entry: audit.Entry) -> None:
-        """It was refused once more."""
+        """It was refused so many times more."""
         key = (entry.workspace_id, entry.actor, entry.actor_id, entry.address, entry.operation)
         known = self._counts.get(key)
         if known is None and len(self._counts) >= MAX_REFUSALS:
             self._left_out += 1
             return
-        self._counts[key] = entry if known is None else replace(known, times=known.times + 1)
+        self._counts[key] = entry if known is None else replace(known, times=known.times + entry.times)
         self._some.set()
 
     async def run(self) -> None:
@@ -136,4 +136,10 @@ class Refusals:
             log.warning("refusals.left_out", count=self._left_out)
             self._left_out = 0
         if counts:
-            await self._db.write(lambda tx: audit.add(tx, counts.values()))
+            try:
+                await self._db.write(lambda tx: audit.add(tx, counts.values()))
+            except ManagedError:
+                # The store takes nothing now: they wait for the next time, with those that come until then.
+                for entry in counts.values():
+                    self.note(entry)
+                raise

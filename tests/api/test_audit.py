@@ -14,6 +14,7 @@ from managedd.api.app import Api
 from managedd.api.audit import MAX_REFUSALS
 from managedd.api.auth import Listener
 from managedd.api.surface import all_operations
+from managedd.errors import ManagedError, unavailable
 from managedd.model.access import Level, OfRuns
 from managedd.store import audit
 from managedd.store.audit import Entry
@@ -166,6 +167,25 @@ async def test_refusals_of_a_minute_are_one_entry_with_their_number(host: ApiCli
     assert forbidden["workspace_id"] == home["id"]
     await closed.services.refusals.write()
     assert len(await entries(host)) == 2
+
+
+async def test_refusals_wait_for_a_store_that_takes_nothing(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: Any) -> None:
+        # Another one comes meanwhile.
+        services.refusals.wrong_credential("203.0.113.1")
+        raise unavailable("the store is busy")
+
+    for _ in range(2):
+        services.refusals.wrong_credential("203.0.113.1")
+    with monkeypatch.context() as patched:
+        patched.setattr(services.db, "write", busy)
+        with pytest.raises(ManagedError, match="busy"):
+            await services.refusals.write()
+    await services.refusals.write()
+    found = await services.db.read(lambda tx: [tuple(row) for row in tx.all("SELECT address, times FROM audit")])
+    assert found == [("203.0.113.1", 3)]
 
 
 async def test_what_is_refused_is_written_soon_by_itself_and_at_the_end(services: Services) -> None:
