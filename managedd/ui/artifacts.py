@@ -91,7 +91,7 @@ def _table(data: Any) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     if isinstance(data, Mapping):
-        columns = [name for name, values in data.items() if isinstance(values, list)]
+        columns = [name for name, values in data.items() if isinstance(values, list)][:MAX_COLUMNS]
         height = max((len(data[name]) for name in columns), default=0)
         rows = [
             [data[name][at] if at < len(data[name]) else "" for name in columns] for at in range(min(height, MAX_ROWS))
@@ -100,12 +100,12 @@ def _table(data: Any) -> dict[str, Any] | None:
     if not isinstance(data, list) or not data:
         return None
     if all(isinstance(row, Mapping) for row in data):
-        names = list(dict.fromkeys(name for row in data[:MAX_ROWS] for name in row))
+        names = list(dict.fromkeys(name for row in data[:MAX_ROWS] for name in row))[:MAX_COLUMNS]
         return _cut(
             [str(name) for name in names], [[row.get(name, "") for name in names] for row in data[:MAX_ROWS]], len(data)
         )
     if all(isinstance(row, list) for row in data):
-        width = max(len(row) for row in data[:MAX_ROWS])
+        width = min(MAX_COLUMNS, max(len(row) for row in data[:MAX_ROWS]))
         names = [str(at + 1) for at in range(width)]
         return _cut(names, [[*row, *[""] * (width - len(row))] for row in data[:MAX_ROWS]], len(data))
     return None
@@ -113,7 +113,7 @@ def _table(data: Any) -> dict[str, Any] | None:
 
 def _cut(columns: Sequence[str], rows: Sequence[Sequence[Any]], height: int) -> dict[str, Any]:
     return {
-        "columns": tuple(_short(name) for name in columns[:MAX_COLUMNS]),
+        "columns": tuple(_short(name) for name in columns),
         "rows": tuple(tuple(_short(_text(cell)) for cell in row[:MAX_COLUMNS]) for row in rows),
         "more_rows": max(0, height - len(rows)),
     }
@@ -130,7 +130,10 @@ def _progress(data: Any) -> dict[str, Any] | None:
 
 
 def _text(data: Any) -> str:
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=2)
+    try:
+        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=2)
+    except RecursionError:
+        text = "…"
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 

@@ -34,6 +34,7 @@ SORTS: Final = {
     FlowRunSort.NAME_ASC.value: "Name, A to Z",
     FlowRunSort.NAME_DESC.value: "Name, Z to A",
 }
+_WINDOWS: Final = frozenset({"start_time", "expected_start_time"})
 _BUCKET_SECONDS: Final = {"1h": 120, "1d": 3_600, "7d": 21_600, "30d": 86_400, "any": 86_400}
 _BUCKETS: Final = {"1h": 30, "1d": 24, "7d": 28, "30d": 30, "any": 90}
 
@@ -48,7 +49,7 @@ class RunFilter:
     flow: tuple[str, ...] = ()
     pool: tuple[str, ...] = ()
     tag: tuple[str, ...] = ()
-    since: str = "7d"
+    since: str = "1d"
     until: str = "now"
     sort: str = FlowRunSort.START_TIME_DESC.value
     offset: int = 0
@@ -89,13 +90,14 @@ class RunFilter:
             runs["deployment_id"] = {"any_": list(self.deployment)}
         if self.tag:
             runs["tags"] = {"all_": list(self.tag)}
-        expected = {}
+        window = {}
         if (back := SINCE[self.since]) is not None:
-            expected["after_"] = (now - timedelta(seconds=back)).isoformat()
+            window["after_"] = (now - timedelta(seconds=back)).isoformat()
         if (ahead := UNTIL[self.until]) is not None:
-            expected["before_"] = (now + timedelta(seconds=ahead)).isoformat()
-        if expected:
-            runs["expected_start_time"] = expected
+            window["before_"] = (now + timedelta(seconds=ahead)).isoformat()
+        if window:
+            # Of the time by which the list is in order, so that one index gives both.
+            runs["start_time" if self.sort.startswith("START_TIME") else "expected_start_time"] = window
         found: dict[str, Any] = {"flow_runs": runs} if runs else {}
         if self.flow:
             found["flows"] = {"id": {"any_": list(self.flow)}}
@@ -111,14 +113,14 @@ class RunFilter:
         start = datetime.fromtimestamp((last - count) * seconds, UTC)
         asked = self.body(now)
         # Its own start and end are the range.
-        runs = {name: value for name, value in asked.get("flow_runs", {}).items() if name != "expected_start_time"}
+        runs = {name: value for name, value in asked.get("flow_runs", {}).items() if name not in _WINDOWS}
         asked["flow_runs"] = runs
         if not runs:
             del asked["flow_runs"]
         return {**asked, "start": start.isoformat(), "interval_seconds": seconds, "intervals": count}
 
 
-_DEFAULTS: Final = {"since": "7d", "until": "now", "sort": FlowRunSort.START_TIME_DESC.value}
+_DEFAULTS: Final = {"since": "1d", "until": "now", "sort": FlowRunSort.START_TIME_DESC.value}
 
 
 def read(query: MultiMapping[str]) -> RunFilter:

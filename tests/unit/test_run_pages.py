@@ -209,12 +209,12 @@ def test_what_an_address_asks_for_is_written_into_the_next_one() -> None:
     chosen = run_filters.read(
         MultiDict(
             [("state", "failed"), ("state", "CRASHED"), ("name", " etl&<x> "), ("deployment", deployment.upper()),
-             ("tag", "a, b"), ("tag", "c"), ("pool", "my pool"), ("since", "1d"), ("offset", "50")]
+             ("tag", "a, b"), ("tag", "c"), ("pool", "my pool"), ("since", "7d"), ("offset", "50")]
         )
     )  # fmt: skip
     assert chosen.state == ("FAILED", "CRASHED")
     assert (chosen.name, chosen.tag, chosen.deployment) == ("etl&<x>", ("a", "b", "c"), (deployment,))
-    assert (chosen.since, chosen.offset) == ("1d", 50)
+    assert (chosen.since, chosen.offset) == ("7d", 50)
     again = run_filters.read(MultiDict(parse_qsl(chosen.query.rstrip("&"))))
     assert again == replace(chosen, offset=0)
     assert "name=etl%26%3Cx%3E&" in chosen.query
@@ -254,7 +254,7 @@ def test_the_api_is_asked_for_just_that() -> None:
             "state": {"type": {"any_": ["FAILED"]}},
             "name": {"like_": "x"},
             "tags": {"all_": ["a"]},
-            "expected_start_time": {"after_": at(-3600)},
+            "start_time": {"after_": at(-3600)},
         },
         "work_pools": {"name": {"any_": ["p"]}},
     }
@@ -275,7 +275,8 @@ def test_the_chart_s_intervals_hold_now_and_are_the_same_a_moment_later(since: s
 
 
 def artifact(type_: str | None, data: Any, **more: Any) -> artifacts.Shown:
-    return artifacts.shown({"id": "1", "key": "k", "type": type_, "data": data, "description": None, **more})
+    (found,) = artifacts.all_shown([{"id": "1", "key": "k", "type": type_, "data": data, "description": None, **more}])
+    return found
 
 
 @pytest.mark.parametrize("link", HOSTILE_LINKS)
@@ -316,6 +317,26 @@ def test_tables_of_every_form_are_tables(
 def test_a_large_table_says_what_it_leaves_out() -> None:
     found = artifact("table", [{"n": n} for n in range(1000)])
     assert (len(found.rows), found.more_rows) == (artifacts.MAX_ROWS, 1000 - artifacts.MAX_ROWS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{f"{row}-{column}": 1 for column in range(1000)} for row in range(200)],
+        [[1] * 5000] * 300,
+        {str(name): [1] for name in range(5000)},
+    ],
+)
+def test_a_table_has_no_more_cells_than_a_page_can_show(data: Any) -> None:
+    found = artifact("table", data)
+    assert len(found.columns) == artifacts.MAX_COLUMNS
+    assert sum(len(row) for row in found.rows) <= artifacts.MAX_ROWS * artifacts.MAX_COLUMNS
+
+
+@pytest.mark.parametrize("depth", [400, 900, 980, 5000])
+def test_however_deep_an_artifact_is_it_is_shown(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    assert artifact("table", f'[{{"a": {nested}}}]').id == "1"
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ async def runs(ask: Ask) -> dict[str, Any]:
         "ranges": {"1h": "1 hour", "1d": "1 day", "7d": "7 days", "30d": "30 days", "any": "Any time"},
         "ahead": {"now": "Up to now", "1d": "A day ahead", "7d": "7 days ahead", "any": "Any time ahead"},
         "sorts": run_filters.SORTS,
-        "flows": flows,
-        "deployments": deployments,
+        "flows": await _with_chosen(ask, "flows", flows, chosen.flow),
+        "deployments": await _with_chosen(ask, "deployments", deployments, chosen.deployment),
         "pools": pools,
         "flow_names": await names(ask, "flows", flows, (run["flow_id"] for run in found)),
         "deployment_names": await names(ask, "deployments", deployments, (run["deployment_id"] for run in found)),
@@ -48,6 +48,16 @@ async def runs(ask: Ask) -> dict[str, Any]:
         "durations": charts.durations(found),
         "spans": {run["id"]: _seconds(run) for run in found},
     }
+
+
+async def _with_chosen(
+    ask: Ask, kind: str, listed: list[dict[str, Any]], chosen: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What there is to choose from, and what was chosen already, however many others there are."""
+    missing = sorted(set(chosen) - {each["id"] for each in listed})
+    if not missing:
+        return listed
+    return [*listed, *await ask.post(f"/{kind}/filter", {kind: {"id": {"any_": missing}}, "limit": len(missing)})]
 
 
 def _seconds(run: Mapping[str, Any]) -> float | None:
