@@ -124,8 +124,10 @@ class Socket:
         timer = asyncio.get_running_loop().call_later(SEND_SECONDS, self._abort)
         try:
             await send(data, kind)
-        except (ConnectionError, RuntimeError):
-            # RuntimeError is what aiohttp raises for a socket that is closing under the sender.
+        except (ConnectionError, RuntimeError) as error:
+            # RuntimeError is what aiohttp raises for a socket that is closing under the sender. It is kept beyond that, and keeps what its
+            # frames have: megabytes that were on their way.
+            error.__traceback__ = None
             raise Gone from None
         finally:
             timer.cancel()
@@ -259,15 +261,19 @@ async def _while_key_lives(ctx: Context, socket: Socket, body: Callable[[Socket]
 async def _beside(companion: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[None]]) -> None:
     """`work` ended, and so did `companion`; what `work` raised is raised as it is, not in a group."""
     failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(companion)
-        try:
-            await work()
-        except Exception as error:
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(companion)
+            try:
+                await work()
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+    finally:
+        # It knows this frame: both would hold each other, and megabytes that were on their way, until the garbage collector comes.
+        failure = None
 
 
 async def while_listening(socket: Socket, work: Callable[[], Awaitable[None]]) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE_ROWS = 500
-PAGE_BYTES = 1024 * 1024
-"""A page ends with the row that reaches this."""
+PAGE_BYTES = 256 * 1024
+"""A page ends with the row that reaches this: each socket whose client takes nothing holds one."""
 SCAN_ROWS = 20_000
 """How many keys one read looks at: a reader whose filter admits little must not hold a connection for long."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 import pytest
-from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiohttp import ClientWebSocketResponse, WSMessage, WSMsgType, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
@@ -569,6 +571,55 @@ async def test_a_client_that_takes_nothing_is_dropped_and_holds_up_nobody(
             assert [await next_event(quick) for _ in batch] == [event["id"] for event in batch]
         await until_open(api, 1)
         await quick.ping()
+
+
+class Held:
+    """Something large in a frame."""
+
+
+class LostWs:
+    """A client's connection that is lost while something is on its way, and that keeps why, as aiohttp's do."""
+
+    ws_protocol = None
+
+    def __init__(self) -> None:
+        self.lost = anyio.Event()
+        self.sending = anyio.Event()
+        self.held: list[weakref.ref[Held]] = []
+        self.kept: Exception | None = None
+
+    async def receive(self) -> WSMessage:
+        await self.lost.wait()
+        return WSMessage(WSMsgType.CLOSED, None, None)
+
+    async def send_frame(self, _data: bytes, _kind: WSMsgType) -> None:
+        message = Held()
+        self.held.append(weakref.ref(message))
+        self.sending.set()
+        await self.lost.wait()
+        self.kept = ConnectionError("Connection lost")
+        raise self.kept
+
+
+async def test_what_was_on_its_way_to_a_client_that_went_is_let_go_at_once() -> None:
+    ws = LostWs()
+    socket = sockets.Socket(ws, None)  # type: ignore[arg-type]
+
+    async def follow() -> None:
+        page = Held()
+        ws.held.append(weakref.ref(page))
+        await socket.send(b"a line")
+
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sockets.while_listening, socket, follow)
+            await ws.sending.wait()
+            ws.lost.set()
+        assert ws.kept is not None
+        assert [held() for held in ws.held] == [None, None]
+    finally:
+        gc.enable()
 
 
 # --- logs out ------------------------------------------------------------------------------------------------------------

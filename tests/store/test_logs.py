@@ -238,6 +238,14 @@ def test_a_tail_of_alternatives_begins_with_what_any_of_them_admits(store: SyncS
     assert followed(store, either, start) == ["line 1", "line 2"]
 
 
+def test_a_page_of_long_lines_is_small(store: SyncStore) -> None:
+    """What a socket holds whose client takes nothing: there may be hundreds of them."""
+    append(store, *(line(n, message="x" * 5_000) for n in range(300)))
+    page = store.read(lambda tx: logs.page_after(tx, LogFilter(), 0))
+    assert page.more and sum(map(len, page.frames)) < 300_000
+    assert followed(store, {}, 0) == ["x" * 5_000] * 300
+
+
 def test_a_page_ends_where_it_is_told_to(store: SyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
     append(store, line(1), *(line(n, flow_run_id=RUN_2) for n in range(2, 20)), line(20))
     for scanned in (1, 7, 20_000):
