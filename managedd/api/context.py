@@ -11,6 +11,7 @@ from managedd.api.audit import Note, Refusals, recorded
 from managedd.api.guard import Guard
 from managedd.api.key_uses import KeyUses
 from managedd.api.key_watch import HeldBy, Holder, KeyWatch
+from managedd.api.log_view import Surveys
 from managedd.api.log_windows import LogWindows
 from managedd.api.news import News
 from managedd.api.shared_pages import SharedPages
@@ -116,6 +117,8 @@ class Services:
     """How fast runs send log lines by themselves, and what their logs may have."""
     pages: SharedPages = field(default_factory=SharedPages)
     """What they read."""
+    log_surveys: Surveys = field(default_factory=Surveys)
+    """How the lines of logs lie that somebody looks into."""
 
     def __post_init__(self) -> None:
         self.windows = LogWindows(self.db, self.logs, self.bus, self.clock)

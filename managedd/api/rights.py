@@ -127,6 +127,7 @@ _TABLE: Final = (
         GET /managed/flow_runs/{id}/executions
         GET /managed/flow_runs/{id}/resources
         GET /managed/flow_runs/{id}/logs/download
+        GET /managed/flow_runs/{id}/logs/page
         WS /managed/flow_runs/{id}/logs/tail
         GET /managed/usage
         GET /managed/plan

@@ -63,5 +63,10 @@ def clause(expression: str, query: str) -> Clause | None:
     return (" AND ".join(terms), [*params]) if terms else None
 
 
+def contains(expression: str, text: str) -> Clause:
+    """The condition that the text of `expression` has `text` in it as it is, whatever its case (of ASCII letters)."""
+    return f"{expression} LIKE ? ESCAPE '\\'", [_pattern(text)]
+
+
 def _pattern(term: str) -> str:
     return "%" + term.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

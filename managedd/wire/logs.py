@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from managedd.clock import to_us
 from managedd.model.logs import LogRecord, claimed_name
-from managedd.wire.base import Body, Id, Int, Row, Timestamp
+from managedd.wire.base import Body, Id, Int, Model, Row, Timestamp
 
 
 class LogCreate(Body):
@@ -36,6 +36,31 @@ class Log(Row):
     timestamp: Timestamp
     flow_run_id: Id | None = None
     task_run_id: Id | None = None
+
+
+class LogLine(Log):
+    """A log record in a part of a log; its id is its cursor."""
+
+    chars: Int | None
+    """How long the message is that was cut, in characters; null: it is whole."""
+
+
+class LogPart(Model):
+    """Successive lines of one run's log."""
+
+    lines: list[LogLine]
+    first_line: Int
+    """The number of the first of them, from 1 on."""
+    total: Int
+    """How many lines the log has, of the level that was asked for."""
+    more_before: bool
+    more_after: bool
+    match: Id | None
+    """The line that a search has found."""
+    resume: Id | None
+    """Where to search on, when none was found so far; null then: there is none."""
+    searched: Int
+    """How many lines the search has looked at."""
 
 
 def records_of(logs: list[LogCreate]) -> list[LogRecord]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from managedd import __version__
-from managedd.api import log_tail
+from managedd.api import log_tail, log_view
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import iso
@@ -17,12 +17,14 @@ from managedd.store import executions, overview, rows, samples
 from managedd.store.database import Tx
 from managedd.store.resources import FLOW_RUN
 from managedd.store.rows import Wire
-from managedd.wire.base import Id
+from managedd.wire.base import Id, Int, NonNegative, Positive
+from managedd.wire.logs import LogPart
 from managedd.wire.managed import DaemonStatus, ExecutionReport, ExecutionResources, FoundRun
 
 DAY_US = 86_400_000_000
 
 Which = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+SoughtText = Annotated[str, StringConstraints(max_length=1_000)]
 
 
 @operation("GET", "/managed/status", tag="Managed", returns=DaemonStatus, scoped=False)
@@ -83,6 +85,41 @@ async def download_flow_run_logs(
 ) -> web.StreamResponse:
     """Download a run's log as it is now, in the order in which it was stored: lines of text, or a JSON object in each line."""
     return await log_tail.download(ctx, id, format)
+
+
+@operation("GET", "/managed/flow_runs/{id}/logs/page", tag="Managed", returns=LogPart)
+async def read_flow_run_log_page(
+    ctx: Context,
+    id: Id,
+    *,
+    level: NonNegative | None = None,
+    line: Positive | None = None,
+    after: Id | None = None,
+    before: Id | None = None,
+    text: SoughtText | None = None,
+    find_level: NonNegative | None = None,
+    limit: Annotated[Int, Field(ge=1, le=log_view.MAX_LINES)] = 200,
+    chars: Annotated[Int, Field(ge=1, le=log_view.MAX_CHARS)] = 4_000,
+) -> Wire:
+    """Read a part of a run's log, in the order in which it was stored.
+
+    It begins with the line of that number, 1 for the first, behind the cursor `after`, or ends before the cursor `before`; with none of
+    them it is the log's end. With `level`, only lines of that level or above count. With `text`, `find_level` or both it is around the
+    first line behind `after`, or the last one before `before`, whose message has the text, whatever its case, and whose level is at least
+    that; when none is among those that one request looks at, `resume` is the cursor to ask with again. Messages are cut after `chars`
+    characters.
+    """
+    asked = log_view.Asked(
+        level=level,
+        line=line,
+        after=after,
+        before=before,
+        text=text,
+        find_level=find_level,
+        limit=limit,
+        chars=chars,
+    )
+    return await log_view.part(ctx, id, asked)
 
 
 def _room(slots: int | None, host: HostLimits, ctx: Context) -> Wire:
