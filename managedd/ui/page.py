@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Gather = Callable[..., Awaitable[Mapping[str, Any]]]
 """`async def name(ask, <path parameters>)`: what the template is given, its `title` among it."""
 
-MODULES: Final = ("work_pools", "work_pool_forms", "runs", "flow_run", "run_log")
+MODULES: Final = ("work_pools", "work_pool_forms", "deployments", "deployment", "runs", "flow_run", "run_log")
 """Of `managedd.ui.views`."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)
 """What a page may show has changed."""

@@ -22,6 +22,7 @@ FILTERS = {
     "kind": words.kind,
     "seg": words.segment,
     "exact": words.exact,
+    "local": words.local,
     "day": words.day,
     "day_in": words.day_in,
     "plural": words.plural,

@@ -87,6 +87,19 @@ def exact(text: str | datetime | None) -> str:
     return "–" if found is None else f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def local(text: str | datetime | None, zone: str) -> str:
+    """`Mon 23 Nov 2026, 09:00 CET` in a zone of the IANA database, UTC where there is no such; seconds where they are not 0."""
+    found = moment(text)
+    if found is None:
+        return "–"
+    try:
+        there = found.astimezone(ZoneInfo(zone))
+    except (KeyError, ValueError, OSError, OverflowError):
+        there = found.astimezone(UTC)
+    clock = f"{there:%H:%M:%S}" if there.second else f"{there:%H:%M}"
+    return f"{there:%a} {there.day} {there:%b %Y}, {clock} {there:%Z}"
+
+
 def day_in(text: str | datetime | None, zone: str) -> str:
     """The day that it is then in a time zone."""
     found = moment(text)

@@ -1,6 +1,7 @@
 // From fields to JSON and back: each field has `data-at`, the JSON pointer of its value, and `data-type`, how it is read.
 //   text (default) · number · integer · boolean · json · lines (a list) · pairs (name=value in lines) · moment (a local time)
 //   scalar (a text, or what of `data-scalars` it reads like; in quotation marks it is always a text)
+//   span (seconds, written "90 s", "1 h 30 min" or without a unit)
 // An empty field is left out, unless `data-empty` says "null", "text", "list" or "object".
 
 export function collect(form) {
@@ -16,7 +17,8 @@ export function collect(form) {
     }
   }
   if (errors.length) throw Object.assign(new Error("Some fields can't be read."), { errors });
-  return body;
+  // Some operations take a list: such a form sends one thing of it.
+  return form.dataset.list === undefined ? body : [body];
 }
 
 function read(field) {
@@ -33,6 +35,7 @@ function read(field) {
   if (type === "scalar") return scalar(text, (field.dataset.scalars ?? "").split(" "));
   if (type === "lines") return text.split("\n").map((line) => line.trim()).filter(Boolean);
   if (type === "pairs") return pairs(text);
+  if (type === "span") return span(text.trim());
   if (type === "moment") return text === field.dataset.shown ? field.dataset.moment : new Date(text).toISOString();
   return text;
 }
@@ -64,6 +67,16 @@ function scalar(text, kinds) {
   if (typeof value === "boolean" && kinds.includes("boolean")) return value;
   if (isNumber && (kinds.includes("number") || (kinds.includes("integer") && !/[.eE]/.test(text)))) return value;
   return text;
+}
+
+const SPANS = { w: 604800, d: 86400, h: 3600, m: 60, s: 1 };
+
+function span(text) {
+  const parts = [...text.matchAll(/\s*(\d+(?:\.\d+)?)\s*(weeks?|days?|hours?|minutes?|min|seconds?|[wdhms])(?![a-z])\s*/gy)];
+  const length = parts.reduce((sum, [part]) => sum + part.length, 0);
+  const seconds = length < text.length ? Number(text) : parts.reduce((sum, [, count, unit]) => sum + Number(count) * SPANS[unit[0]], 0);
+  if (!(seconds > 0 && Number.isFinite(seconds))) throw new Error("A time is needed, such as 90 s, 15 min, 2 h 30 min or 1 d.");
+  return seconds;
 }
 
 // A moment stands in its field as the time of whoever looks.
@@ -168,18 +181,21 @@ export function showErrors(form, { message, errors }) {
 function meant(form, message) {
   let found, best = { at: Infinity, length: 0 };
   for (const field of form.querySelectorAll("[data-at]")) {
-    const name = field.dataset.name || steps(field.dataset.at).at(-1);
-    if (!name) continue;
-    for (const [before, after] of [["'", "'"], ['"', '"'], ["'", "."], ["'", "["], [".", ":"], [".", "."], [".", "["], ["", ":"]]) {
-      const at = message.indexOf(before + name + after) + before.length;
-      if (at < before.length || (before === "" && /\w/.test(message[at - 1] ?? ""))) continue;
-      if (at < best.at || (at === best.at && name.length > best.length)) [found, best] = [field, { at, length: name.length }];
+    const path = steps(field.dataset.at);
+    for (const name of new Set([field.dataset.name || path.at(-1), path.join(".")])) {
+      if (!name) continue;
+      for (const [before, after] of [["'", "'"], ['"', '"'], ["'", "."], ["'", "["], [".", ":"], [".", "."], [".", "["], ["", ":"]]) {
+        const at = message.indexOf(before + name + after) + before.length;
+        if (at < before.length || (before === "" && /\w/.test(message[at - 1] ?? ""))) continue;
+        if (at < best.at || (at === best.at && name.length > best.length)) [found, best] = [field, { at, length: name.length }];
+      }
     }
   }
   return found;
 }
 
 function fieldOf(form, loc) {
+  if (typeof loc[0] === "number") loc = loc.slice(1);
   const fields = [...form.querySelectorAll("[data-at]")];
   for (let length = loc.length; length > 0; length--) {
     const pointer = "/" + loc.slice(0, length).map((step) => String(step).replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
