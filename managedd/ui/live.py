@@ -50,7 +50,12 @@ async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page) -> we
         with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)), ExitStack() as watched:
             for holder in holders(ask.actor.holder, ask.place.workspace):
                 watched.enter_context(services.keys.watching(holder, scope.cancel))
-            await _send_news(ask, response, make, page)
+            try:
+                await _send_news(ask, response, make, page)
+            except (ConnectionError, TimeoutError):
+                # Whoever looked has gone, or takes nothing any more; that is nobody's failure.
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
 
