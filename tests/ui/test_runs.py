@@ -10,7 +10,7 @@ import pytest
 
 from managedd import ids
 from managedd.model.access import Role
-from managedd.store import rows
+from managedd.store import page_bytes, rows
 from managedd.store.resources import FLOW_RUN_INPUT
 from tests.api.deployed import run_it
 from tests.support.api_keys import bearer, make_key
@@ -248,3 +248,23 @@ async def test_the_list_is_told_in_pages_of_fifty(site: Pages, looking: Looking)
     await looking.page.get_by_role("link", name="After").click()
     await looking.page.wait_for_url("**offset=50*")
     assert await looking.page.locator("table.runs th[scope=row] a").all_inner_texts() == ["run-50", "run-51"]
+
+
+async def test_what_a_run_has_filled_with_megabytes_hides_no_other_part_of_its_page(
+    site: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = (await site.api.post("/flows/", {"name": "large"}))[1]["id"]
+    run = (await site.api.post("/flow_runs/", {"flow_id": flow, "name": "large", "state": {"type": "RUNNING"}}))[1]
+    for each in range(8):
+        body = {"key": f"part-{each}", "type": "odd", "data": "x" * 1000, "flow_run_id": run["id"]}
+        assert (await site.api.post("/artifacts/", body))[0] == 201
+    await to(site, run, "FAILED", "m" * 100_000)
+    monkeypatch.setattr(page_bytes, "MAX_PAGE_BYTES", 6_000)
+
+    response = await site.http.get(f"/runs/flow-run/{run['id']}")
+
+    text = await response.text()
+    assert response.status == 200
+    assert 1 <= text.count('<article class="artifact"') < 8
+    assert "part-7" in text, "the last ones are there"
+    assert len(text) < 40_000

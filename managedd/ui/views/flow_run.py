@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_TASK_RUNS: Final = 200
 MAX_BELOW: Final = 50
 MAX_ARTIFACTS: Final = 30
+MAX_STATES: Final = 200
+"""The last ones are shown."""
 MAX_JSON_CHARS: Final = 100_000
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 CANCELLABLE: Final = frozenset({"SCHEDULED", "PENDING", "RUNNING", "PAUSED"})
@@ -30,24 +32,21 @@ CANCELLABLE: Final = frozenset({"SCHEDULED", "PENDING", "RUNNING", "PAUSED"})
 async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
     """All that is known of one run."""
     run = await ask.get(f"/flow_runs/{id}")
-    states = await ask.get("/flow_run_states/", flow_run_id=run["id"])
+    states = await _states(ask, "/flow_run_states/", run, flow_run_id=run["id"])
     tried = await ask.get(f"/managed/flow_runs/{run['id']}/executions")
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    task_runs = await ask.post(
-        "/task_runs/filter", {**of_run, "limit": MAX_TASK_RUNS, "sort": "EXPECTED_START_TIME_ASC"}
-    )
+    task_runs = await _as_many(ask, "/task_runs/filter", {**of_run, "sort": "EXPECTED_START_TIME_ASC"}, MAX_TASK_RUNS)
     task_runs.sort(key=lambda each: (each["start_time"] or "9", each["name"]))
-    made = await ask.post(
-        "/artifacts/filter",
-        {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}, "limit": MAX_ARTIFACTS, "sort": "ID_DESC"},
-    )
+    published = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    made = await _as_many(ask, "/artifacts/filter", {**published, "sort": "ID_DESC"}, MAX_ARTIFACTS)
     children, child_count = await _below(ask, of_run)
     return {
         "title": f"{run['name']} ({run['state_name'] or 'no state'})",
         "run": run,
         "flow_names": await names(ask, "flows", (), (run["flow_id"],)),
         "deployment_names": await names(ask, "deployments", (), (run["deployment_id"],)),
-        "states": sorted(states, key=lambda each: each["timestamp"]),
+        "states": states[-MAX_STATES:],
+        "earlier_states": max(0, len(states) - MAX_STATES),
         "tried": tried,
         "attempts": phases.attempts(tried, states),
         "meanings": phases.MEANINGS,
@@ -63,6 +62,30 @@ async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
         "is_over": run["state_type"] in TERMINAL,
         "can": _offers(ask, run),
     }
+
+
+async def _states(ask: Ask, path: str, run: Mapping[str, Any], **query: str) -> list[dict[str, Any]]:
+    """Every state of a run, in order; the one it is in alone where they are more than an answer has room for."""
+    try:
+        found: list[dict[str, Any]] = await ask.get(path, **query)
+    except ManagedError as error:
+        if error.code is not ErrorCode.TOO_LARGE:
+            raise
+        return [run["state"]] if run["state"] else []
+    return sorted(found, key=lambda each: str(each["timestamp"]))
+
+
+async def _as_many(ask: Ask, path: str, body: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
+    """So many rows, or as many as one answer has room for: what a run has filled with megabytes hides no other part of its page."""
+    while True:
+        try:
+            found: list[dict[str, Any]] = await ask.post(path, {**body, "limit": limit})
+        except ManagedError as error:
+            if error.code is not ErrorCode.TOO_LARGE or limit == 1:
+                raise
+            limit = max(1, limit // 6)
+        else:
+            return found
 
 
 async def _published(ask: Ask, made: list[dict[str, Any]]) -> list[artifacts.Shown]:
@@ -168,16 +191,16 @@ async def _input(ask: Ask, run_id: str, key: Any) -> Any:
 async def task_run(ask: Ask, id: str) -> dict[str, Any]:
     """One task run: its states, and what it belongs to."""
     found = await ask.get(f"/task_runs/{id}")
-    states = await ask.get("/task_run_states/", task_run_id=found["id"])
+    states = await _states(ask, "/task_run_states/", found, task_run_id=found["id"])
     run = await ask.get(f"/flow_runs/{found['flow_run_id']}") if found["flow_run_id"] else None
     below = {"flow_runs": {"parent_task_run_id": {"any_": [found["id"]]}}}
-    made = await ask.post(
-        "/artifacts/filter", {"artifacts": {"task_run_id": {"any_": [found["id"]]}}, "limit": MAX_ARTIFACTS}
-    )
+    published = {"artifacts": {"task_run_id": {"any_": [found["id"]]}}}
+    made = await _as_many(ask, "/artifacts/filter", {**published, "sort": "ID_DESC"}, MAX_ARTIFACTS)
     return {
         "title": f"{found['name']} ({found['state_name'] or 'no state'})",
         "task": found,
-        "states": sorted(states, key=lambda each: each["timestamp"]),
+        "states": states[-MAX_STATES:],
+        "earlier_states": max(0, len(states) - MAX_STATES),
         "run": run,
         "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW}),
         "artifacts": await _published(ask, made),
