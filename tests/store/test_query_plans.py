@@ -27,6 +27,8 @@ from managedd.store import (
     queue,
     retention,
     rows,
+    run_history,
+    samples,
     schedules,
 )
 from managedd.store.resources import (
@@ -215,6 +217,23 @@ def test_a_count_reads_one_index_and_joins_nothing(state: SyncStore, given: dict
     assert_no_scan(found)
 
 
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [
+        ({}, "flow_runs_expected (workspace_id=? AND expected_start_time>? AND expected_start_time<?)"),
+        ({"deployment_id": {"any_": [SOME]}}, "flow_runs_deployment (deployment_id=? AND expected_start_time>?"),
+    ],
+)
+def test_runs_are_counted_by_time_in_a_window_of_it(state: SyncStore, given: dict[str, Any], index: str) -> None:
+    filters = [(FLOW_RUN, FlowRunFilter.model_validate(given))]
+    found = plan(
+        state, lambda tx: run_history.counted(tx, filters, start_us=NOW, interval_us=3_600_000_000, intervals=24)
+    )
+    assert index in found
+    assert "run_state" not in found
+    assert_no_scan(found)
+
+
 def test_task_runs_of_a_flow_run_and_pages_of_them(state: SyncStore) -> None:
     of_run = [(FLOW_RUN, FlowRunFilter.model_validate({"id": {"any_": [SOME]}}))]
     key = "task_runs_key (flow_run_id=?)"
@@ -257,6 +276,8 @@ ENGINE: dict[str, Ask] = {
     "queues": lambda tx: rows.find(tx, WORK_QUEUE, [], "NAME_ASC", 200),
     "latest runs": lambda tx: deployments.latest_runs(tx, [SOME, OTHER]),
     "deployments": lambda tx: rows.find(tx, DEPLOYMENT, [], "NAME_ASC", 200),
+    "what a run used": lambda tx: samples.of_run(tx, SOME),
+    "what runs use": lambda tx: samples.add(tx, {SOME: [(1, 2, 3)], OTHER: [(1, 2, 3)]}),
     "artifacts of a run": lambda tx: rows.find(
         tx, ARTIFACT, [(ARTIFACT, ArtifactFilter.model_validate({"flow_run_id": {"any_": [SOME]}}))], "CREATED_DESC", 9
     ),
