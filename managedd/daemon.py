@@ -11,7 +11,7 @@ import os
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -73,8 +73,10 @@ RESTART_SECONDS = (1.0, 30.0)
 """A loop that fails is started again after the first, later at most the second."""
 
 
-async def serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
-    """Serves until SIGTERM or SIGINT; on SIGHUP `read_again` tells the settings anew. Raises ManagedError(CONFIG) or CannotListen when it can't start."""
+async def serve(
+    settings: Settings, read_again: Callable[[], Settings], examine: Callable[[Settings], Awaitable[dict[str, Any]]]
+) -> None:
+    """Serves until SIGTERM or SIGINT; on SIGHUP `read_again` tells the settings anew; `examine` is the doctor's. Raises ManagedError(CONFIG) or CannotListen when it can't start."""
     observe.configure(settings.log.level, settings.log.format)
     # From the first moment on: whoever is told to stop while it starts still stops in order.
     signals = Signals()
@@ -82,6 +84,7 @@ async def serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
         await tasks.start(signals.run, name="signals")
         async with AsyncExitStack() as stack:
             daemon = await _build(settings, stack)
+            daemon.examined_by(lambda: examine(settings))
             await daemon.run(signals, read_again)
         tasks.cancel_scope.cancel()
 
@@ -197,6 +200,10 @@ class Daemon:
             "readings": self._fleet.readings,
             "engine": self._room.describe,
         }
+
+    def examined_by(self, examine: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """Who asks what the doctor says gets an answer."""
+        self._services.examinations.examine = examine
 
     async def run(self, signals: Signals, read_again: Callable[[], Settings]) -> None:
         """Serves until told to stop."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from managedd.api.audit import Note, Refusals, recorded
+from managedd.api.examinations import Examinations
 from managedd.api.guard import Guard
 from managedd.api.key_uses import KeyUses
 from managedd.api.key_watch import HeldBy, Holder, KeyWatch
@@ -113,6 +114,8 @@ class Services:
     """Who has told too many wrong credentials."""
     refusals: Refusals = field(init=False)
     """Who was refused what, for the audit log; its writer is one of the daemon's loops."""
+    examinations: Examinations = field(init=False)
+    """Of this host, by the doctor."""
     log_gates: SentGates = field(init=False)
     """How fast runs send log lines by themselves, and what their logs may have."""
     pages: SharedPages = field(default_factory=SharedPages)
@@ -126,6 +129,7 @@ class Services:
         self.key_uses = KeyUses(self.db, self.clock)
         self.guard = Guard(self.clock)
         self.refusals = Refusals(self.db)
+        self.examinations = Examinations(self.clock)
         self.log_gates = SentGates(self.settings.runs.log_limits)
         self.event_news = News(self.db, self.bus, Topic.EVENTS, events.head, events.glimpse)
         self.log_news = News(self.logs, self.bus, Topic.LOGS, log_store.head, log_store.glimpse)

@@ -121,9 +121,9 @@ _TABLE: Final = (
         POST /flow_runs/{id}/input/filter
     """),
     (Rule(Level.VIEW, OfRuns.NOTHING), """
+        POST /managed/flow_runs/count-by/time
         GET /managed/deployments/{id}/schedules/times
         POST /managed/deployments/latest_runs/filter
-        POST /managed/flow_runs/count-by/time
         GET /managed/flow_runs/{id}/executions
         GET /managed/flow_runs/{id}/resources
         GET /managed/flow_runs/{id}/logs/download
@@ -238,6 +238,8 @@ _TABLE: Final = (
     """),
     (Rule(Level.OVERSEE, OfRuns.NOTHING), """
         GET /managed/status
+        GET /managed/doctor
+        POST /managed/doctor
         GET /managed/workspaces
         GET /managed/audit/all
         GET /managed/flow_runs

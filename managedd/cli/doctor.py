@@ -16,6 +16,7 @@ from managedd.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from managedd.config import Settings
     from managedd.doctor.finding import Finding, Report
+    from managedd.doctor.patient import Patient
 
 TITLES = {"data": "Data", "host": "Host", "engine": "Container engine", "runs": "What a run meets"}
 
@@ -53,14 +54,10 @@ def _leave_what_hangs(code: int) -> None:
                 os._exit(code)
 
 
-async def _examine(settings: Settings) -> Report:
-    from rich.console import Console
-
-    from managedd import observe
+def patient_of(settings: Settings) -> Patient:
+    """This host under these settings, and the daemon that serves it, if one does."""
     from managedd.cli.client import connected
-    from managedd.doctor.examination import Check, examine
     from managedd.doctor.patient import Patient
-    from managedd.doctor.rounds import ROUNDS
     from managedd.engine_room import docker_settings
 
     async def ask() -> dict[str, Any]:
@@ -68,8 +65,18 @@ async def _examine(settings: Settings) -> Report:
             found: dict[str, Any] = await daemon.get("/managed/status")
             return found
 
+    return Patient(settings=settings, docker=docker_settings(settings), ask=ask)
+
+
+async def _examine(settings: Settings) -> Report:
+    from rich.console import Console
+
+    from managedd import observe
+    from managedd.doctor.examination import Check, examine
+    from managedd.doctor.rounds import ROUNDS
+
     observe.configure("error", "auto")
-    patient = Patient(settings=settings, docker=docker_settings(settings), ask=ask)
+    patient = patient_of(settings)
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         return await examine(patient, ROUNDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -47,4 +47,13 @@ def serve(
     # Before anything is made on the disk, as all that is wrong in the settings.
     read_ca_bundle(settings)
     read_certificate(settings.server)
-    anyio.run(daemon.serve, settings, read)
+    anyio.run(daemon.serve, settings, read, _examine)
+
+
+async def _examine(settings: Settings) -> dict[str, Any]:
+    from managedd.cli.doctor import patient_of
+    from managedd.doctor.examination import examine
+    from managedd.doctor.rounds import ROUNDS
+
+    # The daemon has its own way with signals.
+    return (await examine(patient_of(settings), ROUNDS, interruptible=False)).as_json()

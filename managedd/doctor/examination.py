@@ -45,10 +45,17 @@ class Interrupted(BaseException):
 
 
 async def examine(
-    patient: Patient, checks: Sequence[Check], *, begins: Callable[[Check], None] = lambda _: None
+    patient: Patient,
+    checks: Sequence[Check],
+    *,
+    begins: Callable[[Check], None] = lambda _: None,
+    interruptible: bool = True,
 ) -> Report:
-    """The report of all checks. Raises Interrupted after SIGINT, SIGTERM or SIGHUP, once everything made was removed."""
+    """The report of all checks. Raises Interrupted after SIGINT, SIGTERM or SIGHUP, if it shall listen to them, once everything made was removed."""
     findings: list[Finding] = []
+    if not interruptible:
+        await _all_and_close(patient, checks, begins, findings)
+        return Report(findings=tuple(findings))
     interrupted = False
     async with anyio.create_task_group() as tasks:
         work = anyio.CancelScope()
@@ -65,15 +72,21 @@ async def examine(
         tasks.start_soon(listen, name="signals")
         await listening.wait()
         with work:
-            try:
-                await _all(patient, checks, begins, findings)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await patient.close()
+            await _all_and_close(patient, checks, begins, findings)
         tasks.cancel_scope.cancel()
     if interrupted:
         raise Interrupted
     return Report(findings=tuple(findings))
+
+
+async def _all_and_close(
+    patient: Patient, checks: Sequence[Check], begins: Callable[[Check], None], findings: list[Finding]
+) -> None:
+    try:
+        await _all(patient, checks, begins, findings)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await patient.close()
 
 
 async def _all(

@@ -32,6 +32,10 @@ class Place:
     root: str
     """The way to the daemon's own root: `./`, `../`, `../../` … so that a path prefix of a proxy makes no difference."""
 
+    def of(self, account: str, workspace: str) -> Place:
+        """Another workspace, as seen from the same page."""
+        return Place(account=account, workspace=workspace, root=self.root)
+
     @property
     def home(self) -> str:
         """Under which the workspace's pages are."""

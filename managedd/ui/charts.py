@@ -234,3 +234,29 @@ def _line(values: Sequence[tuple[str, float]], limit: float | None) -> Line | No
 
 def _r(value: float) -> float:
     return round(value, 2)
+
+
+# --- amounts -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """One amount a column."""
+
+    columns: tuple[Column, ...]
+    highest: float
+
+
+def amounts(rows: Sequence[tuple[str, float, str]]) -> Amounts:
+    """A column for each label, amount and what is said of it; nothing stands where the amount is 0."""
+    highest = max((amount for _, amount, _ in rows), default=0.0)
+    step = WIDTH / max(1, len(rows))
+    gap = step * _GAP_SHARE
+    columns = []
+    for place, (label, amount, text) in enumerate(rows):
+        height = max(_LEAST, HEIGHT * amount / highest) if amount else 0.0
+        bar = Bar(
+            x=_r(place * step + gap / 2), y=_r(HEIGHT - height), width=_r(step - gap), height=_r(height), kind="busy"
+        )
+        columns.append(Column(label=label, text=text, bars=(bar,) if amount else (), counts={}))
+    return Amounts(columns=tuple(columns), highest=highest)

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 Gather = Callable[..., Awaitable[Mapping[str, Any]]]
 """`async def name(ask, <path parameters>)`: what the template is given, its `title` among it."""
 
-MODULES: Final = ("work_pools", "work_pool_forms", "deployments", "deployment", "runs", "flow_run", "run_log")
+MODULES: Final = (
+    "work_pools",
+    "work_pool_forms",
+    "deployments",
+    "deployment",
+    "runs",
+    "flow_run",
+    "run_log",
+    "usage",
+    "host",
+    "settings",
+)
 """Of `managedd.ui.views`."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)
 """What a page may show has changed."""
@@ -83,8 +94,9 @@ def every_page() -> tuple[Page, ...]:
 
 
 def sections(ask: Ask) -> set[str]:
-    """The places of the navigation that have a page."""
-    return {each.section for each in every_page()}
+    """The places of the navigation that have a page which this person may see."""
+    found = {each.section for each in every_page()}
+    return found if ask.may("GET /managed/status") else found - {"host"}
 
 
 @cache

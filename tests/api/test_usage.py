@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from managedd import ids
 from managedd.api.auth import Listener
+from managedd.api.routes.usage import table as usage_table
 from managedd.bus import Topic
 from managedd.clock import from_us, to_us
 from managedd.model.executions import Phase
@@ -234,3 +236,23 @@ async def test_the_plan_says_what_is_allowed_what_is_taken_and_what_a_run_gets(a
     assert (before["name"], before["concurrent_runs"], before["managed_pools"], before["on_exhausted"]) == ("pro", 10, 5, "finish")  # fmt: skip
     assert (before["run_memory_bytes"], before["run_cpus"], before["run_seconds"]) == (2 << 30, 0.5, 60)
     assert (before["pools"], before["runs"], after["runs"]) == (1, 0, 1)
+
+
+async def test_who_used_what_comes_as_a_table_in_which_no_name_is_a_formula(api: ApiClient) -> None:
+    await pool_of(api)
+    plain = await deploy(api, "plain", work_pool_name="mine")
+    await ran(api, plain, "2026-05-10T10:00:00Z", "2026-05-10T12:05:00Z")
+    answer = await api.http.get("/api/managed/usage?month=2026-05&format=csv")
+    assert (answer.status, answer.content_type) == (200, "text/csv")
+    assert "usage-2026-05-by-deployment.csv" in answer.headers["Content-Disposition"]
+    head, line = (await answer.text()).splitlines()
+    assert head == "deployment,minutes,executions"
+    assert line.endswith("/plain,125,1")
+    by_day = await (await api.http.get("/api/managed/usage?month=2026-05&format=csv&by=day")).text()
+    assert by_day.splitlines() == ["day,minutes,executions", "2026-05-10,125,1"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_a_name_is_no_formula(name: str) -> None:
+    (line,) = csv.reader([usage_table({"month": "2026-05", "by": [{"name": name, "minutes": 1, "executions": 1}]}).splitlines()[1]])  # fmt: skip
+    assert line[0] == f"'{name}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict
 from datetime import tzinfo
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from managedd.api.context import Context
+from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
 from managedd.clock import iso
 from managedd.errors import invalid
@@ -18,33 +20,42 @@ from managedd.store.database import Tx
 from managedd.store.rows import Wire
 from managedd.wire.usage import PlanReport, UsageReport, WorkspacePlan
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet reckons."""
 MonthName = Annotated[str | None, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 
 
 @operation("GET", "/managed/usage", tag="Managed", returns=UsageReport)
-async def read_usage(ctx: Context, *, month: MonthName = None, by: Literal["deployment", "day"] = "deployment") -> Wire:
-    """Read what the workspace has used of its compute hours, what is left, and who used it."""
+async def read_usage(
+    ctx: Context,
+    *,
+    month: MonthName = None,
+    by: Literal["deployment", "day"] = "deployment",
+    format: Literal["json", "csv"] = "json",
+) -> Wire | Reply:
+    """Read what the workspace has used of its compute hours, what is left, and who used it; as CSV only the last, for a spreadsheet."""
 
-    def look(tx: Tx) -> Wire:
-        zone = ctx.services.zone
-        present = month_of(tx.now, zone)
-        chosen = present if month is None else _named(month, zone)
-        if chosen.begins_us >= present.ends_us:
-            raise invalid(f"month: {month} has not begun; allowed: months up to the present one, {present.name}")
-        plan, limit = usage.measure(tx, tx.workspace, chosen)
-        used = usage.used(tx, tx.workspace, chosen, zone)
-        shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
-        return {
-            "workspace_id": tx.workspace,
-            "plan": plan,
-            **_month(chosen, str(zone)),
-            "used_minutes": used.minutes,
-            "running_minutes": used.running,
-            **_left(limit, used.minutes),
-            "by": [{"name": name, "minutes": minutes, "executions": count} for name, minutes, count in shares],
-        }
+    report = await ctx.read(lambda tx: _report(tx, ctx.services.zone, month, by))
+    return report if format == "json" else _download(report, by)
 
-    return await ctx.read(look)
+
+def _report(tx: Tx, zone: tzinfo, month: str | None, by: Literal["deployment", "day"]) -> Wire:
+    present = month_of(tx.now, zone)
+    chosen = present if month is None else _named(month, zone)
+    if chosen.begins_us >= present.ends_us:
+        raise invalid(f"month: {month} has not begun; allowed: months up to the present one, {present.name}")
+    plan, limit = usage.measure(tx, tx.workspace, chosen)
+    used = usage.used(tx, tx.workspace, chosen, zone)
+    shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
+    return {
+        "workspace_id": tx.workspace,
+        "plan": plan,
+        **_month(chosen, str(zone)),
+        "used_minutes": used.minutes,
+        "running_minutes": used.running,
+        **_left(limit, used.minutes),
+        "by": [{"name": name, "minutes": minutes, "executions": count} for name, minutes, count in shares],
+    }
 
 
 @operation("GET", "/managed/plan", tag="Managed", returns=PlanReport)
@@ -77,6 +88,26 @@ async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
         workspaces.move(tx, tx.workspace, workspace.plan)
 
     await ctx.write(body)
+
+
+def _download(report: Wire, by: str) -> Reply:
+    name = f"usage-{report['month']}-by-{by}.csv"
+    said = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Reply(body=table(report, by).encode(), headers=said, content_type="text/csv")
+
+
+def table(report: Wire, by: str = "deployment") -> str:
+    """Who used what, as CSV."""
+    written = io.StringIO()
+    lines = csv.writer(written)
+    lines.writerow([by, "minutes", "executions"])
+    lines.writerows([_plain(each["name"]), each["minutes"], each["executions"]] for each in report["by"])
+    return written.getvalue()
+
+
+def _plain(text: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _least(*limits: int | None) -> int | None:

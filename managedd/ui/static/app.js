@@ -3,6 +3,7 @@ import { watch } from "./live.js";
 import { prepareCalls } from "./calls.js";
 import { tick } from "./times.js";
 import { prepareMenus } from "./menus.js";
+import "./reveal.js";
 import "./filters.js";
 
 const parts = import.meta.url.replace("app.js", "");
@@ -18,6 +19,7 @@ export function loadElements(within) {
 prepareCalls(document);
 prepareMenus(document);
 loadElements(document);
+for (const each of document.querySelectorAll("[data-api-url]")) each.textContent = new URL(document.body.dataset.api, location).href.replace(/\/$/, "");
 tick();
 setInterval(tick, 1000);
 document.addEventListener("page:changed", () => {

@@ -24,7 +24,7 @@ export function prepareCalls(root) {
       showErrors(form, { message: problem.message, errors: problem.errors ?? [] });
       return;
     }
-    await during(form.querySelector("[type=submit]"), () => perform(form.dataset, body, (problem) => showErrors(form, problem)));
+    await during(form.querySelector("[type=submit]"), () => perform(form.dataset, body, (problem) => showErrors(form, problem), form));
   });
 }
 
@@ -46,7 +46,7 @@ export async function call(method, url, body) {
   };
 }
 
-async function perform({ call: method, url, next, told }, body, refused) {
+async function perform({ call: method, url, next, told }, body, refused, form) {
   let answer;
   try {
     answer = await call(method, url, body);
@@ -57,7 +57,7 @@ async function perform({ call: method, url, next, told }, body, refused) {
   const against = refusal(answer, body);
   if (against) return refused({ message: against, errors: [] });
   if (told) tell(told);
-  document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer } }));
+  document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer, form } }));
   // `{name}` in the way is a member of the answer, or else of what was sent.
   if (next) location.assign(next.replaceAll(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? body?.[name] ?? "")));
 }
