@@ -105,6 +105,7 @@ async def test_a_log_is_followed_searched_filtered_and_ends(site: Pages, looking
     await page.get_by_text("Line 2,000", exact=True).wait_for()
     await search.press("Enter")
     await page.get_by_text("Line 2,001", exact=True).wait_for()
+    assert await page.evaluate("CSS.highlights.get('log-search').size") > 10
     await search.press("Shift+Enter")
     await search.press("Shift+Enter")
     await page.get_by_text("Line 209", exact=True).wait_for()
@@ -192,7 +193,27 @@ async def test_a_narrow_dark_window_shows_the_same(site: Pages, browser: Browser
             window.check()
 
 
-async def test_the_log_of_no_run_and_an_empty_one_say_so(site: Pages, looking: Looking) -> None:
+async def test_in_its_runs_page_the_log_stays_as_it_is_while_the_page_changes(site: Pages, looking: Looking) -> None:
+    run, page = await a_run(site.api), looking.page
+    await write(site, run, *numbered(1, 500))
+    await looking.go(f"{site.url}/runs/flow-run/{run}")
+    await shown(looking, "line 500")
+    await page.locator(".log-scroll").focus()
+    await page.keyboard.press("Home")
+    await shown(looking, "line 1")
+    await page.evaluate("window.before = document.querySelector('.log-line')")
+
+    await move(site.api, run, StateType.RUNNING)
+    await page.locator("main .badge", has_text="Running").first.wait_for()
+
+    assert await page.evaluate("window.before === document.querySelector('.log-line') && window.before.isConnected")
+    await shown(looking, "line 1")
+    assert await page.evaluate("document.activeElement.className.includes('log-scroll')")
+    await page.get_by_role("link", name="Only the log").click()
+    await shown(looking, "line 500")
+
+
+async def test_an_empty_log_says_so_until_its_first_line(site: Pages, looking: Looking) -> None:
     run = await a_run(site.api)
     await opened(looking, site.url, run)
     await looking.page.get_by_text("No lines yet").wait_for()

@@ -221,7 +221,7 @@ class LogView extends HTMLElement {
     if (search.signal.aborted) return;
     if (!part.match) {
       this.#exhausted = Object.keys(start).length > 0 ? same : null;
-      return this.#found(null, this.#exhausted ? `None ${forward ? "after this" : "before this"}; again looks from the ${forward ? "start" : "end"}` : "None");
+      return this.#found(null, this.#exhausted ? `None ${forward ? "after this; the next search begins at the start" : "before this; the next search begins at the end"}` : "None");
     }
     this.#exhausted = null;
     const number = part.first_line + part.lines.findIndex((line) => line.id === part.match);

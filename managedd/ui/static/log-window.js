@@ -3,6 +3,7 @@
 // Rows are as high as their text, so the space's height is a guess: while one scrolls through the rows their places are exact, and where they are
 // in the space is set right when they come to one of its ends.
 import { blankRow, explain, fillRow, widen } from "./log-row.js";
+import { markText } from "./log-marks.js";
 
 const MAX_ROWS = 400;
 const MAX_KEPT = 1200; // lines in memory
@@ -304,17 +305,7 @@ export class LogWindow extends EventTarget {
   #paint() {
     this.#rows.querySelector(".found")?.classList.remove("found");
     this.#row(this.#match)?.classList.add("found");
-    if (!globalThis.Highlight) return;
-    const ranges = [], wanted = this.#text.toLowerCase();
-    const texts = wanted && document.createTreeWalker(this.#rows, NodeFilter.SHOW_TEXT);
-    while (texts && texts.nextNode() && ranges.length < 2000) {
-      const node = texts.currentNode, said = node.data.toLowerCase();
-      if (said.length !== node.data.length || !node.parentElement.closest(".log-message")) continue;
-      for (let at = said.indexOf(wanted); at >= 0 && ranges.length < 2000; at = said.indexOf(wanted, at + wanted.length)) {
-        ranges.push(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: at + wanted.length }));
-      }
-    }
-    CSS.highlights.set("log-search", new Highlight(...ranges));
+    markText(this.#rows, this.#text);
   }
 
   // --- places ---
