@@ -63,7 +63,7 @@ class Api:
             client_max_size=self._services.settings.server.max_body_bytes,
             middlewares=[middleware(self.proxies), self._failures],
         )
-        if self.listener is not Listener.RUNS:
+        if self.listener is not Listener.RUNS and site is None:
             app.router.add_route("GET", login.PATH, login.page)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app

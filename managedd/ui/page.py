@@ -28,6 +28,7 @@ MODULES: Final = (
     "usage",
     "host",
     "settings",
+    "client_login",
 )
 """Of `managedd.ui.views`."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)

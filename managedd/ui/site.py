@@ -21,7 +21,7 @@ from managedd.ui.page import Sent
 from managedd.ui.rendering import render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from managedd.api.app import Api
     from managedd.api.context import Actor, Services
@@ -91,7 +91,8 @@ class Site:
     ) -> web.StreamResponse:
         own = _own(actor, place)
         if own is not None:
-            return _sent(own + found.path.lstrip("/") if not values else own, request)
+            query = request.rel_url.raw_query_string
+            return _sent(own + (found.path.lstrip("/") + (f"?{query}" if query else "") if not values else ""), request)
         await enter(self._services, actor, place.account, place.workspace)
         ask = Ask(api=self._api, services=self._services, request=request, actor=actor, place=place)
         if live.is_wanted(request):
@@ -100,7 +101,7 @@ class Site:
             shown = await self._values(ask, found, values)
         except Sent as elsewhere:
             return _sent(place.home + elsewhere.where, request)
-        return _html(request, render(found.template, shown))
+        return _html(request, render(found.template, shown), headers=_beyond(shown.get("connect", ())))
 
     async def _part(self, ask: Ask, found: Page, values: Mapping[str, str]) -> str:
         """What of the page changes."""
@@ -163,6 +164,13 @@ def _placed(path: str) -> tuple[str, Place]:
         place = Place(account=ids.canonical(parts[2]), workspace=ids.canonical(parts[4]), root=root)
         return "/" + "/".join(parts[5:]), place
     return path, Place(account=ids.DEFAULT_ACCOUNT_ID, workspace=ids.DEFAULT_WORKSPACE_ID, root=root)
+
+
+def _beyond(connect: Sequence[str]) -> dict[str, str]:
+    """What a page's policy says where its scripts may send something elsewhere too."""
+    if not connect:
+        return {}
+    return {"Content-Security-Policy": POLICY.replace("connect-src 'self'", f"connect-src 'self' {' '.join(connect)}")}
 
 
 def _scope_of(workspace: Mapping[str, Any]) -> str:

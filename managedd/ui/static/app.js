@@ -4,6 +4,7 @@ import { prepareCalls } from "./calls.js";
 import { tick } from "./times.js";
 import { prepareMenus } from "./menus.js";
 import "./reveal.js";
+import "./hand-over.js";
 import "./filters.js";
 
 const parts = import.meta.url.replace("app.js", "");
