@@ -71,7 +71,9 @@ def kind(state: str | None) -> str:
 
 def segment(text: object) -> str:
     """As it stands between two slashes of a path."""
-    return quote(str(text), safe="")
+    quoted = quote(str(text), safe="")
+    # Browsers take `..` out of an address, however it is written: what is called so must not lead to what is above it.
+    return quoted + "%2F" if quoted in {".", ".."} else quoted
 
 
 def moment(text: str | datetime | None) -> datetime | None:
