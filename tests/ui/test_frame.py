@@ -20,7 +20,7 @@ from tests.ui.looking import HOSTILE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Request
+    from playwright.async_api import Page, Request
 
     from managedd.api.context import Services
     from tests.ui.conftest import Pages
@@ -113,6 +113,36 @@ async def test_the_first_page_is_small_and_soon_there(site: Pages, looking: Look
     assert sum(sizes) < 100_000, sizes
     timing = await looking.page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive")
     print(f"{sum(sizes)} bytes in {len(sizes)} answers, interactive after {timing:.0f} ms")
+
+
+async def test_tabs_that_nobody_looks_at_take_no_connection_from_the_others(site: Pages, looking: Looking) -> None:
+    """A browser has six to a host. Its headless windows are never hidden: the test says it in their place."""
+    tabs = [looking.page, *[await looking.context.new_page() for _ in range(7)]]
+    for tab in tabs:
+        await tab.goto(f"{site.url}/work-pools", timeout=10_000)
+        await tab.wait_for_selector("html[data-ready]")
+        await _look(tab, is_hidden=True)
+    await site.api.post("/work_pools/", {"name": "meanwhile", "type": "prefect:managed"})
+    await _look(tabs[0], is_hidden=False)
+    await tabs[0].get_by_role("link", name="meanwhile").wait_for()
+    assert await tabs[1].get_by_role("link", name="meanwhile").count() == 0
+
+
+async def _look(tab: Page, *, is_hidden: bool) -> None:
+    await tab.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
+        "document.dispatchEvent(new Event('visibilitychange')); }",
+        is_hidden,
+    )
+
+
+async def test_what_a_proxy_answers_instead_is_said(site: Pages, looking: Looking) -> None:
+    looking.expected = ["502"]
+    await looking.go(f"{site.url}/settings/variables")
+    await looking.page.route("**/api/variables/", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"))
+    await looking.page.get_by_label("Name").fill("colour")
+    await looking.page.get_by_role("button", name="Make the variable").click()
+    await looking.page.get_by_role("alert").get_by_text("502").wait_for()
 
 
 @asynccontextmanager

@@ -26,4 +26,4 @@ def test_a_buttons_body_is_what_it_sends_whatever_is_in_it() -> None:
     body = {"name": 'a" data-confirm="no" onclick="x', "other": "<b>&amp;'"}
     found = Attributes(parts.call("Do", "POST", "/x", body=body)).first
     assert json.loads(found["data-body"] or "") == body
-    assert set(found) == {"type", "class", "data-call", "data-url", "data-body"}
+    assert set(found) == {"type", "class", "data-key", "data-call", "data-url", "data-body"}

@@ -35,8 +35,8 @@ export async function call(method, url, body) {
     body: body === undefined ? undefined : JSON.stringify(body),
   }).catch(() => undefined);
   if (response === undefined) throw { message: "managedd does not answer. Nothing was changed, as far as this page knows.", errors: [] };
-  const text = await response.text();
-  const answer = text ? JSON.parse(text) : null;
+  // What stands between may answer with a page of its own.
+  const answer = await response.json().catch(() => null);
   if (response.ok) return answer;
   const detail = answer?.exception_detail;
   throw {

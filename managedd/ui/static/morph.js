@@ -1,7 +1,9 @@
 // `old` becomes like `made` with as few touches as can be, so that focus, selection, scrolling, open menus and what somebody types stay.
 
 // What belongs to the person or to a script, not to the server.
-const KEPT = { DETAILS: ["open"], DIALOG: ["open"], TIME: ["title"] };
+const KEPT = { DETAILS: ["open"], DIALOG: ["open"], TIME: ["title"], BUTTON: ["aria-busy"] };
+// Of an element with `data-keep`, whose script also shows and hides it.
+const KEPT_WITH_CHILDREN = ["hidden"];
 
 export function morph(old, made) {
   if (old.isEqualNode(made)) return;
@@ -11,7 +13,7 @@ export function morph(old, made) {
 }
 
 function attributes(old, made) {
-  const kept = KEPT[old.tagName] ?? [];
+  const kept = old.dataset?.keep === undefined ? (KEPT[old.tagName] ?? []) : KEPT_WITH_CHILDREN;
   for (const { name } of [...old.attributes]) {
     if (!made.hasAttribute(name) && !kept.includes(name)) old.removeAttribute(name);
   }
