@@ -7,7 +7,8 @@ wakes us is the whole daemon's business, so that nothing is sent but what this p
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,7 +20,7 @@ from managedd.errors import ManagedError
 from managedd.ui.page import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from managedd.ui.asking import Ask
     from managedd.ui.page import Page
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 TYPE: Final = "text/event-stream"
 PACE_SECONDS: Final = 1.0
 """Between two makings of one page at least."""
+SLOWEST_SECONDS: Final = 15.0
+"""And at most, however many pages are looked at: with a beat's time it is less than what a browser takes for a loss."""
+SHARE: Final = 0.2
+"""Of a processor: what making pages again takes, all of them together. The rest is for runs."""
 BEAT_SECONDS: Final = 15.0
 """A word is sent at least so often: proxies drop what is silent, and the browser shows what is lost."""
 SEND_SECONDS: Final = 20.0
@@ -39,7 +44,27 @@ def is_wanted(request: web.Request) -> bool:
     return TYPE in request.headers.get("Accept", "")
 
 
-async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page) -> web.StreamResponse:
+class Watched:
+    """The pages that are looked at. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """One more, as long as the block lasts."""
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    def pace_seconds(self, took_seconds: float) -> float:
+        """How long a page that took so long to make is left as it is."""
+        return max(PACE_SECONDS, min(SLOWEST_SECONDS, took_seconds * self._count / SHARE))
+
+
+async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page, watched: Watched) -> web.StreamResponse:
     """The page's stream, until it is left, its credential ends, or the daemon stops."""
     request, services = ask.request, ask.services
     response = web.StreamResponse(
@@ -47,11 +72,12 @@ async def stream(ask: Ask, make: Callable[[], Awaitable[str]], page: Page) -> we
     )
     with ask.api.limits.socket(f"{_STREAMS} of {request.remote}"):
         await response.prepare(request)
-        with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)), ExitStack() as watched:
+        with anyio.CancelScope() as scope, services.sockets.registered(_Stopped(scope)), ExitStack() as held:
+            held.enter_context(watched.one())
             for holder in holders(ask.actor.holder, ask.place.workspace):
-                watched.enter_context(services.keys.watching(holder, scope.cancel))
+                held.enter_context(services.keys.watching(holder, scope.cancel))
             try:
-                await _send_news(ask, response, make, page)
+                await _send_news(ask, response, make, page, watched)
             except (ConnectionError, TimeoutError):
                 # Whoever looked has gone, or takes nothing any more; that is nobody's failure.
                 if request.transport is not None:
@@ -70,21 +96,25 @@ class _Stopped:
         self._scope.cancel()
 
 
-async def _send_news(ask: Ask, response: web.StreamResponse, make: Callable[[], Awaitable[str]], page: Page) -> None:
+async def _send_news(
+    ask: Ask, response: web.StreamResponse, make: Callable[[], Awaitable[str]], page: Page, watched: Watched
+) -> None:
     seen = ask.request.headers.get("Last-Event-ID") or ask.query.get("seen", "")
     with ask.services.bus.subscribe(*page.topics) as woken:
         while True:
+            began = time.monotonic()
             try:
                 text = await make()
             except (ManagedError, InvalidRequest, Sent):
                 # What it was about is gone, or nobody may see it any more: asked for as a page, it says so.
                 await _send(response, "event: gone\ndata:\n\n")
                 return
+            took = time.monotonic() - began
             now = mark(text)
             if now != seen:
                 await _send(response, _message(now, text))
                 seen = now
-            await anyio.sleep(PACE_SECONDS)
+            await anyio.sleep(watched.pace_seconds(took))
             await _wait(response, woken.wait, page.every_seconds)
 
 

@@ -50,6 +50,7 @@ class Site:
     def __init__(self, services: Services, api: Api) -> None:
         self._services = services
         self._api = api
+        self._watched = live.Watched()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The page, the file, or what else there is at that path; failures are pages too."""
@@ -96,7 +97,7 @@ class Site:
         await enter(self._services, actor, place.account, place.workspace)
         ask = Ask(api=self._api, services=self._services, request=request, actor=actor, place=place)
         if live.is_wanted(request):
-            return await live.stream(ask, lambda: self._part(ask, found, values), found)
+            return await live.stream(ask, lambda: self._part(ask, found, values), found, self._watched)
         try:
             shown = await self._values(ask, found, values)
         except Sent as elsewhere:

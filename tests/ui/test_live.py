@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import anyio
@@ -55,3 +56,17 @@ async def test_whoever_leaves_a_live_page_is_no_failure(
         await runner.cleanup()
 
     assert [each.message for each in caplog.records if each.name == "aiohttp.server"] == []
+
+
+async def test_the_more_pages_are_looked_at_the_less_often_each_is_made_again() -> None:
+    """However many there are, making them again takes no more than its share of a processor."""
+    watched = live.Watched()
+    with ExitStack() as tabs:
+        tabs.enter_context(watched.one())
+        assert watched.pace_seconds(0.02) == live.PACE_SECONDS
+        for _ in range(49):
+            tabs.enter_context(watched.one())
+        assert 50 * 0.02 / watched.pace_seconds(0.02) == pytest.approx(live.SHARE)
+        assert watched.pace_seconds(3.0) == live.SLOWEST_SECONDS
+    with watched.one():
+        assert watched.pace_seconds(0.02) == live.PACE_SECONDS
