@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from managedd.clock import from_us
 from managedd.ui import charts, run_filters
 from managedd.ui.page import page
 
@@ -21,7 +21,7 @@ MAX_CHOICES: Final = 200
 async def runs(ask: Ask) -> dict[str, Any]:
     """A page of the runs that were asked for, with what they came to over time."""
     chosen = run_filters.read(ask.query)
-    now = datetime.now(UTC)
+    now = from_us(ask.services.clock.now_us())
     body = chosen.body(now)
     asked = {**body, "sort": chosen.sort, "limit": run_filters.PAGE_SIZE, "offset": chosen.offset}
     found = await ask.post("/flow_runs/filter", asked)
