@@ -35,7 +35,7 @@ class Topic(StrEnum):
     LOGS = "logs"
     """Log lines were stored."""
     KEYS = "keys"
-    """A key was revoked, or its workspace removed."""
+    """A key was made or revoked, or its workspace removed."""
     SECRETS = "secrets"
     """There is something to encrypt, or to encrypt anew."""
 

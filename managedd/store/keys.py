@@ -61,6 +61,7 @@ def create(
         "INSERT INTO keys (id, workspace_id, name, role, key_hash, hint, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (key_id, workspace_id, name, role.value, key_hash, hint, tx.now, expires_us),
     )
+    tx.publish(Topic.KEYS)
     return get(tx, workspace_id, key_id)
 
 

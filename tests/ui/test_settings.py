@@ -36,7 +36,7 @@ async def test_a_key_is_made_shown_once_used_and_revoked(site: Pages, looking: L
     key = await made.inner_text()
     assert (await site.http.get("/api/managed/usage", headers=bearer(key))).status == 200
     row = page.get_by_role("row", name="Ann's laptop")
-    await row.wait_for(timeout=40_000)
+    await row.wait_for()
     assert await made.is_visible()
     assert await looking.barriers() == []
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from managedd.bus import Topic
 from managedd.model.access import Role
-from managedd.ui.page import page
+from managedd.ui.page import ANYTHING, page
 from managedd.ui.views.work_pools import plan_and_hours
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ async def settings(ask: Ask) -> dict[str, Any]:
     return {"title": "Settings", **_tabs(ask, ""), **await plan_and_hours(ask)}
 
 
-@page("/settings/keys", template="settings_keys.html", section="settings")
+@page("/settings/keys", template="settings_keys.html", section="settings", topics=(*ANYTHING, Topic.KEYS))
 async def keys(ask: Ask) -> dict[str, Any]:
     """The workspace's keys; a new one is shown once, by the page's script."""
     found = await ask.get("/managed/keys", limit=MOST)
