@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from managedd.store.workspaces import ensure_default
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from managedd.clock import Clock
 
 
 @pytest.fixture
@@ -64,15 +67,22 @@ class ApiClient:
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    async with services_in(tmp_path, SystemClock()) as made:
+        yield made
+
+
+@asynccontextmanager
+async def services_in(folder: Path, clock: Clock) -> AsyncIterator[Services]:
+    """What the API works with over a new store in the folder, as long as the block lasts."""
     bus = Bus()
     db = await Database.open(
-        tmp_path / "state.db", bus=bus, migrations="managedd.store.migrations.state", finish=lifecycle.tell
+        folder / "state.db", bus=bus, clock=clock, migrations="managedd.store.migrations.state", finish=lifecycle.tell
     )
     db.vault.take(KeyRing(Key.new()))
     logs = await Database.open(
-        tmp_path / "logs.db", bus=bus, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
+        folder / "logs.db", bus=bus, clock=clock, migrations="managedd.store.migrations.logs", synchronous="NORMAL"
     )
-    settings = Settings(store=StoreSection(data_dir=tmp_path))
+    settings = Settings(store=StoreSection(data_dir=folder))
     await db.write(lambda tx: plans.replace(tx, settings.all_plans()))
     await db.write(lambda tx: ensure_default(tx, plan=settings.default_plan))
     made = Services(
@@ -80,7 +90,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
         db=db,
         logs=logs,
         bus=bus,
-        clock=SystemClock(),
+        clock=clock,
         zone=UTC,
         ready=True,
     )
