@@ -272,7 +272,11 @@ def _changes(named: Things) -> list[Any]:
 STATE = {"state": {"type": "CANCELLED"}, "force": True}
 BESIDE_FILTERS: dict[str, dict[str, Any]] = {
     "/flow_runs/bulk_set_state": {"state": STATE["state"]},
-    "/managed/flow_runs/count-by/time": {"start": "2026-01-01T00:00:00Z", "interval_seconds": 31_622_400, "intervals": 400},
+    "/managed/flow_runs/count-by/time": {
+        "start": "2026-01-01T00:00:00Z",
+        "interval_seconds": 31_622_400,
+        "intervals": 400,
+    },
 }
 """What operations with filters need besides."""
 BODIES: dict[str, Any] = {
