@@ -247,7 +247,9 @@ async def test_a_cursor_that_the_store_has_not_given_yet_hides_no_line(api: ApiC
         assert await tail.line() == "three"
 
 
-@pytest.mark.parametrize("cursor", ["4711", "00000000-0000-8000-8000-000000000001", ids.new_id()])
+@pytest.mark.parametrize(
+    "cursor", ["4711", "00000000-0000-8000-8000-000000000001", "01a206d5-8caf-7893-9ce5-29f02663110a"]
+)
 async def test_a_cursor_that_the_store_never_gave_is_refused(api: ApiClient, cursor: str) -> None:
     run = await a_run(api)
     await write_lines(api, run, "one")
