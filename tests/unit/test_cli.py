@@ -204,7 +204,7 @@ def test_a_failure_inside_a_task_group_is_told_like_any_other(
 ) -> None:
     from managedd import daemon
 
-    async def serve(_: object, read_again: object) -> None:
+    async def serve(*_: object) -> None:
         raise ExceptionGroup("", [ExceptionGroup("", [ManagedError(ErrorCode.CONFIG, "port 1 is taken")])])
 
     monkeypatch.setattr(daemon, "serve", serve)
@@ -215,7 +215,7 @@ def test_a_failure_inside_a_task_group_is_told_like_any_other(
 def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from managedd import daemon
 
-    async def serve(_: object, read_again: object) -> None:
+    async def serve(*_: object) -> None:
         raise ExceptionGroup("", [ManagedError(ErrorCode.CONFIG, "known"), ZeroDivisionError()])
 
     monkeypatch.setattr(daemon, "serve", serve)
