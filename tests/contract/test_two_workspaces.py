@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from tests.contract.place import DEPLOY
 from tests.support.daemon import LiveDaemon
 from tests.support.git_server import GitServer
 from tests.support.http import Api, HttpError
-from tests.support.prefect_user import PrefectUser, in_threads
+from tests.support.prefect_user import PrefectUser, in_threads, somebody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,16 +47,6 @@ class User:
     def api(self) -> Api:
         """The workspace, by the key."""
         return Api(self.url, headers={"Authorization": f"Bearer {self.key}"})
-
-
-def operator(daemon: LiveDaemon, *arguments: str) -> Any:
-    """What a command on the daemon's host says."""
-    command = [sys.executable, "-m", "managedd", *arguments, "--json", "--config", str(daemon.folder / "config.toml")]
-    done = subprocess.run(
-        command, capture_output=True, check=False, env=daemon.environment, cwd=Path(__file__).parents[2], timeout=60
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +80,15 @@ def source(daemon: LiveDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield server.repository("tenants", {"tenants.py": FLOWS / "tenants.py"})
 
 
-def somebody(there: Provisioned, daemon: LiveDaemon, folder: Path) -> PrefectUser:
-    """A person who has only been told where Cloud is."""
-    made = PrefectUser(there, daemon.url, folder, PREFECT_CLOUD_API_URL=daemon.url)
-    del made.environment["PREFECT_API_URL"]
-    return made
-
-
 @pytest.fixture(scope="module")
 def users(prefect_venv: Provisioned, daemon: LiveDaemon, tmp_path_factory: pytest.TempPathFactory) -> list[User]:
     """Two people with a workspace each, made by commands on the host."""
 
     def one(word: str, account: str) -> User:
         handle = f"{account}/prod"
-        operator(daemon, "workspace", "create", handle, "--plan", "pro")
-        made = operator(daemon, "key", "create", "--workspace", handle, "--name", word, "--role", "developer")
-        prefect = somebody(prefect_venv, daemon, tmp_path_factory.mktemp(account))
+        daemon.operator("workspace", "create", handle, "--plan", "pro")
+        made = daemon.operator("key", "create", "--workspace", handle, "--name", word, "--role", "developer")
+        prefect = somebody(prefect_venv, daemon.url, tmp_path_factory.mktemp(account))
         return User(word=word, handle=handle, key=made["key"], url=made["api_url"], prefect=prefect)
 
     return [one("aubergine", "acme"), one("broccoli", "globex")]
@@ -116,7 +97,7 @@ def users(prefect_venv: Provisioned, daemon: LiveDaemon, tmp_path_factory: pytes
 def test_login_ls_set_and_logout(
     prefect_venv: Provisioned, daemon: LiveDaemon, users: list[User], tmp_path: Path
 ) -> None:
-    person, (first, second) = somebody(prefect_venv, daemon, tmp_path), users
+    person, (first, second) = somebody(prefect_venv, daemon.url, tmp_path), users
     login = ("cloud", "login", "--key")
     # Each process that was warmed knows the profile of its start, so that what a command has changed is seen by the next.
     with person.warmed() as stranger:

@@ -176,6 +176,20 @@ class LiveDaemon:
         """Its API."""
         return Api(self.url)
 
+    def operator(self, *arguments: str) -> Any:
+        """What a command of the operator on this host says."""
+        config = str(self.folder / "config.toml")
+        done = subprocess.run(
+            [*self._program, *arguments, "--json", "--config", config],
+            capture_output=True,
+            check=False,
+            env=self.environment,
+            cwd=Path(__file__).parents[2],
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout)
+
     @property
     def gateway(self) -> str:
         """This host's address as runs reach it; the network exists once the engine was opened."""

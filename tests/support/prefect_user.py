@@ -144,6 +144,13 @@ def _expected(ended: Done, code: int | None) -> Done:
     return ended
 
 
+def somebody(there: Provisioned, url: str, folder: Path, **environment: str) -> PrefectUser:
+    """A person who has only been told where Cloud is."""
+    made = PrefectUser(there, url, folder, PREFECT_CLOUD_API_URL=url, **environment)
+    del made.environment["PREFECT_API_URL"]
+    return made
+
+
 def in_threads(*works: Any) -> list[Any]:
     """What each of the functions returned; they ran beside each other."""
     with ThreadPoolExecutor(len(works)) as pool:
