@@ -236,10 +236,10 @@ def before(tx: Tx, since_us: int) -> int:
     """
     sql = (
         "SELECT position FROM events INDEXED BY events_received "
-        "WHERE indexed = 1 AND received >= ? AND occurred >= ? AND workspace_id = ? ORDER BY received, position LIMIT 1"
+        "WHERE indexed = 1 AND workspace_id = ? AND received >= ? AND occurred >= ? ORDER BY received, position LIMIT 1"
     )
     # What came before a clock was set back lies before what came since, and was received later than now.
-    firsts = [tx.scalar(sql, (from_us, since_us, tx.workspace)) for from_us in (since_us - SLACK_US, tx.now + SLACK_US)]
+    firsts = [tx.scalar(sql, (tx.workspace, from_us, since_us)) for from_us in (since_us - SLACK_US, tx.now + SLACK_US)]
     # Not the head: what came in since the indexes were brought up to date is not found here.
     return min((first - 1 for first in firsts if first is not None), default=indexed_to(tx))
 
@@ -335,8 +335,10 @@ def _count(value: str, label: str, amount: int, start_us: int, end_us: int) -> W
 
 def delete_received_before(tx: Tx, moment_us: int, limit: int) -> int:
     """At most `limit` events of any workspace that were received before the moment are gone; returns how many."""
+    # Workspace by workspace, as the index has them: no index of all is kept for this alone.
     return tx.execute(
-        "DELETE FROM events WHERE position IN "
-        "(SELECT position FROM events WHERE indexed = 1 AND received < ? ORDER BY received LIMIT ?)",
+        "DELETE FROM events WHERE position IN ("
+        "SELECT old.position FROM event_workspaces CROSS JOIN events AS old INDEXED BY events_received "
+        "ON old.workspace_id = event_workspaces.workspace_id WHERE old.indexed = 1 AND old.received < ? LIMIT ?)",
         (moment_us, limit),
     ).rowcount

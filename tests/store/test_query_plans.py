@@ -347,6 +347,11 @@ def test_events_are_paged_in_their_order_and_followed_by_their_key(state: SyncSt
         return events.page_after(tx, latest, 0)
 
     assert "SEARCH events USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan(state, follow)
+    begin = plan(state, lambda tx: events.before(tx, NOW))
+    assert "SEARCH events USING INDEX events_received (workspace_id=? AND received>?)" in begin
+    assert "TEMP B-TREE" not in begin
+    old = plan(state, lambda tx: events.delete_received_before(tx, NOW, 500))
+    assert "SEARCH old USING INDEX events_received (workspace_id=? AND received<?)" in old
 
 
 @pytest.mark.parametrize(
