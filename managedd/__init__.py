@@ -18,7 +18,7 @@ Layers, from the top; a module imports only from layers below its own (siblings 
 | wire          | wire                                 |
 | settings      | config                               |
 | vocabulary    | model, bus, observe                  |
-| ground        | errors, clock, ids, failpoints, starting |
+| ground        | errors, clock, ids, failpoints, starting, heap |
 
 A library that could spread has a home; SQL text has the same home as SQLite:
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from managedd import starting
+from managedd import heap, starting
 from managedd.cli.options import HERE, Where
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def serve(
     """
 
     starting.begin()
+    heap.hold()
 
     def read() -> Settings:
         return where.settings(server__host=host, server__port=port, runs__driver=driver)

@@ -1,11 +1,13 @@
-"""The janitor: what is over its time goes, a little at a time; the write-ahead logs stay short."""
+"""The janitor: what is over its time goes, a little at a time; the write-ahead logs stay short, and so does the heap."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
+from managedd import heap
 from managedd.clock import from_us
 from managedd.errors import ManagedError
 from managedd.model.log_limits import removed
@@ -59,6 +61,7 @@ class Janitor:
         for db in (self._db, self._log_db):
             await self._give_back(db)
             await db.checkpoint()
+        await anyio.to_thread.run_sync(heap.give_back)
 
     async def _events(self) -> None:
         moment = self._clock.now_us() - int(self._settings.events_days * DAY_US)

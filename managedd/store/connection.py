@@ -18,6 +18,7 @@ import aiosqlite
 import anyio
 
 from managedd.errors import ErrorCode, ManagedError
+from managedd.store.statements import KeptStatements
 from managedd.store.transaction import Job, translated
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5000
-CACHED_STATEMENTS = 512
 _JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -50,7 +50,7 @@ class Connection:
             pass
         except OSError as error:
             raise ManagedError(ErrorCode.CONFIG, f"{path} can't be created: {error.strerror}") from error
-        raw = aiosqlite.connect(path, isolation_level=None, cached_statements=CACHED_STATEMENTS)
+        raw = aiosqlite.connect(path, isolation_level=None, factory=KeptStatements)
         # An unclosed connection must not keep the process: SQLite survives a thread that ends anywhere.
         raw._thread.daemon = True
         with anyio.CancelScope(shield=True):

@@ -11,7 +11,8 @@ import sqlite3
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from managedd.errors import ErrorCode, ManagedError
-from managedd.store.connection import CACHED_STATEMENTS, set_up_reader
+from managedd.store.connection import set_up_reader
+from managedd.store.statements import KeptStatements
 from managedd.store.transaction import read_snapshot, translated
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Window:
     def __init__(self, path: Path, vault: Vault) -> None:
         self._asked = 0
         self._vault = vault
-        self._sqlite = sqlite3.connect(path, isolation_level=None, cached_statements=CACHED_STATEMENTS)
+        self._sqlite = sqlite3.connect(path, isolation_level=None, factory=KeptStatements)
         try:
             set_up_reader(self._sqlite)
             self._sqlite.execute("PRAGMA busy_timeout = 0")
