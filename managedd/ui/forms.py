@@ -49,6 +49,8 @@ class Field:
     choices: tuple[Choice, ...] = ()
     none: str = ""
     """The label of the choice that is no value; empty: there is no such choice."""
+    is_removable: bool = False
+    """Whether somebody may say that there shall be no value, where an empty field says that it stays as it is."""
     fields: tuple[Field, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""Markdown that runs have written, as HTML that is safe to show: what of it would be HTML stays text, and nothing is loaded."""
+"""Markdown that runs and people have written, as HTML that is safe to show: what of it would be HTML stays text, and nothing is loaded."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def html(text: str) -> Markup:
     # All that it holds was made by the renderer, which escapes; `html` is off.
     shown = Markup(made)  # noqa: S704
     return shown if len(cut) == len(text) else shown + Markup("<p>…</p>")
+
+
+@lru_cache(maxsize=256)
+def plain(text: str, most_chars: int = 300) -> str:
+    """What the text says, in one line and without what is only its form; what is longer is cut."""
+    parts = []
+    for token in _markdown().parse(text[:MAX_CHARS]):
+        if token.type == "inline":
+            parts += ["".join(each.content or " " for each in token.children or () if each.content or each.type.endswith("break"))]  # fmt: skip
+        elif token.type in {"fence", "code_block"}:
+            parts.append(token.content)
+    said = " ".join(" ".join(parts).split())
+    return said if len(said) <= most_chars else said[: most_chars - 1] + "…"
 
 
 @lru_cache(maxsize=1)

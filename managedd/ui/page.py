@@ -29,6 +29,7 @@ MODULES: Final = (
     "host",
     "settings",
     "client_login",
+    "blocks",
 )
 """Of `managedd.ui.views`."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from managedd import __version__
-from managedd.ui import assets, words
+from managedd.ui import assets, markdown, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,8 @@ FILTERS = {
     "day": words.day,
     "day_in": words.day_in,
     "plural": words.plural,
+    "markdown": markdown.html,
+    "plain": markdown.plain,
 }
 
 

@@ -74,6 +74,13 @@ def scalar(value: Any, others: Sequence[str]) -> str | None:
     return as_json(value) if is_taken and number(value) is not None else None
 
 
+def anything(value: Any) -> str:
+    """Any value; a text that could be read as JSON stands in quotation marks."""
+    if not isinstance(value, str):
+        return as_json(value, indent=2)
+    return value if _is_typable(value) and not _is_json(value) else as_json(value)
+
+
 def day(value: Any) -> str | None:
     """`2026-11-23`."""
     if not isinstance(value, str) or _DAY.fullmatch(value) is None:
@@ -116,6 +123,16 @@ def _reads_otherwise(text: str, others: Sequence[str]) -> bool:
     if isinstance(found, bool):
         return "boolean" in others
     return isinstance(found, str | int | float)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return True
 
 
 def _is_typable(content: str) -> bool:

@@ -69,6 +69,10 @@ def addresses(world: World) -> dict[str, str]:
         "/blocks/block/{id}": f"/blocks/block/{world.block}",
         "/auth/client": "/auth/client?callback=http://localhost:4321",
     }
+        "/blocks/catalog/{slug}": "/blocks/catalog/secret",
+        "/blocks/catalog/{slug}/create": "/blocks/catalog/secret/create",
+        "/settings/blocks/catalog/{slug}/create": "/blocks/catalog/secret/create",
+        "/blocks/block/{id}/edit": f"/blocks/block/{world.block}/edit",
     return {
         name_of(page.template): filled[page.path] if "{" in page.path else filled.get(page.path, page.path)
         for page in every_page()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.support.api_keys import bearer, make_key
 from tests.ui.looking import HOSTILE, NARROW, Looking
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser
+    from playwright.async_api import Browser, Locator, Page
 
     from tests.ui.conftest import Pages
 
@@ -47,57 +48,146 @@ async def test_a_key_is_made_shown_once_used_and_revoked(site: Pages, looking: L
     assert (await site.http.get("/api/managed/usage", headers=bearer(key))).status == 401
 
 
-async def test_variables_and_limits_are_made_changed_and_deleted_and_strangers_text_stays_text(
-    site: Pages, looking: Looking
-) -> None:
+async def test_variables_of_any_kind_are_made_found_changed_and_deleted(site: Pages, looking: Looking) -> None:
     page = looking.page
     looking.expected = ["422", "409"]
     await looking.go(f"{site.url}/settings/variables")
-    await page.get_by_label("Name").fill(HOSTILE)
-    await page.get_by_role("button", name="Make the variable").click()
-    await page.locator("[aria-invalid=true]").wait_for()
-    await page.get_by_label("Name").fill("colour")
-    await page.get_by_label("Value").fill(HOSTILE)
-    await page.get_by_label("Tags").fill(f"one\n{HOSTILE}")
-    await page.get_by_role("button", name="Make the variable").click()
-    row = page.get_by_role("row", name="colour")
-    await row.wait_for()
-    assert HOSTILE in await row.inner_text()
+    new = page.locator("form", has=page.get_by_role("button", name="Make the variable"))
+    await new.get_by_label("Name").fill(HOSTILE)
+    await new.get_by_role("button").click()
+    await new.locator("[aria-invalid=true]").wait_for()
+    given = {
+        "text": HOSTILE, "number": "12.5", "quoted": '"12"', "nothing": "null", "none": "", "sentence": "two words",
+        "object": '{"a": [1, {"b": null}], "big": 12345678901234567890}', "list": "[]", "no": "false",
+    }  # fmt: skip
+    for name, text in given.items():
+        await new.get_by_label("Name").fill(name)
+        await new.get_by_label("Value").fill(text)
+        await new.get_by_label("Tags").fill(f"one\n{HOSTILE}")
+        await new.get_by_role("button").click()
+        await _row(page, name).wait_for()
+        await looking.ready()
+    kept = {each["name"]: each["value"] for each in (await site.api.post("/variables/filter", {}))[1]}
+    assert kept == {
+        "text": HOSTILE, "number": 12.5, "quoted": "12", "nothing": None, "none": "", "sentence": "two words",
+        "object": {"a": [1, {"b": None}], "big": 12345678901234567890}, "list": [], "no": False,
+    }  # fmt: skip
+    for name in given:
+        async with page.expect_navigation():
+            await _row(page, name).get_by_text("Edit").click()
+            await _row(page, name).get_by_role("button", name="Save").click()
+        await looking.ready()
+    assert {each["name"]: each["value"] for each in (await site.api.post("/variables/filter", {}))[1]} == kept
+
+    await page.get_by_role("searchbox").fill("objec")
+    await page.get_by_role("button", name="Search").click()
+    await page.get_by_role("heading", name="1 variable", exact=True).wait_for()
+    row = page.get_by_role("row", name="object")
     await row.get_by_text("Edit").click()
+    await row.get_by_label("Name").fill("objective")
     await row.get_by_label("Value").fill("blue")
+    await row.get_by_label("Tags").fill("")
     await row.get_by_role("button", name="Save").click()
     await page.get_by_role("cell", name="blue").wait_for()
-    assert (await site.api.get("/variables/name/colour"))[1]["value"] == "blue"
-    await row.get_by_text("Edit").click()
-    await row.get_by_role("button", name="Delete").click()
+    assert "q=objec" in page.url
+    changed = (await site.api.get("/variables/name/objective"))[1]
+    assert (changed["value"], changed["tags"]) == ("blue", [])
+    await page.get_by_role("row", name="objective").get_by_text("Edit").click()
+    await page.get_by_role("row", name="objective").get_by_role("button", name="Delete").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    await page.get_by_text("There are none.").wait_for()
-
-    await looking.go(f"{site.url}/settings/concurrency-limits")
-    for word, name, fields in (
-        ("New limit by name", "Make the limit", {"Name": "database", "Slots": "3"}),
-        ("New limit by tag", "Make the limit", {"Tag": HOSTILE, "Task runs at a time": "2"}),
-    ):
-        form = page.locator("details", has_text=word)
-        await form.get_by_text(word).click()
-        for label, value in fields.items():
-            await form.get_by_label(label, exact=False).first.fill(value)
-        await form.get_by_role("button", name=name).click()
-        await page.get_by_role("row", name=next(iter(fields.values()))).wait_for()
-    await page.get_by_role("row", name="database").get_by_role("button", name="Switch off").click()
-    await page.get_by_role("row", name="database").get_by_role("button", name="Switch on").wait_for()
+    await page.get_by_text("Nothing has such a name.").wait_for()
     assert not await looking.is_hacked()
 
 
-async def test_secrets_of_blocks_are_never_shown(site: Pages, looking: Looking) -> None:
-    block = await _secret_block(site)
-    await looking.go(f"{site.url}/settings/blocks")
-    await looking.page.get_by_role("link", name="token").click()
+async def test_limits_are_made_changed_switched_freed_and_deleted(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    looking.expected = ["409"]
+    await looking.go(f"{site.url}/settings/concurrency-limits")
+    by_name = page.locator("form", has=page.get_by_role("button", name="Make the limit by name"))
+    await by_name.get_by_label("Name").fill("database")
+    await by_name.get_by_label("Slots").fill("3")
+    await by_name.get_by_role("button").click()
+    row = page.get_by_role("row", name="database")
+    await row.get_by_text("0 of 3").wait_for()
     await looking.ready()
-    assert looking.page.url == f"{site.url}/blocks/block/{block}"
-    text = await looking.page.content()
-    assert "********" in text
-    assert "hunter2" not in text
+    by_tag = page.locator("form", has=page.get_by_role("button", name="Make the limit by tag"))
+    await by_tag.get_by_label("Tag").fill(HOSTILE)
+    await by_tag.get_by_label("Task runs at a time").fill("2")
+    await by_tag.get_by_role("button").click()
+    await page.get_by_role("row", name="task runs with the tag").wait_for()
+    await looking.ready()
+
+    task_run = str(uuid4())
+    taken = {"names": ["database"], "slots": 2, "mode": "concurrency"}
+    assert (await site.api.post("/v2/concurrency_limits/increment", taken))[0] == 200
+    held = {"names": [HOSTILE], "task_run_id": task_run}
+    assert (await site.api.post("/concurrency_limits/increment", held))[0] == 200
+    await row.get_by_text("2 of 3").wait_for()
+    tagged = page.get_by_role("row", name="task runs with the tag")
+    await tagged.get_by_text("1 of 2").wait_for()
+    await tagged.get_by_text("Held by").click()
+    await tagged.get_by_role("link", name=task_run).wait_for()
+    assert await looking.barriers() == []
+
+    await row.get_by_text("Edit").click()
+    await row.get_by_label("Name").fill("warehouse")
+    await row.get_by_label("Slots").fill("4")
+    await row.get_by_label("Given back each second").fill("0.5")
+    await row.get_by_role("button", name="Save").click()
+    row = page.get_by_role("row", name="warehouse")
+    await row.get_by_text("of 4").wait_for()
+    await looking.ready()
+    await row.get_by_label("Actions of warehouse").click()
+    await row.get_by_role("button", name="Switch off").click()
+    await row.get_by_text("off", exact=True).wait_for()
+    await tagged.get_by_label("Actions of").click()
+    await tagged.get_by_role("button", name="Free all slots").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Free all slots").click()
+    await tagged.get_by_text("0 of 2").wait_for()
+    await tagged.get_by_text("Edit").click()
+    await tagged.get_by_label("Slots").fill("7")
+    await tagged.get_by_role("button", name="Save").click()
+    await tagged.get_by_text("0 of 7").wait_for()
+    await looking.ready()
+    await tagged.get_by_label("Actions of").click()
+    await tagged.get_by_role("button", name="Delete").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await page.get_by_role("heading", name="1 limit", exact=True).wait_for()
+    found = (await site.api.post("/v2/concurrency_limits/filter", {}))[1]
+    assert [(each["name"], each["limit"], each["active"]) for each in found] == [("warehouse", 4, False)]
+    assert not await looking.is_hacked()
+
+
+async def test_lists_go_on_where_a_page_ends(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    for number in range(60):
+        sent = {"name": f"n{number:03}", "limit": 1}
+        assert (await site.api.post("/v2/concurrency_limits/", sent))[0] == 201
+        key = {"name": f"n{number:03}", "role": "viewer"}
+        assert (await site.api.post("/managed/keys", key))[0] == 201
+        variable = {"name": f"n{number:03}", "value": number}
+        assert (await site.api.post("/variables/", variable))[0] == 201
+        assert (await site.api.post("/managed/workspaces", {"account": "a", "handle": f"n{number:03}"}))[0] == 201
+    for place, what, many in (
+        ("concurrency-limits", "limits", 60), ("keys", "keys", 60), ("variables", "variables", 60), ("workspaces", "workspaces", 61),
+    ):  # fmt: skip
+        await looking.go(f"{site.url}/settings/{place}")
+        await page.get_by_role("heading", name=f"{many} {what}", exact=True).wait_for()
+        await page.get_by_role("link", name="After").click()
+        await page.get_by_text(f"51–{many} of {many}").wait_for()
+        assert await page.locator("tbody tr").count() == many - 50
+        await page.get_by_role("link", name="Before").click()
+        await page.get_by_text(f"1–50 of {many}").wait_for()
+        await page.get_by_role("searchbox").fill("N01")
+        await page.get_by_role("button", name="Search").click()
+        await page.get_by_role("heading", name=f"10 {what}", exact=True).wait_for()
+        await looking.go(f"{site.url}/settings/{place}?offset=5000")
+        await page.get_by_role("link", name="To the first page").wait_for()
+    await looking.go(f"{site.url}/settings/audit?actor=operator")
+    await page.get_by_role("link", name="Earlier").click()
+    await page.get_by_role("link", name="Newest").click()
+    await page.get_by_role("link", name="Newest").wait_for(state="detached")
+    assert "actor=operator" in page.url
 
 
 async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_in_the_audit_log(
@@ -108,7 +198,7 @@ async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_i
     await looking.go(f"{site.url}/settings/workspaces")
     await page.get_by_label("Account").fill("acme")
     await page.get_by_role("textbox", name="Workspace").fill("red")
-    await page.get_by_label("Name for people").fill(HOSTILE)
+    await page.get_by_role("textbox", name="Name for people", exact=True).fill(HOSTILE)
     await page.get_by_role("button", name="Make the workspace").click()
     row = page.get_by_role("row", name="acme/red")
     await row.get_by_text("Edit").click()
@@ -116,8 +206,11 @@ async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_i
     await row.get_by_role("button", name="Save").click()
     await row.get_by_text("there is no plan").wait_for()
     await row.get_by_label("Plan").fill("free")
+    await row.get_by_label("Name for people").fill(f"Reds {HOSTILE}")
     await row.get_by_role("button", name="Save").click()
-    await page.get_by_role("row", name="acme/red").get_by_role("cell", name="free").wait_for()
+    await row.get_by_role("cell", name="free").wait_for()
+    await row.get_by_text("Reds").wait_for()
+    await looking.ready()
 
     await row.get_by_role("link", name="acme/red").click()
     await looking.ready()
@@ -129,6 +222,15 @@ async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_i
     await site.api.post("/variables/", {"name": "v", "value": 1})
     await looking.go(f"{site.url}/settings/audit")
     await page.get_by_role("cell", name="POST /variables/").wait_for()
+
+    looking.expected += ["404"]
+    await looking.go(f"{site.url}/settings/workspaces")
+    assert await page.get_by_role("row", name="default/default").get_by_label("Actions of").count() == 0
+    await row.get_by_label("Actions of").click()
+    await row.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await row.wait_for(state="detached")
+    await page.get_by_role("heading", name="1 workspace", exact=True).wait_for()
     assert not await looking.is_hacked()
 
 
@@ -153,7 +255,7 @@ async def test_the_host_says_what_the_doctor_says(site: Pages, looking: Looking)
 async def test_everybody_can_use_these_pages(site: Pages, browser: Browser, size: tuple[int, int], scheme: str) -> None:
     await site.api.post("/variables/", {"name": "v", "value": {"a": [1, 2]}, "tags": ["x"]})
     await site.api.post("/v2/concurrency_limits/", {"name": "l", "limit": 1})
-    await _secret_block(site)
+    await site.api.post("/concurrency_limits/", {"tag": "t", "concurrency_limit": 1})
     async with Looking.opened(browser, size=size, scheme=scheme) as looking:
         for path in ("/usage", "/host", *(f"/settings{place}" for place in PLACES)):
             await looking.go(site.url + path)
@@ -180,11 +282,6 @@ async def test_a_viewer_sees_neither_keys_nor_what_it_may_not_do(closed_site: Pa
     await page.get_by_role("heading", name="403").wait_for()
 
 
-async def _secret_block(site: Pages) -> str:
-    _, kind = await site.api.post("/block_types/", {"name": "Secret", "slug": "secret"})
-    fields = {"type": "object", "properties": {"value": {"type": "string", "format": "password"}}, "secret_fields": ["value"], "block_type_slug": "secret"}  # fmt: skip
-    _, schema = await site.api.post("/block_schemas/", {"block_type_id": kind["id"], "fields": fields})
-    sent = {"name": "token", "data": {"value": "hunter2"}, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
-    status, made = await site.api.post("/block_documents/", sent)
-    assert status == 201, made
-    return str(made["id"])
+def _row(page: Page, name: str) -> Locator:
+    """The row of that very name."""
+    return page.locator("tr", has=page.get_by_role("rowheader", name=name, exact=True))

@@ -1,6 +1,7 @@
 // From fields to JSON and back: each field has `data-at`, the JSON pointer of its value, and `data-type`, how it is read.
 //   text (default) · number · integer · boolean · json · lines (a list) · pairs (name=value in lines) · moment (a local time)
 //   scalar (a text, or what of `data-scalars` it reads like; in quotation marks it is always a text)
+//   any (a text, or whatever JSON it is) · null (a checkbox: null when it is checked)
 //   span (seconds, written "90 s", "1 h 30 min" or without a unit)
 // An empty field is left out, unless `data-empty` says "null", "text", "list" or "object".
 
@@ -24,6 +25,7 @@ export function collect(form) {
 function read(field) {
   const type = field.dataset.type ?? "text";
   if (type === "boolean") return field.type === "checkbox" ? field.checked : ({ true: true, false: false })[field.value];
+  if (type === "null") return field.checked ? null : undefined;
   const text = field.value;
   if (text.trim() === "") return { null: null, text: "", list: [], object: {} }[field.dataset.empty];
   if (type === "number" || type === "integer") {
@@ -32,6 +34,7 @@ function read(field) {
     return exactly(number, text.trim());
   }
   if (type === "json") return json(text);
+  if (type === "any") return any(text);
   if (type === "scalar") return scalar(text, (field.dataset.scalars ?? "").split(" "));
   if (type === "lines") return text.split("\n").map((line) => line.trim()).filter(Boolean);
   if (type === "pairs") return pairs(text);
@@ -53,6 +56,14 @@ function exactly(number, source) {
   if (!Number.isInteger(number) || Number.isSafeInteger(number) || !/^-?\d+$/.test(source ?? "")) return number;
   if (!JSON.rawJSON) throw new Error("This browser can't send a whole number of that size exactly.");
   return JSON.rawJSON(source.replace(/^(-?)0+(?=\d)/, "$1"));
+}
+
+function any(text) {
+  try {
+    return json(text);
+  } catch {
+    return text;
+  }
 }
 
 function scalar(text, kinds) {
