@@ -123,6 +123,7 @@ _TABLE: Final = (
     (Rule(Level.VIEW, OfRuns.NOTHING), """
         POST /managed/flow_runs/count-by/time
         GET /managed/deployments/{id}/schedules/times
+        POST /managed/schedules/times
         POST /managed/deployments/latest_runs/filter
         GET /managed/flow_runs/{id}/executions
         GET /managed/flow_runs/{id}/resources

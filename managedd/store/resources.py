@@ -247,11 +247,13 @@ DEPLOYMENT_SCHEDULE = Table(
 def _parent_flow_run(value: Any) -> Clause | None:
     if value.any_ is None:
         return None
-    return exists(
-        "SELECT 1 FROM task_runs AS parent WHERE parent.id = flow_runs.parent_task_run_id AND parent.workspace_id = flow_runs.workspace_id "
-        "AND parent.flow_run_id IN (SELECT value FROM json_each(?))",
-        [orjson.dumps([to_param(v) for v in value.any_]).decode()],
+    # The list gives the index; that the one who called is of the same workspace is asked of each row.
+    own, _ = exists(
+        "SELECT 1 FROM task_runs AS parent WHERE parent.id = flow_runs.parent_task_run_id AND parent.workspace_id = flow_runs.workspace_id"
     )
+    callers = "SELECT caller.id FROM task_runs AS caller WHERE caller.flow_run_id IN (SELECT value FROM json_each(?))"
+    wanted = orjson.dumps([to_param(v) for v in value.any_]).decode()
+    return f"flow_runs.parent_task_run_id IN ({callers}) AND {own}", [wanted]
 
 
 def _state_filter(table: str) -> Nested:

@@ -78,6 +78,17 @@ def schedule_kind(schedule: Mapping[str, Any]) -> str:
     )
 
 
+def span_text(seconds: float) -> str:
+    """`1 d 2 h 30 min 0.5 s`: all of a length of time, as a form's field reads it back."""
+    micros, parts = round(seconds * 1_000_000), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        count, micros = divmod(micros, size * 1_000_000)
+        parts += [f"{count} {unit}"] if count else []
+    if micros:
+        parts.append(f"{micros / 1_000_000:.6f}".rstrip("0").rstrip(".") + " s")
+    return " ".join(parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One parameter of a deployment, as a table shows it."""

@@ -176,7 +176,8 @@ class _Reader:
             choices=control.choices,
         )
         if self._has_hints and control.kind is not Kind.SECRET and part.get("default") is not None:
-            field = replace(field, hint=_written(control, part["default"]) or written.as_json(part["default"]))
+            text = _written(control, part["default"])
+            field = replace(field, hint=written.as_json(part["default"]) if text is None else text)
         if control.kind is Kind.GROUP:
             grouped = self._group(field, control, present, required=required and not nullable, path=path, depth=depth)
             if grouped is not None:

@@ -22,14 +22,15 @@ MODULES: Final = (
     "work_pool_forms",
     "deployments",
     "deployment",
+    "schedule",
     "runs",
     "flow_run",
     "run_log",
     "usage",
     "host",
     "settings",
-    "client_login",
     "blocks",
+    "client_login",
 )
 """Of `managedd.ui.views`."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)

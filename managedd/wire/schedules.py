@@ -106,3 +106,19 @@ class ScheduleTimes(Model):
     """Later than now, ascending; fewer than were asked for when the schedule ends."""
     problem: str | None
     """Why there are none, when the schedule can't be evaluated any more."""
+
+
+class ScheduleToForetell(Body):
+    """A schedule that nobody has stored yet."""
+
+    schedule: Schedule
+    count: Annotated[int, Field(ge=1, le=50)] = 5
+
+
+class NextTimes(Model):
+    """When such a schedule would come."""
+
+    timezone: str
+    """The schedule's own zone."""
+    times: list[Timestamp]
+    """Later than now, ascending; fewer than were asked for when the schedule ends."""

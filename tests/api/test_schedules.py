@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from managedd.bus import Topic
-from managedd.wire.schedules import DeploymentSchedule, ScheduleTimes
+from managedd.wire.schedules import DeploymentSchedule, NextTimes, ScheduleTimes
 from tests.api.deployed import CRON, deploy, run_it, runs_of
 
 if TYPE_CHECKING:
@@ -177,3 +177,26 @@ async def test_next_times_are_of_a_deployment_of_ones_own(api: ApiClient, other:
     assert (await other.get(f"/managed/deployments/{made['id']}/schedules/times"))[0] == 404
     for count in (0, 51):
         assert (await api.get(f"/managed/deployments/{made['id']}/schedules/times", params={"count": count}))[0] == 422
+
+
+async def test_a_schedule_that_nobody_has_stored_is_foretold_as_a_stored_one(api: ApiClient) -> None:
+    asked = [
+        CRON,
+        {"interval": 90_000, "anchor_date": "2026-01-01T00:00:00Z"},
+        {"rrule": "FREQ=DAILY;BYHOUR=7;BYMINUTE=0"},
+    ]
+    made = await deploy(api, schedules=[{"schedule": each} for each in asked])
+    stored = await next_of(api, made, count=3)
+    for schedule, known in zip(asked, stored, strict=True):
+        status, found = await api.post("/managed/schedules/times", {"schedule": schedule, "count": 3})
+        assert (status, found["timezone"], found["times"]) == (200, known["timezone"], known["times"])
+        TypeAdapter(NextTimes).validate_python(found)
+    for wrong, field in (
+        ({"cron": "61 * * * *"}, "cron"),
+        ({**CRON, "timezone": "Mars/Olympus"}, "timezone"),
+        ({"rrule": "x"}, "rrule"),
+    ):
+        status, refused = await api.post("/managed/schedules/times", {"schedule": wrong})
+        assert (status, refused["detail"].startswith(f"schedule.{field}: ")) == (422, True), refused
+    for body in ({"schedule": {"interval": 0}}, {"schedule": CRON, "count": 51}, {}):
+        assert (await api.post("/managed/schedules/times", body))[0] == 422

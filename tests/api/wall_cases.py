@@ -353,6 +353,7 @@ BODIES: dict[str, Any] = {
     "POST /templates/validate": lambda own, named: ["{{ flow_run.name }}"],
     "POST /automations/templates/validate": lambda own, named: ["{{ flow_run.name }}"],
     "POST /managed/deployments/latest_runs/filter": lambda own, named: [{"deployment_ids": [named.ids["deployment"]]}],
+    "POST /managed/schedules/times": lambda own, named: [{"schedule": CRON}],
     "PATCH /managed/workspace": lambda own, named: [{"plan": "free"}],
     "POST /managed/keys": lambda own, named: [{"name": named.names["key"], "role": "viewer"}],
     "POST /managed/workspaces": lambda own, named: [{"account": "x", "handle": "y"}],

@@ -177,6 +177,7 @@ def test_a_window_of_time_is_found_in_its_order(state: SyncStore, field: str, so
         ({"name": {"any_": ["brave-otter"]}}, "flow_runs_name (name=?)"),
         ({"deployment_id": {"any_": [SOME]}}, "flow_runs_deployment (deployment_id=?)"),
         ({"parent_task_run_id": {"any_": [SOME]}}, "flow_runs_parent (parent_task_run_id=?)"),
+        ({"parent_flow_run_id": {"any_": [SOME]}}, "flow_runs_parent (parent_task_run_id=?)"),
         ({"state": {"type": {"any_": ["RUNNING"]}}}, "flow_runs_live (state_type=?)"),
         ({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}, "flow_runs_live (state_type=?)"),
         ({"state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["Late"]}}}, "flow_runs_live (state_type=?)"),

@@ -62,17 +62,19 @@ def addresses(world: World) -> dict[str, str]:
         "/deployments/deployment/{id}": f"/deployments/deployment/{deployment}",
         "/deployments/deployment/{id}/run": f"/deployments/deployment/{deployment}/run",
         "/deployments/deployment/{id}/edit": f"/deployments/deployment/{deployment}/edit",
+        "/deployments/deployment/{id}/new-schedule": f"/deployments/deployment/{deployment}/new-schedule",
+        "/deployments/deployment/{id}/schedule/{schedule}": f"/deployments/deployment/{deployment}/schedule/{world.deployments['nightly']['schedules'][0]['id']}",
         "/runs/flow-run/{id}": f"/runs/flow-run/{run}",
         "/runs/flow-run/{id}/resume": f"/runs/flow-run/{world.runs['backfill-2021']['id']}/resume",
         "/runs/flow-run/{id}/log": f"/runs/flow-run/{run}/log",
         "/runs/task-run/{id}": f"/runs/task-run/{world.task_run}",
         "/blocks/block/{id}": f"/blocks/block/{world.block}",
-        "/auth/client": "/auth/client?callback=http://localhost:4321",
-    }
         "/blocks/catalog/{slug}": "/blocks/catalog/secret",
         "/blocks/catalog/{slug}/create": "/blocks/catalog/secret/create",
         "/settings/blocks/catalog/{slug}/create": "/blocks/catalog/secret/create",
         "/blocks/block/{id}/edit": f"/blocks/block/{world.block}/edit",
+        "/auth/client": "/auth/client?callback=http://localhost:4321",
+    }
     return {
         name_of(page.template): filled[page.path] if "{" in page.path else filled.get(page.path, page.path)
         for page in every_page()

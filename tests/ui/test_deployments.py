@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -159,34 +160,33 @@ async def test_schedules_are_added_with_their_next_times_switched_and_deleted(si
     looking.expected = ["422"]
     await looking.go(page_of(site, made))
 
-    await page.get_by_text("Add a schedule").click()
+    await page.get_by_role("link", name="Add a schedule").click()
+    await looking.ready()
     await page.get_by_label("Cron expression").fill("0 9 * *")
-    await page.get_by_role("button", name="Add the cron schedule").click()
+    await page.get_by_role("button", name="Add the schedule").click()
     assert "is not a cron expression" in await problem_at(page, "Cron expression")
     await page.get_by_label("Cron expression").fill(CRON["cron"])
-    await page.locator("#cron-zone").fill("Mars/Olympus")
-    await page.get_by_role("button", name="Add the cron schedule").click()
-    await expect(page.locator("#cron-zone")).to_have_attribute("aria-invalid", "true")
-    await page.locator("#cron-zone").fill(CRON["timezone"])
-    await page.get_by_role("button", name="Add the cron schedule").click()
+    await page.get_by_label("Time zone", exact=True).fill(CRON["timezone"])
+    await page.get_by_role("button", name="Add the schedule").click()
     times = page.locator(".schedules .times li")
     await expect(times).to_have_count(5)
     assert all(re.search(r", 09:00 CES?T$", time) for time in await times.all_inner_texts())
 
+    await page.get_by_role("link", name="Add a schedule").click()
     await looking.ready()
-    await page.get_by_text("Add a schedule").click()
-    await page.locator("summary", has_text="Interval").click()
+    await page.get_by_label("Interval", exact=True).check()
     await page.get_by_label("Every", exact=True).fill("5 months")
-    await page.get_by_role("button", name="Add the interval").click()
+    await page.get_by_role("button", name="Add the schedule").click()
     assert "15 min" in await problem_at(page, "Every")
     await page.get_by_label("Every", exact=True).fill("1 h 30 min")
-    await page.get_by_role("button", name="Add the interval").click()
+    await page.get_by_role("button", name="Add the schedule").click()
     await expect(times).to_have_count(10)
+    await page.get_by_role("link", name="Add a schedule").click()
     await looking.ready()
-    await page.get_by_text("Add a schedule").click()
-    await page.locator("summary", has_text="Rule (RRULE)").click()
-    await page.get_by_label("Rule", exact=True).fill("FREQ=DAILY;UNTIL=20200101T000000")
-    await page.get_by_role("button", name="Add the rule").click()
+    await page.get_by_label("Rule", exact=True).first.check()
+    await page.locator("#rrule").fill("FREQ=DAILY;UNTIL=20200101T000000")
+    await expect(page.locator(".next-times")).to_have_text("It does not come again.")
+    await page.get_by_role("button", name="Add the schedule").click()
     await page.get_by_text("It does not come again.").wait_for()
     stored = (await read(site.api, made))["schedules"]
     assert {each["schedule"].get("interval") for each in stored} == {None, 5400.0}
@@ -201,6 +201,77 @@ async def test_schedules_are_added_with_their_next_times_switched_and_deleted(si
     assert {each["active"] for each in (await read(site.api, made))["schedules"] if "cron" in each["schedule"]} == {
         False
     }
+
+
+async def test_a_schedule_is_edited_and_its_next_times_are_seen_before_it_is_saved(
+    site: Pages, looking: Looking
+) -> None:
+    own = {"slug": "daily", "max_scheduled_runs": 7, "parameters": {"rows": 10, "more": [1]}}
+    made = await deploy(
+        site.api, parameter_openapi_schema=SCHEMA, parameters={"rows": 40, "day": "monday"},
+        schedules=[{"schedule": {**CRON, "day_or": False}, **own}, {"schedule": CRON, "slug": "other"}],
+    )  # fmt: skip
+    stored = next(each for each in made["schedules"] if each["slug"] == "daily")
+    page, told = looking.page, looking.page.locator(".next-times")
+    looking.expected = ["409", "422"]
+
+    async def now() -> dict[str, Any]:
+        found = (await read(site.api, made))["schedules"]
+        return next(each for each in found if each["id"] == stored["id"])
+
+    await looking.go(page_of(site, made))
+    card = page.locator(f"#schedule-{stored['id']}")
+    await card.get_by_label("Actions of schedule").click()
+    await card.get_by_role("link", name="Edit").click()
+    await looking.ready()
+    await expect(told.locator("li")).to_have_count(5)
+    assert all(re.search(r", 09:00 CES?T$", time) for time in await told.locator("li").all_inner_texts())
+    # What the browser says is what the deployment's page says.
+    before = await told.locator("li").all_inner_texts()
+    await page.get_by_role("button", name="Save").click()
+    await page.wait_for_url(page_of(site, made))
+    assert before == await card.locator(".times li").all_inner_texts()
+    assert {name: (await now())[name] for name in (*own, "schedule", "active")} == {
+        name: stored[name] for name in (*own, "schedule", "active")
+    }
+
+    await looking.go(page_of(site, made, f"/schedule/{stored['id']}"))
+    await page.get_by_label("Cron expression").fill("61 9 * * 1")
+    assert "is not a cron expression" in await problem_at(page, "Cron expression")
+    assert await page.evaluate("document.activeElement.id") == "cron", "whoever types is left alone"
+    await page.get_by_label("Cron expression").fill("30 9 * * 1")
+    await expect(told.locator("li").first).to_have_text(re.compile(r"^Mon .*, 09:30 CES?T$"))
+    await expect(page.get_by_label("Cron expression")).not_to_have_attribute("aria-invalid", "true")
+    await page.get_by_label("Time zone", exact=True).fill(HOSTILE)
+    assert "is not a time zone" in await problem_at(page, "Time zone")
+    await page.get_by_label("Time zone", exact=True).fill("America/New_York")
+    await expect(told.locator("li").first).to_have_text(re.compile(r"09:30 (E[SD]T|GMT-[45])$"))
+
+    await expect(page.get_by_label("Every", exact=True)).to_be_hidden()
+    await page.get_by_label("Interval", exact=True).check()
+    await expect(page.get_by_label("Cron expression")).to_be_hidden()
+    await page.get_by_label("Every", exact=True).fill("1 d 90 min")
+    await page.get_by_label("Counted from", exact=True).fill("2026-01-01T08:15")
+    await page.get_by_label("Time zone", exact=True).fill("UTC")
+    await expect(told.locator("li")).to_have_count(5)
+    await page.get_by_label("Runs planned ahead, at most").fill("")
+    await page.get_by_label("Slug").fill("other")
+    await page.get_by_label("The schedule is on").uncheck()
+    await page.get_by_label("rows", exact=True).fill("")
+    await page.get_by_role("button", name="Save").click()
+    assert "Schedule slugs must be unique" in await page.get_by_role("alert").inner_text()
+    await page.get_by_label("Slug").fill("slow")
+    await page.get_by_role("button", name="Save").click()
+    await page.wait_for_url(page_of(site, made))
+    changed = await now()
+    offset = await page.evaluate("new Date('2026-01-01T08:15').toISOString()")
+    assert changed["schedule"]["interval"] == 91_800.0
+    assert changed["schedule"]["anchor_date"].startswith(offset[:19])
+    assert (changed["slug"], changed["active"], changed["max_scheduled_runs"]) == ("slow", False, None)
+    assert changed["parameters"] == {"more": [1]}
+    await looking.go(page_of(site, made, f"/schedule/{stored['id']}"))
+    assert await page.get_by_label("Every", exact=True).input_value() == "1 d 1 h 30 min"
+    assert not await looking.is_hacked()
 
 
 async def test_a_deployment_is_paused_resumed_and_deleted(site: Pages, looking: Looking) -> None:
@@ -279,6 +350,59 @@ async def test_a_deployment_is_edited_and_what_the_plan_does_not_allow_stands_at
     )
 
 
+async def test_another_work_pool_in_edit_brings_its_own_job_variables(site: Pages, looking: Looking) -> None:
+    await pool_of(site.api)
+    variables = {
+        "properties": {
+            "env": {"title": "Environment", "type": "object", "additionalProperties": {"type": "string"}},
+            "gpu": {"title": HOSTILE, "type": "integer", "maximum": 8},
+        }
+    }
+    template = {
+        "job_configuration": {"env": "{{ env }}", "gpu": "{{ gpu }}"},
+        "variables": {"type": "object", **variables},
+    }
+    await site.api.post("/work_pools/", {"name": "own/&? #", "type": "process", "base_job_template": template})
+    await site.api.post("/work_pools/", {"name": "own", "type": "process", "base_job_template": template})
+    await site.api.post("/work_pools/own/queues", {"name": "fast"})
+    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": "/flows"}}]
+    made = await deploy(
+        site.api, work_pool_name="mine", work_queue_name="urgent", job_variables={"timeout": 60, "env": {"A": "1"}}, entrypoint="etl.py:etl", pull_steps=steps,
+    )  # fmt: skip
+    page = looking.page
+    await looking.go(page_of(site, made, "/edit"))
+    facts = await page.get_by_role("region", name="Where its code comes from").inner_text()
+    assert "etl.py:etl" in facts and "set_working_directory" in facts
+    await page.get_by_label("Description", exact=True).fill("# Orders\n\n- each **night**\n\n<b>no</b>")
+    await page.get_by_label("Environment Variables").fill("A=2\nB=3")
+    await page.get_by_label("Memory Limit").wait_for()
+    await page.get_by_label("Work pool", exact=True).select_option("own")
+
+    await page.get_by_label(HOSTILE, exact=True).wait_for()
+    assert await page.get_by_label("Memory Limit").count() == 0, "the other pool has none"
+    assert await page.locator("[data-at='/job_variables/env']").input_value() == "A=2\nB=3", "what was typed stays"
+    assert json.loads(await page.get_by_label("Further values").input_value()) == {"timeout": 60}
+    assert await page.get_by_label("Queue", exact=True).input_value() == ""
+    assert "fast" in await page.locator("#queues option").evaluate_all("all => all.map(each => each.value)")
+    assert await page.get_by_label("Description", exact=True).input_value() != ""
+    assert await looking.barriers() == []
+    await page.get_by_label(HOSTILE, exact=True).fill("4")
+    await page.get_by_label("Further values").fill("")
+    await page.get_by_label("Queue", exact=True).fill("fast")
+    await page.get_by_label("Paused", exact=True).check()
+    await page.get_by_role("button", name="Save").click()
+    await page.wait_for_url(page_of(site, made))
+    now = await read(site.api, made)
+    assert (now["work_pool_name"], now["work_queue_name"], now["paused"]) == ("own", "fast", True)
+    assert now["job_variables"] == {"gpu": 4, "env": {"A": "2", "B": "3"}}
+    # What was written as Markdown is shown as such, and what of it would be HTML as text.
+    said = page.locator(".said")
+    assert await said.get_by_role("heading", name="Orders").count() == 1
+    assert await said.locator("li strong").inner_text() == "night"
+    assert "<b>no</b>" in await said.inner_text()
+    assert not await looking.is_hacked()
+
+
 async def test_a_deployments_secrets_are_kept_without_being_shown(site: Pages, looking: Looking) -> None:
     schema = {
         "type": "object",
@@ -310,25 +434,32 @@ async def test_texts_of_others_are_shown_as_they_are(site: Pages, looking: Looki
         pull_steps=[{HOSTILE: HOSTILE}], job_variables={"env": {"A": HOSTILE}}, work_queue_name=HOSTILE,
         schedules=[{"schedule": CRON, "slug": HOSTILE, "parameters": {HOSTILE: HOSTILE}}],
     )  # fmt: skip
+    schedule = f"/schedule/{made['schedules'][0]['id']}"
     await run_it(site.api, made, name=HOSTILE, tags=[HOSTILE])
     page = looking.page
     for path in (
         "deployments",
         f"flows/flow/{flow_id}",
-        *(f"deployments/deployment/{made['id']}{rest}" for rest in ("", "/run", "/edit")),
+        *(f"deployments/deployment/{made['id']}{rest}" for rest in ("", "/run", schedule, "/edit")),
     ):
         await looking.go(f"{site.url}/{path}")
         assert not await looking.is_hacked(), path
         assert "onerror" in await page.locator("main").inner_text(), path
     await page.get_by_label("Description", exact=True).fill(HOSTILE * 2)
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator(".said")).to_have_text(HOSTILE * 2)
+    await expect(page.locator(".said")).to_contain_text(HOSTILE[:36])
     assert (await read(site.api, made))["parameters"] == {HOSTILE: HOSTILE}
     await looking.go(page_of(site, made, "/run"))
     await page.get_by_label("Name", exact=True).fill(HOSTILE)
     await page.get_by_role("button", name="Run", exact=True).click()
     await page.wait_for_url(re.compile("/runs/flow-run/"))
     await looking.go(f"{site.url}/deployments?q={HOSTILE[:20]}&tag=%22onerror&pool={HOSTILE[:9]}")
+    assert not await looking.is_hacked()
+    await looking.go(page_of(site, made, schedule))
+    await page.get_by_label("Slug").fill(HOSTILE * 2)
+    await page.get_by_role("button", name="Save").click()
+    await page.locator(".schedules .card", has_text=HOSTILE * 2).wait_for()
+    assert (await read(site.api, made))["schedules"][0]["parameters"] == {HOSTILE: HOSTILE}
     assert not await looking.is_hacked()
 
 
@@ -344,7 +475,8 @@ async def test_a_viewer_is_offered_nothing_that_changes_anything(closed_site: Pa
     await page.get_by_role("link", name="prod").wait_for()
     buttons = page.locator("main").get_by_role("button")
     assert await buttons.all_inner_texts() == ["Show"]
-    for rest in ("", "/run", "/edit"):
+    own = f"/schedule/{made['schedules'][0]['id']}"
+    for rest in ("", "/run", "/edit", "/new-schedule", own):
         await looking.go(page_of(closed_site, made, rest))
         assert page.url == page_of(closed_site, made)
         await expect(page.locator(".times li")).to_have_count(5)
@@ -369,7 +501,7 @@ async def test_the_pages_of_deployments_shut_nobody_out_and_fit_a_phone(
     run = await run_it(site.api, made)
     failed = {"state": {"type": "FAILED", "message": "no"}, "force": True}
     assert (await site.api.post(f"/flow_runs/{run['id']}/set_state", failed))[0] in {200, 201}
-    paths = ("", "/run", "/edit")
+    paths = ("", "/run", "/edit", "/new-schedule", *(f"/schedule/{each['id']}" for each in made["schedules"]))
     async with Looking.opened(browser, size=NARROW, scheme=scheme) as window:
         for url in (
             f"{site.url}/deployments",
@@ -385,13 +517,12 @@ async def test_the_pages_of_deployments_shut_nobody_out_and_fit_a_phone(
         window.check()
 
 
-async def test_a_deployments_page_shows_what_happens_while_somebody_types(site: Pages, looking: Looking) -> None:
+async def test_a_deployments_page_shows_what_happens_while_somebody_chooses(site: Pages, looking: Looking) -> None:
     made = await deploy(site.api)
     page = looking.page
     await looking.go(page_of(site, made))
-    await page.get_by_text("Add a schedule").click()
-    await page.get_by_label("Cron expression").fill("0 9")
+    await page.get_by_label("Actions of prod", exact=True).click()
     due = datetime.now(UTC).isoformat()
     await run_it(site.api, made, name="sudden", state={"type": "SCHEDULED", "state_details": {"scheduled_time": due}})
     await page.locator("#runs").get_by_role("link", name="sudden").wait_for()
-    assert await page.get_by_label("Cron expression").input_value() == "0 9"
+    assert await page.get_by_role("link", name="Edit").is_visible()

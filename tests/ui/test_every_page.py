@@ -112,7 +112,7 @@ async def _sparse(site: Pages) -> list[str]:
         f"/work-pools/work-pool/{kept['name']}/queue/default", f"/work-pools/work-pool/{kept['name']}/new-queue",
         *(f"/runs/flow-run/{each}" for each in runs), *(f"/runs/flow-run/{each}/log" for each in runs),
         *(f"/runs/task-run/{each['id']}" for each in (task, loose)),
-        *(f"/deployments/deployment/{each['id']}{more}" for each in (bare, pooled) for more in ("", "/run", "/edit")),
+        *(f"/deployments/deployment/{each['id']}{more}" for each in (bare, pooled) for more in ("", "/run", "/edit", "/new-schedule")),
     ]  # fmt: skip
 
 
@@ -149,6 +149,7 @@ async def _extreme(site: Pages) -> list[str]:
         "/", "/deployments", "/runs?since=any&until=any", "/variables", "/concurrency-limits", "/settings/audit",
         f"/runs/flow-run/{told.run['id']}", f"/runs/task-run/{told.task_run}", f"/runs/flow-run/{told.child['id']}",
         f"/runs/flow-run/{told.child['id']}/resume", f"/flows/flow/{flow_id}",
-        *(f"/deployments/deployment/{odd['id']}{more}" for more in ("", "/run", "/edit")),
+        *(f"/deployments/deployment/{odd['id']}{more}" for more in ("", "/run", "/edit", "/new-schedule")),
+        *(f"/deployments/deployment/{odd['id']}/schedule/{each['id']}" for each in odd["schedules"]),
         *(f"/work-pools/work-pool/{name}{more}" for more in ("", "/edit", "/queue/default", "/new-queue")),
     ]  # fmt: skip

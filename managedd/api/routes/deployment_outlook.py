@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -11,14 +11,16 @@ from managedd.api.operation import operation
 from managedd.clock import from_us, iso, to_us
 from managedd.errors import ManagedError
 from managedd.model.schedules import from_json
-from managedd.orchestration import scheduling
+from managedd.orchestration import deployment_rules, scheduling
 from managedd.store import deployments, schedules
 from managedd.store.rows import Wire
 from managedd.wire.base import Id
 from managedd.wire.deployments import LatestRun, LatestRunsFilter
-from managedd.wire.schedules import ScheduleTimes
+from managedd.wire.schedules import NextTimes, ScheduleTimes, ScheduleToForetell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from managedd.store.database import Tx
 
 TAG = "Managed"
@@ -40,8 +42,7 @@ def _times(tx: Tx, schedule: schedules.Stored, count: int) -> Wire:
     problem = None
     times: list[str] = []
     try:
-        found = scheduling.next_times(from_json(schedule.schedule), from_us(tx.now), count)
-        times = [iso(to_us(moment)) for moment in found]
+        times = _next(tx, schedule.schedule, count)
     except ManagedError as error:
         problem = error.message
     zone = schedule.schedule.get("timezone") or "UTC"
@@ -52,6 +53,22 @@ def _times(tx: Tx, schedule: schedules.Stored, count: int) -> Wire:
         "times": times,
         "problem": problem,
     }
+
+
+def _next(tx: Tx, schedule: Mapping[str, Any], count: int) -> list[str]:
+    found = scheduling.next_times(from_json(schedule), from_us(tx.now), count)
+    return [iso(to_us(moment)) for moment in found]
+
+
+@operation("POST", "/managed/schedules/times", tag=TAG, returns=NextTimes)
+async def foretell_schedule(ctx: Context, asked: ScheduleToForetell) -> Wire:
+    """Read when a schedule would come, stored or not: as the scheduler reckons, and refused where it would be refused."""
+
+    def look(tx: Tx) -> Wire:
+        schedule = deployment_rules.checked(asked.schedule.model_dump(mode="json"), from_us(tx.now))
+        return {"timezone": schedule.get("timezone") or "UTC", "times": _next(tx, schedule, asked.count)}
+
+    return await ctx.read(look)
 
 
 @operation("POST", "/managed/deployments/latest_runs/filter", tag=TAG, returns=list[LatestRun])

@@ -9,7 +9,7 @@ import "./filters.js";
 
 const parts = import.meta.url.replace("app.js", "");
 // Loaded only where a page has such an element.
-const ELEMENTS = { "log-view": "log-view.js" };
+const ELEMENTS = { "choose-from": "choose-from.js", "log-view": "log-view.js", "pool-choice": "pool-choice.js", "schedule-form": "schedule-form.js" };
 
 export function loadElements(within) {
   for (const [name, file] of Object.entries(ELEMENTS)) {

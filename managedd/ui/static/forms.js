@@ -8,8 +8,8 @@
 export function collect(form) {
   const body = {};
   const errors = [];
-  for (const field of form.querySelectorAll("[data-at]")) {
-    if (field.disabled || (field.type === "radio" && !field.checked)) continue;
+  for (const field of form.querySelectorAll("[data-at]:enabled")) {
+    if (field.type === "radio" && !field.checked) continue;
     try {
       const value = read(field);
       if (value !== undefined) place(body, field.dataset.at, value);
@@ -90,8 +90,9 @@ function span(text) {
   return seconds;
 }
 
-// A moment stands in its field as the time of whoever looks.
+// A moment stands in its field as the time of whoever looks, whose zone is named beside it.
 export function showMoments(root) {
+  for (const each of root.querySelectorAll("[data-own-zone]")) each.textContent = ` (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
   for (const field of root.querySelectorAll("input[data-moment]")) {
     const moment = new Date(field.dataset.moment || NaN);
     if (Number.isNaN(moment.getTime())) continue;
@@ -155,26 +156,8 @@ export function clearErrors(form) {
   }
 }
 
-export function showErrors(form, { message, errors }) {
-  const others = [];
-  let first;
-  for (const error of errors) {
-    const field = fieldOf(form, (error.loc ?? []).filter((step, at) => !(at === 0 && step === "body")));
-    if (!field) {
-      others.push(`${(error.loc ?? []).join(" › ")}: ${error.msg}`);
-      continue;
-    }
-    first ??= field;
-    mark(field, error.msg);
-  }
-  // A message that names a field in quotes, or as `variables.memory`, is about that one.
-  if (!errors.length) {
-    const named = meant(form, message);
-    if (named) {
-      mark(named, message);
-      first = named;
-    } else others.push(message);
-  }
+export function showErrors(form, problem) {
+  let { first, others } = markErrors(form, problem);
   if (others.length) {
     const alert = document.createElement("p");
     alert.className = "problem";
@@ -188,10 +171,32 @@ export function showErrors(form, { message, errors }) {
   first?.focus();
 }
 
+// Each message stands at its field; what is about none is `others`.
+export function markErrors(form, { message, errors }) {
+  const others = [];
+  let first;
+  for (const error of errors) {
+    const field = fieldOf(form, (error.loc ?? []).filter((step, at) => !(at === 0 && step === "body")));
+    if (!field) {
+      others.push(`${(error.loc ?? []).join(" › ")}: ${error.msg}`);
+      continue;
+    }
+    first ??= field;
+    mark(field, error.msg);
+  }
+  // A message that names a field in quotes, or as `variables.memory`, is about that one.
+  if (!errors.length) {
+    first = meant(form, message);
+    if (first) mark(first, message);
+    else others.push(message);
+  }
+  return { first, others };
+}
+
 // The field that the message names first; of those that it names there, the one with the longest name.
 function meant(form, message) {
   let found, best = { at: Infinity, length: 0 };
-  for (const field of form.querySelectorAll("[data-at]")) {
+  for (const field of form.querySelectorAll("[data-at]:enabled")) {
     const path = steps(field.dataset.at);
     for (const name of new Set([field.dataset.name || path.at(-1), path.join(".")])) {
       if (!name) continue;
@@ -207,7 +212,7 @@ function meant(form, message) {
 
 function fieldOf(form, loc) {
   if (typeof loc[0] === "number") loc = loc.slice(1);
-  const fields = [...form.querySelectorAll("[data-at]")];
+  const fields = [...form.querySelectorAll("[data-at]:enabled")];
   for (let length = loc.length; length > 0; length--) {
     const pointer = "/" + loc.slice(0, length).map((step) => String(step).replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
     const found = fields.find((field) => field.dataset.at === pointer);
@@ -221,6 +226,7 @@ function mark(field, message) {
   told.className = "problem";
   told.id = `${field.id || field.dataset.at.replaceAll(/\W/g, "-")}-problem`;
   told.textContent = message;
+  document.getElementById(told.id)?.remove();
   field.dataset.described ??= field.getAttribute("aria-describedby") ?? "";
   field.setAttribute("aria-invalid", "true");
   field.setAttribute("aria-describedby", `${field.dataset.described} ${told.id}`.trim());

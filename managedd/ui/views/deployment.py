@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from managedd.ui import deployed, words
+from anyio import to_thread
+from markupsafe import Markup
+
+from managedd.ui import deployed, markdown, words
 from managedd.ui.forms import Field, fields_of
 from managedd.ui.page import Sent, page
 from managedd.ui.views.deployments import MAX_POOLS, due
@@ -29,6 +32,7 @@ async def deployment(ask: Ask, id: str) -> dict[str, Any]:
     return {
         "title": found["name"],
         "deployment": found,
+        "description": await described(ask, found["description"]),
         "flow": await ask.get(f"/flows/{found['flow_id']}"),
         "limit": _limit(found),
         "parameters": deployed.parameters(found["parameter_openapi_schema"], found["parameters"]),
@@ -45,10 +49,18 @@ async def deployment(ask: Ask, id: str) -> dict[str, Any]:
         "may": {
             "run": ask.may("POST /deployments/{id}/create_flow_run"),
             "change": ask.may("PATCH /deployments/{id}"),
-            "schedule": ask.may("POST /deployments/{id}/schedules"),
+            "add": ask.may("POST /deployments/{id}/schedules"),
+            "schedule": ask.may("PATCH /deployments/{id}/schedules/{schedule_id}"),
             "delete": ask.may("DELETE /deployments/{id}"),
         },
     }
+
+
+async def described(ask: Ask, text: str | None) -> Markup:
+    """What somebody has written of a deployment, as HTML. To read it takes up to a second and a half, the first time."""
+    if not text or not text.strip():
+        return Markup("")
+    return await to_thread.run_sync(markdown.html, text, limiter=ask.services.threads)
 
 
 def _limit(found: Mapping[str, Any]) -> int | None:
@@ -75,7 +87,7 @@ async def _ahead(ask: Ask, of_deployment: Mapping[str, Any]) -> list[Any]:
 @page("/deployments/deployment/{id}/run", template="deployment_run.html", section="deployments", topics=())
 async def custom_run(ask: Ask, id: str) -> dict[str, Any]:
     """The form of a run with parameters, job variables and a time of its own."""
-    found = await _changeable(ask, id, "POST /deployments/{id}/create_flow_run")
+    found = await changeable(ask, id, "POST /deployments/{id}/create_flow_run")
     variables = deployed.with_defaults(await _variables(ask, found["work_pool_name"]), found["job_variables"])
     return {
         "title": f"Run {found['name']}",
@@ -87,16 +99,18 @@ async def custom_run(ask: Ask, id: str) -> dict[str, Any]:
 
 @page("/deployments/deployment/{id}/edit", template="deployment_edit.html", section="deployments", topics=())
 async def edit(ask: Ask, id: str) -> dict[str, Any]:
-    """The form of what may change on a deployment."""
-    found = await _changeable(ask, id, "PATCH /deployments/{id}")
-    pool = found["work_pool_name"]
+    """The form of what may change on a deployment; `?pool=` has the fields as another work pool asks for them."""
+    found = await changeable(ask, id, "PATCH /deployments/{id}")
+    pool = ask.query.get("pool", found["work_pool_name"]) or None
     queues = await ask.post(f"/work_pools/{words.segment(pool)}/queues/filter", {"limit": MAX_QUEUES}) if pool else []
     parameters = fields_of(found["parameter_openapi_schema"], found["parameters"], at="/parameters", is_override=True)
     return {
         "title": f"Edit {found['name']}",
         "deployment": found,
+        "pool": pool,
         "limit": _limit(found),
         "parameters": parameters,
+        "pull_steps": deployed.json_text(found["pull_steps"]) if found["pull_steps"] else "",
         "variables": _overrides(await _variables(ask, pool), found["job_variables"]),
         "pools": await ask.post("/work_pools/filter", {"limit": MAX_POOLS}),
         "queues": queues,
@@ -107,7 +121,7 @@ def _overrides(schema: Any, values: Mapping[str, Any]) -> tuple[Field, ...]:
     return fields_of(schema, values, at="/job_variables", is_override=True)
 
 
-async def _changeable(ask: Ask, id: str, line: str) -> dict[str, Any]:
+async def changeable(ask: Ask, id: str, line: str) -> dict[str, Any]:
     """The deployment; who may not do what the form is for is shown the deployment itself."""
     found: dict[str, Any] = await ask.get(f"/deployments/{id}")
     if not ask.may(line):
