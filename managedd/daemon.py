@@ -163,9 +163,9 @@ class Daemon:
         self._identity = identity
         self._certificate = read_certificate(settings.server)
         clients = Api(services, Listener.CLIENTS)
-        self._pages = Entry(services, clients) if settings.ui.enabled else None
+        pages = Entry(services, clients) if settings.ui.enabled else None
         self._clients = Door(
-            clients.application(self._pages),
+            clients.application(pages),
             settings.server,
             certificate=self._certificate,
             is_proxy=clients.proxies.__contains__,
@@ -251,7 +251,7 @@ class Daemon:
             _start(tasks, "deleted workspaces", WorkspaceRemover(services.db, services.logs, services.bus).run),
             _start(tasks, "secrets", lambda: sealing.keep(services.db, services.bus, settings.store.data_dir)),
             _start(tasks, "event index", lambda: event_index.keep(services.db, services.bus)),
-            _start(tasks, "settling", lambda: _settle(self._pages)),
+            _start(tasks, "settling", _settle),
             _start(tasks, "watchdog", _watchdog),
             _start(tasks, "log windows", services.windows.run),
             _start(tasks, "keys", services.keys.run),
@@ -354,12 +354,10 @@ class Daemon:
         writer.cancel()
 
 
-async def _settle(pages: Entry | None) -> None:
+async def _settle() -> None:
     """What the start put off is done, once there is somebody to answer."""
     try:
         await surface.load()
-        if pages is not None:
-            await anyio.to_thread.run_sync(pages.load)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(starting.settle)

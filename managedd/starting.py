@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
 _waiting: list[ssl.SSLContext] = []
-"""The contexts that have not read the host's certificate authorities yet."""
+"""The contexts that have not read the host's certificate authorities yet: megabytes, which few ever need."""
 _reading = threading.Lock()
 
 
@@ -42,7 +42,7 @@ def keep_rights() -> None:
 
 
 def trust() -> None:
-    """The host's certificate authorities are read, for whoever asks somebody by TLS before `settle`. For threads: it takes a tenth of a second."""
+    """The host's certificate authorities are read, for whoever asks somebody by TLS. For threads: it takes a tenth of a second."""
     with _reading:
         while _waiting:
             _waiting[-1].set_default_verify_paths()
@@ -50,8 +50,7 @@ def trust() -> None:
 
 
 def settle() -> None:
-    """What was put off is done, and what the start has made is no more looked through for garbage. For a thread, as `trust`."""
-    trust()
+    """What the start has made is no more looked through for garbage. For a thread: it takes a tenth of a second."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -72,7 +71,7 @@ def _hidden(name: str) -> Iterator[None]:
 
 @contextmanager
 def _authorities_later() -> Iterator[None]:
-    """A context that would read the certificate authorities trusts nobody, until `settle`."""
+    """A context that would read the certificate authorities trusts nobody, until `trust`."""
 
     def later(context: ssl.SSLContext) -> None:
         _waiting.append(context)

@@ -1,17 +1,15 @@
-"""The commands under one name, and what a failure looks like: one line on standard error and an exit code, never a traceback."""
+"""The commands under one name."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
 from managedd import __version__
 from managedd.cli import audit, check_config, demo, doctor, key, logs, openapi, secrets, serve, status, usage, workspace
-from managedd.cli.exits import INTERRUPTED, WRONG_USAGE, exit_code
-from managedd.errors import ManagedError
+from managedd.cli.exits import WRONG_USAGE
+from managedd.cli.failures import ended, tell
 
 EPILOGUE = (
     "Every command reads the same settings: the file that --config or MANAGEDD_CONFIG names (else /etc/managedd/config.toml), then "
@@ -44,46 +42,11 @@ def application() -> App:
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: does what the arguments say and exits."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
 def run(arguments: Sequence[str]) -> int:
     """The exit code, after the command that the arguments name has run or its failure was told."""
     app = application()
     try:
-        done = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
+        return ended(lambda: app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value"))
     except CycloptsError as error:
         error.verbose = False
-        return _tell(f"{' '.join(str(error).split())} Try `managedd --help`.", WRONG_USAGE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough; the interpreter must not try to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ManagedError, BaseExceptionGroup) as error:
-        known = _named(error)
-        if known is None:
-            raise
-        return _tell(known.message, exit_code(known))
-    # Most commands have nothing to say but that they are done.
-    return done if isinstance(done, int) else 0
-
-
-def _tell(message: str, code: int) -> int:
-    print(f"managedd: {message}", file=sys.stderr)
-    return code
-
-
-def _named(error: BaseException) -> ManagedError | None:
-    """The failure that has a name: itself, or all that a task group wraps."""
-    if isinstance(error, ManagedError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [_named(inner) for inner in error.exceptions]
-        if None not in found:
-            return found[0]
-    return None
+        return tell(f"{' '.join(str(error).split())} Try `managedd --help`.", WRONG_USAGE)

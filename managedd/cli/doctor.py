@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -16,7 +16,6 @@ from managedd.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from managedd.config import Settings
     from managedd.doctor.finding import Finding, Report
-    from managedd.doctor.patient import Patient
 
 TITLES = {"data": "Data", "host": "Host", "engine": "Container engine", "runs": "What a run meets"}
 
@@ -54,24 +53,11 @@ def _leave_what_hangs(code: int) -> None:
                 os._exit(code)
 
 
-def patient_of(settings: Settings) -> Patient:
-    """This host under these settings, and the daemon that serves it, if one does."""
-    from managedd.cli.client import connected
-    from managedd.doctor.patient import Patient
-    from managedd.engine_room import docker_settings
-
-    async def ask() -> dict[str, Any]:
-        async with connected(settings) as daemon:
-            found: dict[str, Any] = await daemon.get("/managed/status")
-            return found
-
-    return Patient(settings=settings, docker=docker_settings(settings), ask=ask)
-
-
 async def _examine(settings: Settings) -> Report:
     from rich.console import Console
 
     from managedd import observe
+    from managedd.cli.patient import patient_of
     from managedd.doctor.examination import Check, examine
     from managedd.doctor.rounds import ROUNDS
 

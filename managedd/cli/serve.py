@@ -1,16 +1,12 @@
-"""`managedd serve`."""
+"""`managedd serve`, for whoever says it in another way than the plainest (see `serving`)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from managedd import heap, starting
 from managedd.cli.options import HERE, Where
-
-if TYPE_CHECKING:
-    from managedd.config import Settings
 
 
 def serve(
@@ -32,29 +28,12 @@ def serve(
         What runs run in (runs.driver).
     """
 
-    starting.begin()
-    heap.hold()
+    from managedd.cli.serving import serve as serve_with
 
-    def read() -> Settings:
-        return where.settings(server__host=host, server__port=port, runs__driver=driver)
-
-    settings = read()
-    import anyio
-
-    from managedd import daemon
-    from managedd.config import read_ca_bundle
-    from managedd.config.certificates import read_certificate
-
-    # Before anything is made on the disk, as all that is wrong in the settings.
-    read_ca_bundle(settings)
-    read_certificate(settings.server)
-    anyio.run(daemon.serve, settings, read, _examine)
-
-
-async def _examine(settings: Settings) -> dict[str, Any]:
-    from managedd.cli.doctor import patient_of
-    from managedd.doctor.examination import examine
-    from managedd.doctor.rounds import ROUNDS
-
-    # The daemon has its own way with signals.
-    return (await examine(patient_of(settings), ROUNDS, interruptible=False)).as_json()
+    flags = {
+        "store.data_dir": where.data_dir,
+        "server.host": host,
+        "server.port": port,
+        "runs.driver": driver,
+    }
+    serve_with(where.config, flags)

@@ -7,9 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from managedd.cli import serving
+from managedd.cli.app import run
 
 LATER = (
     "managedd.api.routes.",
@@ -19,12 +23,14 @@ LATER = (
     "jinja2.",
     "croniter.",
     "dateutil.",
-    "cyclopts.help.",
+    "cyclopts.",
+    "managedd.cli.app.",
 )
 
 LOADED = """
 import json, sys
 from managedd import cli, starting
+assert cli.serving.plainly(["serve", "--port", "0"])
 starting.begin()
 from managedd import daemon
 print(json.dumps(list(sys.modules)))
@@ -52,6 +58,7 @@ import gc, json, ssl
 from managedd import starting
 
 def look():
+    gc.unfreeze()
     contexts = [found for found in gc.get_objects() if isinstance(found, ssl.SSLContext)]
     return {
         "collects": gc.isenabled(),
@@ -62,8 +69,9 @@ def look():
 starting.begin()
 before = look()
 starting.settle()
-gc.unfreeze()
-print(json.dumps([before, look(), ssl.create_default_context().cert_store_stats()]))
+settled = look()
+starting.trust()
+print(json.dumps([before, settled, look(), ssl.create_default_context().cert_store_stats()]))
 """
 
 ASKED_BY_TWO = """
@@ -124,12 +132,54 @@ def test_a_daemon_that_starts_loads_nothing_that_it_needs_later_or_never() -> No
     assert [name for name in loaded if f"{name}.".startswith(LATER) and name != "managedd.api.routes"] == []
 
 
-def test_the_host_s_authorities_are_read_and_garbage_is_collected_once_the_daemon_has_started() -> None:
-    before, after, usual = said(SETTLED)
+def test_garbage_is_collected_once_the_daemon_has_started_and_the_host_s_authorities_are_read_for_who_needs_them() -> (
+    None
+):
+    before, settled, after, usual = said(SETTLED)
     none = {"x509": 0, "crl": 0, "x509_ca": 0}
     assert before == {"collects": False, "verified": [none], "unverified": [none]}
+    assert settled == {"collects": True, "verified": [none], "unverified": [none]}
     assert after == {"collects": True, "verified": [usual], "unverified": [usual]}
 
 
 def test_two_who_ask_for_the_authorities_at_once_both_have_them() -> None:
     assert said(ASKED_BY_TWO) == [2, []]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        [],
+        ["serve", "--help"],
+        ["serve", "--port"],
+        ["serve", "--port", "many"],
+        ["serve", "--port", "-1"],
+        ["serve", "--port="],
+        ["serve", "--port", "1", "--port", "2"],
+        ["serve", "--driver", "podman"],
+        ["serve", "--prot", "1"],
+        ["serve", "--data-dir", "--port"],
+        ["serve", "here"],
+    ],
+)
+def test_what_is_not_said_in_the_plainest_way_is_left_to_the_command_line(arguments: list[str]) -> None:
+    assert serving.plainly(arguments) is None
+
+
+def test_what_is_said_plainly_means_what_the_command_line_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[Path | None, dict[str, Any]]] = []
+    monkeypatch.setattr(serving, "serve", lambda config, flags: served.append((config, dict(flags))))
+    for arguments in (
+        ["serve"],
+        ["serve", "--config", "a.toml", "--data-dir=/b", "--host", "::1", "--port=8080", "--driver", "process"],
+    ):
+        plain = serving.plainly(arguments)
+        assert plain is not None
+        plain()
+        assert run(arguments) == 0
+    bare, bare_again, whole, whole_again = served
+    assert (bare[0], whole[0]) == (None, Path("a.toml"))
+    for (config, flags), (config_again, flags_again) in ((bare, bare_again), (whole, whole_again)):
+        assert config == config_again
+        assert flags == {key: str(value) if isinstance(value, Path) else value for key, value in flags_again.items() if value is not None}  # fmt: skip
