@@ -6,6 +6,7 @@ import gzip
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from markupsafe import Markup
 
 from managedd import ids
 from managedd.api import browser, sessions
@@ -17,6 +18,7 @@ from managedd.api.routing import MethodNotAllowed
 from managedd.errors import ErrorCode, ManagedError
 from managedd.ui import assets, live, page, sign_in
 from managedd.ui.asking import Ask, Place
+from managedd.ui.making import Watched
 from managedd.ui.page import Sent
 from managedd.ui.rendering import render
 
@@ -50,7 +52,7 @@ class Site:
     def __init__(self, services: Services, api: Api) -> None:
         self._services = services
         self._api = api
-        self._watched = live.Watched()
+        self._watched = Watched()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The page, the file, or what else there is at that path; failures are pages too."""
@@ -76,7 +78,7 @@ class Site:
         if path == sign_in.OUT_PATH:
             return await sign_in.leave(self._services, request)
         if len(path) > 1 and path.endswith("/"):
-            return _sent(f"../{path.strip('/').rpartition('/')[2]}", request, status=308)
+            return _sent(f"../{path.strip('/').rpartition('/')[2]}{_asked(request)}", request, status=308)
         below, place = _placed(path)
         matched = page.router().match(request.method, below)
         if matched is None:
@@ -92,8 +94,7 @@ class Site:
     ) -> web.StreamResponse:
         own = _own(actor, place)
         if own is not None:
-            query = request.rel_url.raw_query_string
-            return _sent(own + (found.path.lstrip("/") + (f"?{query}" if query else "") if not values else ""), request)
+            return _sent(own + ("" if values else found.path.lstrip("/") + _asked(request)), request)
         await enter(self._services, actor, place.account, place.workspace)
         ask = Ask(api=self._api, services=self._services, request=request, actor=actor, place=place)
         if live.is_wanted(request):
@@ -102,18 +103,21 @@ class Site:
             shown = await self._values(ask, found, values)
         except Sent as elsewhere:
             return _sent(place.home + elsewhere.where, request)
-        return _html(request, render(found.template, shown), headers=_beyond(shown.get("connect", ())))
+        part = render(found.template, shown)
+        # Ours, and escaped already. Its mark tells the browser's stream what is there.
+        whole = render("layout.html", {**shown, "part": Markup(part), "mark": live.mark(part)})  # noqa: S704
+        return _html(request, whole, headers=_beyond(shown.get("connect", ())))
 
     async def _part(self, ask: Ask, found: Page, values: Mapping[str, str]) -> str:
         """What of the page changes."""
-        return render(found.template, {**await self._values(ask, found, values), "layout": "part.html"})
+        return render(found.template, await self._values(ask, found, values))
 
     async def _values(self, ask: Ask, found: Page, values: Mapping[str, str]) -> dict[str, Any]:
         given = await page.gathered(found, ask, values)
         workspace = (await ask.get("/me/workspaces")) or []
         here = next((each for each in workspace if each["workspace_id"] == ask.place.workspace), None)
         return {
-            "layout": "layout.html",
+            "layout": "part.html",
             "ask": ask,
             "place": ask.place,
             "here": here,
@@ -209,6 +213,12 @@ def _html(
         body = gzip.compress(body, 5)
         said["Content-Encoding"] = "gzip"
     return web.Response(body=body, status=status, content_type="text/html", charset="utf-8", headers=said)
+
+
+def _asked(request: web.Request) -> str:
+    """The query as it came, with its question mark."""
+    query = request.rel_url.raw_query_string
+    return f"?{query}" if query else ""
 
 
 def _sent(where: str, request: web.Request, *, status: int = 303) -> web.Response:

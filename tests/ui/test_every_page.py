@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from managedd.ui import words
+from managedd.ui import assets, words
 from managedd.ui.page import every_page
 from tests.api.deployed import flow_of
 from tests.ui.looking import HOSTILE
@@ -76,6 +76,8 @@ async def _status(site: Pages, path: str) -> int:
                 text = await response.text()
                 assert HOSTILE not in text, path
             elif response.status == 200:
+                hello = await response.content.readuntil(b"\n\n")
+                assert hello == f"event: version\ndata: {assets.version()}\n\n".encode()
                 first = await response.content.readline()
                 assert status == 200 or first == b"event: gone\n", (path, first)
                 assert first.startswith((b"id: ", b"event: ")), (path, first)

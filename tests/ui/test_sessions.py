@@ -166,6 +166,13 @@ async def test_the_holder_of_a_key_is_in_its_own_workspace_and_sees_no_other(clo
     assert await call(closed_site, "GET", own + "/", OURS) == 308
 
 
+async def test_a_slash_too_many_loses_nothing_of_the_address(site: Pages) -> None:
+    response = await site.http.get("/runs/?state=FAILED&tag=a%26b", allow_redirects=False)
+    assert (response.status, response.headers["Location"]) == (308, "../runs?state=FAILED&tag=a%26b")
+    response = await site.http.get("/work-pools/work-pool/a%2Fb/", allow_redirects=False)
+    assert response.headers["Location"] == "../a%2Fb"
+
+
 async def test_a_daemon_behind_tls_gives_secure_cookies_and_the_runs_listener_has_no_pages(closed_site: Pages) -> None:
     from managedd.api.app import Api
     from managedd.api.auth import Listener

@@ -1,9 +1,14 @@
 // The page is kept up to date by server-sent events: each brings the whole content, and only what differs is touched.
+import { touched } from "./choices.js";
 import { morph } from "./morph.js";
 
+const LOST = "The connection to managedd is lost. What you see may be out of date; this page keeps trying.";
+const NEWER = "managedd is another version now. What you have typed is still here; load this page again when you are done.";
 const LOST_AFTER_MS = 2000;
 const SILENT_MS = 40000;
+const FULL_MS = 30000;
 let source, lost, silent, retry;
+let seen = document.body.dataset.live; // the mark of what is shown
 
 export function watch() {
   // A browser has six connections to a host, for all its tabs: one that nobody looks at needs none.
@@ -17,16 +22,23 @@ function open() {
   leave();
   const url = new URL(location.href);
   url.hash = "";
+  url.searchParams.set("seen", seen);
   source = new EventSource(url);
-  source.addEventListener("open", heard);
+  source.addEventListener("version", (event) => (event.data === version() ? heard() : renewed()));
   source.addEventListener("beat", heard);
   source.addEventListener("page", (event) => {
     heard();
+    seen = event.lastEventId;
     show(event.data);
   });
   source.addEventListener("gone", () => {
     leave();
     location.reload();
+  });
+  source.addEventListener("full", (event) => {
+    leave();
+    say(`${event.data} This page is not kept up to date; it tries again every half a minute.`);
+    retry = setTimeout(open, FULL_MS);
   });
   source.addEventListener("error", (event) => {
     lost ??= setTimeout(isLost, LOST_AFTER_MS);
@@ -46,20 +58,56 @@ function heard() {
   clearTimeout(lost);
   clearTimeout(silent);
   lost = undefined;
-  document.getElementById("lost").hidden = true;
+  say("");
   silent = setTimeout(isLost, SILENT_MS);
 }
 
 function isLost() {
-  document.getElementById("lost").hidden = false;
+  say(LOST);
   document.dispatchEvent(new CustomEvent("page:lost"));
+}
+
+function say(text) {
+  const place = document.getElementById("lost");
+  if (place.textContent !== text) place.textContent = text;
+  place.hidden = !text;
+}
+
+// Of the scripts that this page runs: their address has it.
+function version() {
+  return import.meta.url.split("/").at(-2);
+}
+
+// Scripts of one version may not understand the pages of another.
+function renewed() {
+  leave();
+  clearTimeout(lost);
+  if (!isTypedIn()) return location.reload();
+  say(NEWER);
+  const again = document.createElement("button");
+  again.type = "button";
+  again.textContent = "Load again";
+  again.addEventListener("click", () => location.reload());
+  document.getElementById("lost").append(" ", again);
+}
+
+function isTypedIn() {
+  if (document.querySelector("dialog[open]")) return true;
+  return [...document.querySelectorAll("main :is(input, textarea, select)")].some(isTouched);
+}
+
+function isTouched(field) {
+  if (field.localName === "select") return touched(field).length > 0;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  return field.value !== (field.dataset.shown ?? field.defaultValue);
 }
 
 function show(html) {
   const made = new DOMParser().parseFromString(html, "text/html");
   const focused = document.activeElement;
-  document.title = made.title;
-  morph(document.getElementById("main"), made.getElementById("main"));
+  const main = document.getElementById("main");
+  morph(main, made.getElementById("main"));
+  document.title = main.dataset.title;
   // What was moved to another place has lost it.
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   document.dispatchEvent(new CustomEvent("page:changed"));

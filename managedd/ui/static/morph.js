@@ -1,4 +1,5 @@
 // `old` becomes like `made` with as few touches as can be, so that focus, selection, scrolling, open menus and what somebody types stay.
+import { refreshChoices } from "./choices.js";
 
 // What belongs to the person or to a script, not to the server.
 const KEPT = { DETAILS: ["open"], DIALOG: ["open"], TIME: ["title"], BUTTON: ["aria-busy"] };
@@ -8,7 +9,8 @@ const KEPT_WITH_CHILDREN = ["hidden"];
 export function morph(old, made) {
   if (old.isEqualNode(made)) return;
   attributes(old, made);
-  if (old.dataset?.keep !== undefined || old.localName?.includes("-")) return;
+  if (old.dataset?.keep !== undefined) return refreshChoices(old, made);
+  if (old.localName?.includes("-")) return;
   children(old, made);
 }
 
@@ -49,6 +51,8 @@ function fits(node, next) {
   return node.nodeType === next.nodeType && node.nodeName === next.nodeName && !key(node) && !key(next);
 }
 
+// An element never becomes one of another kind, whatever its name is.
 function key(node) {
-  return node.id || node.dataset?.key || undefined;
+  const name = node.id || node.dataset?.key;
+  return name ? `${node.localName} ${name}` : undefined;
 }
