@@ -170,3 +170,5 @@ async def behind_prefix(site: Pages, prefix: str) -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", not_found)
     async with ClientSession(auto_decompress=False) as session, TestServer(app) as server:
         yield f"{server.make_url(prefix)}/"
+        # A proxy that ends waits for what it passes on.
+        await site.services.sockets.close_all()
