@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from managedd.api.forwarded import prefix
 from managedd.errors import ManagedError, forbidden, invalid
 from managedd.wire.base import Id
 from managedd.wire.filters.events import EventFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aiohttp import web
 
 PAGE_EVENTS: Final = 50
@@ -63,12 +66,12 @@ class Place(BaseModel):
         return token
 
 
-def next_page(request: web.Request, place: Place) -> str | None:
+def next_page(request: web.Request, place: Place, trusted_proxies: Iterable[str]) -> str | None:
     """The URL of the page after `place`, below the same prefix as the request's; None at the end."""
     offset = place.offset + place.page_size
     if place.page_size == 0 or offset >= place.count:
         return None
-    path = request.rel_url.path.removesuffix("/").removesuffix("/next")
+    path = prefix(request, trusted_proxies) + request.rel_url.path.removesuffix("/").removesuffix("/next")
     following = place.model_copy(update={"offset": offset})
     # The client asks for just this URL, with its key: where a trusted proxy speaks TLS with it, it must not be told to leave that out.
     try:

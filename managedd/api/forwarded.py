@@ -1,4 +1,4 @@
-"""What a proxy in front of the clients' listener says of a request: who sent it, by which scheme, to which host.
+"""What a proxy in front of the clients' listener says of a request: who sent it, by which scheme, to which host, below which path.
 
 Only the proxies of `server.trusted_proxies` are believed; from anybody else such headers are just text. Each proxy writes the address that it
 was reached from behind what was there before, so the list is read from its end: the first address that is no trusted proxy's is the client's,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_HOPS: Final = 50
 _SCHEMES: Final[Mapping[str, str]] = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
+_PREFIX: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]{1,100}){1,10}", re.ASCII)
 _PAIR: Final = re.compile(r'\s*([A-Za-z]{1,20})=(?:"([^"\\]{0,300})"|([^\s",;]{1,300}))\s*', re.ASCII)
 
 
@@ -83,6 +84,16 @@ def middleware(proxies: Proxies) -> Middleware:
         return await handler(request.clone(**{name: value for name, value in told.items() if value is not None}))
 
     return believe
+
+
+def prefix(request: web.Request, trusted: Iterable[str]) -> str:
+    """The path that the proxy next to us has taken off the request's, `/flows` for example; empty: none, or nobody trusted says so."""
+    # Not `request.remote`: behind a proxy that is the client.
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    told = request.headers.get("X-Forwarded-Prefix", "").removesuffix("/")
+    if not isinstance(peer, tuple) or peer[0] not in Proxies(trusted) or not _PREFIX.fullmatch(told):
+        return ""
+    return told
 
 
 def _legacy(headers: CIMultiDictProxy[str]) -> list[Hop]:

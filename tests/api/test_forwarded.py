@@ -193,9 +193,28 @@ async def test_the_next_page_has_the_address_that_the_client_knows(services: Ser
         assert (await next_page(api, told)).startswith("https://localhost:8443/api/events/filter/next?")
 
 
+@pytest.mark.parametrize(
+    ("told", "below"),
+    [
+        ("/flows", "/flows"),
+        ("/tools/flows/", "/tools/flows"),
+        ("flows", ""),
+        ("/a/../b", ""),
+        ("//elsewhere", ""),
+        ("/a?b", ""),
+    ],
+)
+async def test_the_next_page_is_below_the_path_that_the_proxy_has_taken_off(
+    services: Services, told: str, below: str
+) -> None:
+    async with serving(services, trusted_proxies=["127.0.0.1"]) as api:
+        found = await next_page(api, {FOR: "127.0.0.9", HOST: "localhost", "X-Forwarded-Prefix": told})
+        assert found.startswith(f"http://localhost{below}/api/events/filter/next?")
+
+
 async def test_from_anybody_else_the_scheme_is_not_believed(services: Services) -> None:
     async with serving(services) as api:
-        told = {FOR: "127.0.0.9", PROTO: "https", HOST: "localhost:8443"}
+        told = {FOR: "127.0.0.9", PROTO: "https", HOST: "localhost:8443", "X-Forwarded-Prefix": "/flows"}
         assert (await next_page(api, told)).startswith(f"http://127.0.0.1:{api.http.port}/api/events/filter/next?")
 
 

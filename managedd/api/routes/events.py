@@ -41,6 +41,10 @@ async def create_events(ctx: Context, *, events: Annotated[list[Event], FailFast
     raise forbidden(f"This run may not tell of {received[0].event} about {received[0].resource_id}")
 
 
+def _next_page(ctx: Context, place: Place) -> str | None:
+    return next_page(ctx.request, place, ctx.services.settings.server.trusted_proxies)
+
+
 @operation("POST", "/events/filter", tag="Events", returns=EventPage)
 async def read_events(
     ctx: Context, *, filter: EventFilter | None = None, limit: Annotated[PageLimit, EMBED] = PAGE_EVENTS
@@ -54,7 +58,7 @@ async def read_events(
 
     found, head = await ctx.read_events(page)
     place = Place(filter=wanted, count=found.total, page_size=limit, offset=0, head=head)
-    return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
+    return {"events": found.events, "total": found.total, "next_page": _next_page(ctx, place)}
 
 
 @operation("GET", "/events/filter/next", tag="Events", returns=EventPage)
@@ -69,7 +73,7 @@ async def read_account_events_page(ctx: Context, *, page_token: Annotated[str, S
         return stored.find(tx, place.filter, limit=place.page_size, offset=place.offset, known=(place.count, head))
 
     found = await ctx.read_events(page)
-    return {"events": found.events, "total": found.total, "next_page": next_page(ctx.request, place)}
+    return {"events": found.events, "total": found.total, "next_page": _next_page(ctx, place)}
 
 
 @operation("POST", "/events/count-by/{countable}", tag="Events", returns=list[EventCount])
