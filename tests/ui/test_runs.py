@@ -70,6 +70,55 @@ async def test_a_run_is_seen_to_go_on_to_its_end_without_a_reload(site: Pages, l
     assert await looking.barriers() == []
 
 
+async def test_any_flow_deployment_and_pool_can_be_chosen_however_many_there_are(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    made = [await deployment(site, f"d{number:03}", tags=["x"]) for number in range(25)]
+    chosen, other = made[24], made[3]
+    for each in (chosen, other):
+        await run_it(site.api, each, name=f"run of {each['name']}")
+    status, hostile = await site.api.post("/deployments/", {"name": "'; x=1 {{7*7}}", "flow_id": chosen["flow_id"]})
+    assert status == 201, hostile
+    await looking.go(f"{site.url}/runs?since=any&until=any")
+    await page.get_by_text("Name, deployment, tags").click()
+    field = page.get_by_label("Deployment", exact=True)
+    await field.focus()
+    await page.locator("#choices-deployment option").nth(19).wait_for(state="attached")
+    assert await page.locator("#choices-deployment option").count() == 20, "no more at once than anybody reads"
+    await field.fill("d02")
+    await page.wait_for_function("() => document.querySelectorAll('#choices-deployment option').length === 5")
+    await field.fill("d024")
+    await page.get_by_role("button", name="Show").click()
+    await page.get_by_role("rowheader", name="run of d024").wait_for()
+    await looking.ready()
+    assert f"deployment={chosen['id']}" in page.url
+    assert await page.locator("table.runs tbody tr").count() == 1
+    ticked = page.get_by_role("checkbox", name="/d024")
+    assert await ticked.is_checked()
+    assert await looking.barriers() == []
+
+    await page.get_by_label("Deployment", exact=True).fill("d0")
+    await page.get_by_role("button", name="Show").click()
+    await page.wait_for_function(
+        "() => document.getElementById('choose-deployment').validationMessage.startsWith('Several')"
+    )
+    await page.get_by_label("Deployment", exact=True).fill("d003")
+    await page.get_by_label("Work pool", exact=True).fill("mine")
+    await page.get_by_role("button", name="Show").click()
+    await page.get_by_role("rowheader", name="run of d003").wait_for()
+    await looking.ready()
+    assert "pool=mine" in page.url
+    assert await page.locator("table.runs tbody tr").count() == 2
+    await ticked.uncheck()
+    await page.get_by_role("button", name="Show").click()
+    await page.get_by_role("rowheader", name="run of d024").wait_for(state="detached")
+    await looking.ready()
+    assert chosen["id"] not in page.url
+    await page.get_by_label("Deployment", exact=True).fill(hostile["name"])
+    await page.get_by_role("button", name="Show").click()
+    await page.get_by_role("checkbox", name=hostile["name"]).wait_for()
+    assert not await looking.is_hacked()
+
+
 async def test_filters_land_in_the_address_and_the_way_back_works(site: Pages, looking: Looking) -> None:
     made = await deployment(site)
     for name, type_ in (("etl-1", "COMPLETED"), ("etl-2", "FAILED"), ("other-3", "FAILED")):

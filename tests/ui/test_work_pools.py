@@ -51,6 +51,10 @@ async def test_from_an_empty_store_to_a_pool_that_is_edited_paused_and_deleted(s
     await page.get_by_role("link", name="Edit", exact=True).click()
     await page.wait_for_url("**/edit")
     await looking.ready()
+    await page.get_by_role("link", name="Queues of this pool: 1").click()
+    await page.get_by_role("row", name="default").wait_for()
+    await page.get_by_role("link", name="Add queue").wait_for()
+    await page.get_by_label("Description").fill("For **everything** of the [warehouse](https://example.org)")
     await page.get_by_label("Pip Packages").fill("pandas>=2\nrequests")
     await page.get_by_label("Memory Limit").fill("64Gi")
     await page.get_by_label("Concurrency limit").fill("2")
@@ -68,6 +72,7 @@ async def test_from_an_empty_store_to_a_pool_that_is_edited_paused_and_deleted(s
     await looking.ready()
     await page.get_by_text("pandas>=2").wait_for()
     assert "0 of 2 running" in await page.inner_text("main")
+    assert await page.locator(".markdown strong").inner_text() == "everything"
     _, kept = await site.api.get("/work_pools/etl")
     defaults = {
         name: part.get("default") for name, part in kept["base_job_template"]["variables"]["properties"].items()
@@ -81,6 +86,7 @@ async def test_from_an_empty_store_to_a_pool_that_is_edited_paused_and_deleted(s
     await page.wait_for_url("**/work-pools")
     await looking.ready()
     card = page.locator(".card", has_text="etl")
+    await card.get_by_text("For everything of the warehouse").wait_for()
     await card.get_by_text("Paused").wait_for()
     await card.locator("summary").click()
     await card.get_by_role("button", name="Resume").click()
@@ -132,6 +138,31 @@ async def test_queues_are_added_changed_paused_and_deleted(site: Pages, looking:
     default = page.locator("tr", has_text="default").first
     await default.locator("summary").click()
     assert await default.get_by_role("button", name="Delete").count() == 0
+
+
+async def test_every_card_has_its_own_queues_and_pools_go_on_where_a_page_ends(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    for number in range(61):
+        body = {"name": f"p{number:02}", "type": "process"}
+        assert (await site.api.post("/work_pools/", body))[0] == 201
+    for number in range(210):
+        body = {"name": f"q{number:03}", "priority": number + 2}
+        assert (await site.api.post("/work_pools/p00/queues", body))[0] == 201
+    await looking.go(f"{site.url}/work-pools")
+    await page.get_by_text("1–60 of 61").wait_for()
+    cards = page.locator(".card.pool")
+    assert await cards.count() == 60
+    assert await cards.filter(has_text="default").count() == 60, "many queues of one pool take none from another"
+    full = cards.filter(has=page.get_by_role("link", name="p00", exact=True))
+    assert await full.locator("a.tag").count() == 9
+    await full.get_by_role("link", name="more").click()
+    await page.wait_for_url("**/p00#queues")
+    await looking.ready()
+    assert await page.get_by_role("table", name="Queues of p00").locator("tbody tr").count() == 211
+    await looking.go(f"{site.url}/work-pools?offset=60")
+    assert await cards.count() == 1
+    await looking.go(f"{site.url}/work-pools?offset=600")
+    await page.get_by_role("link", name="To the first page").wait_for()
 
 
 async def test_nothing_that_people_write_runs_or_breaks_a_narrow_dark_page(site: Pages, browser: Browser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from managedd.clock import from_us
 from managedd.ui import charts, run_filters
@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from managedd.ui.asking import Ask
-
-MAX_CHOICES: Final = 200
-"""Of flows, deployments and pools to choose from."""
+    from managedd.ui.run_filters import RunFilter
 
 
 @page("/runs", template="runs.html", section="runs")
@@ -26,9 +24,6 @@ async def runs(ask: Ask) -> dict[str, Any]:
     asked = {**body, "sort": chosen.sort, "limit": run_filters.PAGE_SIZE, "offset": chosen.offset}
     found = await ask.post("/flow_runs/filter", asked)
     history = await ask.post("/managed/flow_runs/count-by/time", chosen.history(now))
-    flows = await ask.post("/flows/filter", {"limit": MAX_CHOICES, "sort": "NAME_ASC"})
-    deployments = await ask.post("/deployments/filter", {"limit": MAX_CHOICES, "sort": "NAME_ASC"})
-    pools = await ask.post("/work_pools/filter", {"limit": MAX_CHOICES})
     return {
         "title": "Runs",
         "chosen": chosen,
@@ -39,25 +34,37 @@ async def runs(ask: Ask) -> dict[str, Any]:
         "ranges": {"1h": "1 hour", "1d": "1 day", "7d": "7 days", "30d": "30 days", "any": "Any time"},
         "ahead": {"now": "Up to now", "1d": "A day ahead", "7d": "7 days ahead", "any": "Any time ahead"},
         "sorts": run_filters.SORTS,
-        "flows": await _with_chosen(ask, "flows", flows, chosen.flow),
-        "deployments": await _with_chosen(ask, "deployments", deployments, chosen.deployment),
-        "pools": pools,
-        "flow_names": await names(ask, "flows", flows, (run["flow_id"] for run in found)),
-        "deployment_names": await names(ask, "deployments", deployments, (run["deployment_id"] for run in found)),
+        "choices": await _choices(ask, chosen),
+        "flow_names": await names(ask, "flows", [], (run["flow_id"] for run in found)),
+        "deployment_names": await names(ask, "deployments", [], (run["deployment_id"] for run in found)),
         "stacks": charts.stacks(history),
         "durations": charts.durations(found),
         "spans": {run["id"]: _seconds(run) for run in found},
     }
 
 
-async def _with_chosen(
-    ask: Ask, kind: str, listed: list[dict[str, Any]], chosen: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What there is to choose from, and what was chosen already, however many others there are."""
-    missing = sorted(set(chosen) - {each["id"] for each in listed})
-    if not missing:
-        return listed
-    return [*listed, *await ask.post(f"/{kind}/filter", {kind: {"id": {"any_": missing}}, "limit": len(missing)})]
+async def _choices(ask: Ask, chosen: RunFilter) -> list[dict[str, Any]]:
+    """What can be chosen by its name, and what of it is, each as (value, name)."""
+    flows = await names(ask, "flows", [], chosen.flow)
+    picked = await _picked(ask, chosen.deployment)
+    return [
+        {"name": "flow", "kind": "flows", "label": "Flow", "chosen": [(each, flows.get(each, "deleted")) for each in chosen.flow]},
+        {"name": "deployment", "kind": "deployments", "label": "Deployment", "chosen": picked},
+        {"name": "pool", "kind": "work_pools", "label": "Work pool", "chosen": [(each, each) for each in chosen.pool]},
+    ]  # fmt: skip
+
+
+async def _picked(ask: Ask, deployments: Sequence[str]) -> list[tuple[str, str]]:
+    """The deployments, each with the name that it has with its flow's."""
+    if not deployments:
+        return []
+    wanted = {"deployments": {"id": {"any_": list(deployments)}}, "limit": len(deployments)}
+    found = {each["id"]: each for each in await ask.post("/deployments/filter", wanted)}
+    flows = await names(ask, "flows", [], (each["flow_id"] for each in found.values()))
+    return [
+        (each, f"{flows.get(found[each]['flow_id'], '')}/{found[each]['name']}" if each in found else "deleted")
+        for each in deployments
+    ]
 
 
 def _seconds(run: Mapping[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from managedd.errors import forbidden, not_found
 from managedd.ui.forms import template_fields, without_defaults
 from managedd.ui.page import page
-from managedd.ui.views.work_pools import MANAGED, plan_and_hours, rights
+from managedd.ui.views.work_pools import MANAGED, plan_and_hours, queues_of, rights
 from managedd.ui.words import segment
 from managedd.ui.written import as_json
 
@@ -47,7 +47,7 @@ async def edit_work_pool(ask: Ask, name: str) -> dict[str, Any]:
     return {
         "title": f"Edit {pool['name']}",
         "pool": pool,
-        "queues": await ask.post(f"/work_pools/{path}/queues/filter", {"limit": 200}),
+        "queues": await queues_of(ask, pool["name"]),
         "may": rights(ask),
         "plan": await ask.get("/managed/plan") if pool["type"] == MANAGED else None,
         **_template(pool["base_job_template"]),

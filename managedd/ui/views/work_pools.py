@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from managedd.ui import compute_hours
+from managedd.ui import compute_hours, listing
 from managedd.ui.forms import template_fields
 from managedd.ui.page import page
 from managedd.ui.words import segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from managedd.ui.asking import Ask
 
-MAX_POOLS: Final = 200
-MAX_QUEUES: Final = 200
+POOLS_PAGE: Final = 60
+MAX_CARD_QUEUES: Final = 8
+"""On the card of a pool; its own page has all of them."""
 MAX_RECENT: Final = 10
 MAX_DEPLOYMENTS: Final = 50
 MANAGED: Final = "prefect:managed"
@@ -27,12 +27,16 @@ MANAGED: Final = "prefect:managed"
 @page("/work-pools", template="work_pools.html", section="work-pools")
 async def work_pools(ask: Ask) -> dict[str, Any]:
     """A card for each pool, under the workspace's compute hours."""
-    pools = await ask.post("/work_pools/filter", {"limit": MAX_POOLS})
-    queues = await ask.post("/work_queues/filter", {"limit": MAX_QUEUES})
+    offset = listing.read(ask.query).offset
+    pools = await ask.post("/work_pools/filter", {"limit": POOLS_PAGE, "offset": offset})
     return {
         "title": "Work pools",
         "pools": pools,
-        "queues": _by_pool(queues),
+        "total": await ask.post("/work_pools/count", {}),
+        "offset": offset,
+        "page_size": POOLS_PAGE,
+        "queues": {each["id"]: await _card_queues(ask, each) for each in pools},
+        "max_queues": MAX_CARD_QUEUES,
         "may": rights(ask),
         **await plan_and_hours(ask),
     }
@@ -51,7 +55,7 @@ async def work_pool(ask: Ask, name: str) -> dict[str, Any]:
         "pool": pool,
         "is_managed": is_managed,
         "plan": await ask.get("/managed/plan") if is_managed else None,
-        "queues": await ask.post(f"/work_pools/{path}/queues/filter", {"limit": MAX_QUEUES}),
+        "queues": await queues_of(ask, pool["name"]),
         "workers": [] if is_managed else await ask.post(f"/work_pools/{path}/workers/filter", {"limit": 50}),
         "runs": await ask.post("/flow_runs/filter", recent | {"flow_runs": {"start_time": {"is_null_": False}}}),
         "waiting": await ask.post("/flow_runs/count", mine | {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}),
@@ -87,8 +91,14 @@ def rights(ask: Ask) -> dict[str, bool]:
     }
 
 
-def _by_pool(queues: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for queue in sorted(queues, key=lambda each: (each["priority"], each["name"])):
-        found[queue["work_pool_id"]].append(queue)
-    return dict(found)
+async def queues_of(ask: Ask, pool: str) -> list[dict[str, Any]]:
+    """All queues of the pool, most urgent first."""
+    path = f"/work_pools/{segment(pool)}/queues/filter"
+    return await listing.whole(lambda bounds: ask.post(path, bounds))
+
+
+async def _card_queues(ask: Ask, pool: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pool's most urgent queues, and one more where there are more."""
+    path = f"/work_pools/{segment(pool['name'])}/queues/filter"
+    found: list[dict[str, Any]] = await ask.post(path, {"limit": MAX_CARD_QUEUES + 1})
+    return found
