@@ -24,7 +24,7 @@ class KeptStatements(sqlite3.Connection):
     """One connection. Belongs to one thread at a time, as `sqlite3` has it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, cached_statements=CACHED_STATEMENTS)
+        super().__init__(*args, **{**options, "cached_statements": CACHED_STATEMENTS})
         self._held: dict[str, int] = {}
         """What is large, and how large it is, by the text of its statement."""
         self._held_bytes = 0

@@ -56,6 +56,8 @@ HEADERS: Final[tuple[dict[str, str], ...]] = (
     {"If-None-Match": "*", "Prefect-Csrf-Token": "x", "Prefect-Csrf-Client": "x"},
     {"Expect": "200-no"},
 )
+READING: Final = ("/filter", "/count", "/paginate", "/history", "/count-by/{countable}")
+"""How operations end that are asked with a body and change nothing."""
 KEPT: Final = 400
 """Ids that are remembered."""
 
@@ -75,7 +77,8 @@ class Attempt:
 class Fuzzer:
     """Makes attempts; the same ones for the same seed and answers."""
 
-    def __init__(self, document: dict[str, Any], seed: int) -> None:
+    def __init__(self, document: dict[str, Any], seed: int, *, reads: bool = False) -> None:
+        """With `reads`, attempts change nothing: they are to operations that only read."""
         self._schemas: dict[str, Any] = document["components"]["schemas"]
         self._random = Random(seed)
         self._known: list[str] = []
@@ -85,6 +88,7 @@ class Fuzzer:
             for path, methods in document["paths"].items()
             for method, declared in methods.items()
             if method in {"get", "post", "put", "patch", "delete", "head"}
+            and (not reads or method in {"get", "head"} or path.endswith(READING))
         ]
 
     @property
