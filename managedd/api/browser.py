@@ -11,6 +11,8 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from aiohttp import HttpVersion11
+
 from managedd.errors import forbidden
 
 if TYPE_CHECKING:
@@ -18,8 +20,20 @@ if TYPE_CHECKING:
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _JSON = "application/json"
-_FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
-"""What proxies say of whom they send on."""
+_FORWARDED = "x-forwarded-"
+_FROM_PROXIES = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-envoy-external-address",
+    }
+)
+"""What proxies say of themselves and of whom they send on, beside what begins like the first."""
 _WAY_OUT = 'set auth.mode = "key", make a key and use it, to let others in'
 
 
@@ -38,15 +52,24 @@ def check_place(request: web.Request) -> None:
         raise forbidden(
             f"This daemon answers to localhost and to loopback addresses, not to {host[:200]!r}; {_WAY_OUT}"
         )
-    for name in _FORWARDED:
-        if name in request.headers:
-            raise forbidden(
-                f"A proxy has sent this request on ({name}), and nobody is asked for a key here: name it in server.trusted_proxies, make a key with "
-                "`managedd key create` and use it"
-            )
+    if (sign := _sign_of_proxy(request)) is not None:
+        raise forbidden(
+            f"A proxy has sent this request on ({sign}), and nobody is asked for a key here: name it in server.trusted_proxies, make a key with "
+            "`managedd key create` and use it"
+        )
     origin = request.headers.get("Origin")
     if origin is not None and not _is_same(origin.lower(), host):
         raise forbidden(f"A web page of {origin[:200]!r} may not use this daemon; {_WAY_OUT}")
+
+
+def _sign_of_proxy(request: web.Request) -> str | None:
+    """By what a request tells that somebody else sent it first; a proxy that is told to hide it can't be told from a client."""
+    for name in request.headers:
+        lowered = name.lower()
+        if lowered in _FROM_PROXIES or lowered.startswith(_FORWARDED):
+            return name[:200]
+    # nginx before 1.29.7, unless it is told otherwise, which gives the host of the request a name of ours and says nothing else.
+    return "HTTP/1.0" if request.version < HttpVersion11 else None
 
 
 def is_same_origin(request: web.Request) -> bool:

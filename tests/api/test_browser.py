@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,10 +44,27 @@ async def test_a_name_that_was_pointed_here_is_refused(api: ApiClient, host: str
     assert (await api.post("/flows/filter", {}, headers={"Host": host}))[0] == 403
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded"])
+@pytest.mark.parametrize(
+    "name",
+    ["X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-prefix", "X-Real-IP", "Forwarded", "Via", "CF-Connecting-IP"],
+)
 async def test_what_a_proxy_sends_on_is_refused_while_nobody_is_asked_for_a_key(api: ApiClient, name: str) -> None:
     status, body = await api.get(VERSION, headers={name: "203.0.113.9"})
     assert (status, "server.trusted_proxies" in body["detail"]) == (403, True)
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.0", 403), ("1.1", 200)])
+async def test_what_nginx_speaks_by_itself_is_refused_while_nobody_is_asked_for_a_key(
+    api: ApiClient, version: str, status: int
+) -> None:
+    """As nginx does that was told `proxy_pass` and nothing else: the host has our name, and no header tells of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.http.port)
+    host = f"127.0.0.1:{api.http.port}"
+    writer.write(f"GET /api{VERSION} HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.split(" ", 2)[1] == str(status)
+    assert ("A proxy has sent this request on (HTTP/1.0)" in answer) is (status == 403)
 
 
 async def test_the_configured_host_is_answered(api: ApiClient, services: Services) -> None:
