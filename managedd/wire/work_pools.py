@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, Field
 
-from managedd.wire.base import Body, Id, Int, JsonObject, Model, Name, NonNegative, Paginated, Row, Template
+from managedd.wire.base import Body, Id, Int, JsonObject, Model, Name, NonNegative, Paginated, PathName, Row, Template
 from managedd.wire.flow_runs import FlowRun
 from managedd.wire.work_queues import WorkQueueConcurrencyStatusDetail
 
@@ -50,7 +50,7 @@ def _not_blank(name: str) -> str:
 
 
 BaseJobTemplate = Annotated[Template, AfterValidator(_base_job_template)]
-PoolName = Annotated[Name, AfterValidator(_not_blank)]
+PoolName = Annotated[PathName, AfterValidator(_not_blank)]
 
 
 class WorkPoolStorageConfiguration(Body):

@@ -28,6 +28,7 @@ from managedd.wire.states import StateCreate
 from managedd.wire.task_runs import TaskRunCreate, TaskRunPolicy
 from managedd.wire.variables import VariableCreate
 from managedd.wire.work_pools import WorkPoolCreate, WorkPoolUpdate
+from managedd.wire.work_queues import WorkQueueCreate
 
 ID = "0efd1f2a-8fd2-45bd-8d5b-0d6c2fa3c2a1"
 RESOURCE = {"prefect.resource.id": "prefect.flow-run.1"}
@@ -216,6 +217,17 @@ def test_a_template_declares_its_variables(template: dict[str, Any], good: bool)
         else:
             with pytest.raises(ValidationError):
                 model.model_validate(body)
+
+
+@pytest.mark.parametrize("wrong", [".", ".."])
+def test_a_pool_has_a_name_by_which_it_is_reached(wrong: str) -> None:
+    """Nothing else of it stands in a URL, and clients take such a name for a place in the path; flows and queues are reached by their ids too."""
+    with pytest.raises(ValidationError, match="nothing of that name could be reached"):
+        WorkPoolCreate.model_validate({"name": wrong})
+    for right in ("...", ".a", "a.", "a..b"):
+        assert WorkPoolCreate.model_validate({"name": right}).name == right
+    for model in (FlowCreate, WorkQueueCreate):
+        assert model.model_validate({"name": wrong}).model_dump()["name"] == wrong
 
 
 def test_a_pools_name_is_not_blank() -> None:
