@@ -124,6 +124,8 @@ _TABLE: Final = (
         POST /managed/flow_runs/count-by/time
         GET /managed/deployments/{id}/schedules/times
         POST /managed/schedules/times
+        POST /managed/artifacts/filter
+        GET /managed/artifacts/{id}/data
         POST /managed/deployments/latest_runs/filter
         GET /managed/flow_runs/{id}/executions
         GET /managed/flow_runs/{id}/resources

@@ -41,6 +41,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "managed": ("managed",),
     "deployment_outlook": ("managed",),
     "run_history": ("managed",),
+    "artifact_data": ("managed",),
     "usage": ("managed",),
     "keys": ("managed",),
     "workspaces": ("managed",),

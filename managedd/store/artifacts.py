@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from managedd import ids
+from managedd.clock import iso
 from managedd.errors import not_found
 from managedd.store import rows
-from managedd.store.resources import ARTIFACT
+from managedd.store.filtering import where
+from managedd.store.resources import ARTIFACT, RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from managedd.store.database import Tx
-    from managedd.store.rows import Wire
+    from managedd.store.database import Row, Tx
+    from managedd.store.rows import Filters, Wire
+
+
+def beginnings(tx: Tx, filters: Filters, *, most_chars: int, limit: int) -> list[Wire]:
+    """The last artifacts that the filters admit, each with its data where that is no longer than so many characters of JSON, else with its beginning."""
+    sql, params = where(tx.workspace, ARTIFACT, filters, RELATIONS, "ID_DESC")
+    found = tx.all(
+        "SELECT id, key, type, created, flow_run_id, task_run_id, substr(description, 1, ?) AS description, substr(data, 1, ?) AS data, "
+        f"length(data) AS chars FROM artifacts WHERE {sql} ORDER BY id DESC LIMIT ?",
+        [most_chars, most_chars, *params, limit],
+    )
+    return [_shown(row) for row in found]
+
+
+def _shown(row: Row) -> Wire:
+    shown = {**dict(row), "created": iso(row["created"]), "chars": row["chars"] or 0, "beginning": None}
+    if row["data"] is None:
+        return shown
+    if row["chars"] == len(row["data"]):
+        return {**shown, "data": orjson.Fragment(row["data"])}
+    return {**shown, "data": None, "beginning": _text_of(row["data"])}
+
+
+def _text_of(part: str) -> str:
+    """What the beginning of a JSON text says: of a text its own beginning, of anything else the JSON."""
+    if not part.startswith('"'):
+        return part
+    for cut in range(_LONGEST_ESCAPE):
+        try:
+            found: str = orjson.loads(part[: len(part) - cut] + '"')
+        except orjson.JSONDecodeError:
+            continue
+        return found
+    return part
+
+
+_LONGEST_ESCAPE: Final = 13
+"""Characters of a pair of surrogates, and one more."""
+
+
+def data_of(tx: Tx, artifact_id: object) -> tuple[str, str | None]:
+    """The artifact's name and its data as JSON. Raises ManagedError(NOT_FOUND)."""
+    row = tx.one(
+        "SELECT key, type, data FROM artifacts WHERE id = ? AND workspace_id = ?", (str(artifact_id), tx.workspace)
+    )
+    if row is None:
+        raise not_found(ARTIFACT.label, artifact_id)
+    return row["key"] or "artifact", row["data"]
 
 
 def create(tx: Tx, values: Mapping[str, Any]) -> str:

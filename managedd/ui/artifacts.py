@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 MAX_ROWS: Final = 200
 MAX_COLUMNS: Final = 40
 MAX_TEXT: Final = 20_000
+MAX_CHARS: Final = 65_536
+"""Of one artifact's data, to be shown in its form; of what is longer there is the beginning and a file."""
+MAX_PAGE_CHARS: Final = 262_144
+"""Of the data of all artifacts on one page; what comes then is shown by its beginning."""
+MAX_BEGINNING: Final = 2_000
 MAX_MARKED: Final = 60_000
 """Characters of Markdown on one page; what goes beyond is shown as it was written."""
 _CELL: Final = 500
@@ -39,18 +44,31 @@ class Shown:
     progress: float | None = None
     """Of 100."""
     text: str = ""
+    is_cut: bool = False
+    """The text is the beginning of it alone."""
+    chars: int = 0
+    """Of all its data."""
 
 
 class _Room:
-    """What one page still has for Markdown: to read that takes far longer than all the rest of the page."""
+    """What one page still has: for data, and for Markdown, as to read that takes far longer than all the rest of the page."""
 
     def __init__(self) -> None:
         self._left = MAX_MARKED
+        self._chars_left = MAX_PAGE_CHARS
 
-    def html(self, text: str) -> Markup:
+    def takes(self, chars: int) -> bool:
+        """Whether there is room for so much data; if so, it is taken."""
+        if chars > self._chars_left:
+            return False
+        self._chars_left -= chars
+        return True
+
+    def html(self, text: str, most_chars: int = MAX_TEXT) -> Markup:
+        """The text as HTML; where there is no room any more, so much of it as it was written."""
         count = min(len(text), markdown.MAX_CHARS)
         if count > self._left:
-            return Markup("<pre>{}</pre>").format(_text(text))
+            return Markup("<pre>{}</pre>").format(_text(text)[:most_chars])
         self._left -= count
         return markdown.html(text)
 
@@ -69,8 +87,14 @@ def _shown(artifact: Mapping[str, Any], room: _Room) -> Shown:
         "id": artifact["id"],
         "title": artifact["key"] or kind,
         "type": kind,
-        "description": room.html(description) if isinstance(description, str) and description.strip() else None,
+        "chars": artifact["chars"],
+        "description": room.html(description, MAX_BEGINNING)
+        if isinstance(description, str) and description.strip()
+        else None,
     }
+    if artifact["beginning"] is not None or not room.takes(artifact["chars"]):
+        text = _text(data if artifact["beginning"] is None else artifact["beginning"])
+        return Shown(**base, text=text[:MAX_BEGINNING], is_cut=True)
     found: dict[str, Any] | None = None
     if kind in {"markdown", "link"} and isinstance(data, str):
         found = {"html": room.html(data)}
@@ -80,7 +104,10 @@ def _shown(artifact: Mapping[str, Any], room: _Room) -> Shown:
         found = _progress(data)
     elif kind == "image" and isinstance(data, str):
         found = {"link": data} if markdown.is_safe(data) else None
-    return Shown(**base, **(found or {"text": _text(data)}))
+    if found is None:
+        text = _text(data)
+        return Shown(**base, text=text, is_cut=len(text) > MAX_TEXT)
+    return Shown(**base, **found)
 
 
 def _table(data: Any) -> dict[str, Any] | None:

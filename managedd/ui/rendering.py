@@ -26,6 +26,7 @@ FILTERS = {
     "day": words.day,
     "day_in": words.day_in,
     "plural": words.plural,
+    "took": words.took,
     "markdown": markdown.html,
     "plain": markdown.plain,
 }

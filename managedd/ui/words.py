@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _BYTES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -81,6 +84,12 @@ def moment(text: str | datetime | None) -> datetime | None:
     if text is None or isinstance(text, datetime):
         return text
     return datetime.fromisoformat(text)
+
+
+def took(run: Mapping[str, Any]) -> float | None:
+    """The seconds from a run's start to its end; None: it has not ended, or never began."""
+    start, end = moment(run["start_time"]), moment(run["end_time"])
+    return None if start is None or end is None else max(0.0, (end - start).total_seconds())
 
 
 def exact(text: str | datetime | None) -> str:

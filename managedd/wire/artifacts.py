@@ -65,6 +65,25 @@ class Artifact(Model):
     task_run_id: Id | None = None
 
 
+class ArtifactBeginning(Model):
+    """An artifact, with as much of its data as there is room for."""
+
+    id: Id
+    created: Timestamp
+    key: str | None
+    type: str | None
+    description: str | None
+    """Its beginning."""
+    data: Json
+    """None: there is none, or it is too long."""
+    beginning: str | None
+    """Of data that is too long: of a text what it begins with, of anything else the first of its JSON."""
+    chars: int
+    """Of the data as JSON."""
+    flow_run_id: Id | None
+    task_run_id: Id | None
+
+
 class ArtifactCollection(Row):
     """The latest artifact of a key."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from pydantic import TypeAdapter
 
 from managedd.ids import DEFAULT_WORKSPACE_ID
 from managedd.store import rows
 from managedd.store.resources import DEPLOYMENT, FLOW, FLOW_RUN, TASK_RUN
-from managedd.wire.artifacts import Artifact, ArtifactCollection
+from managedd.wire.artifacts import Artifact, ArtifactBeginning, ArtifactCollection
 
 if TYPE_CHECKING:
     from tests.api.conftest import ApiClient
@@ -129,3 +130,51 @@ async def test_another_workspace_sees_no_artifacts_of_it(api: ApiClient, other: 
         assert (await other.call(method, path, body))[0] == 404
     await artifact(other, data="theirs")
     assert (await api.get("/artifacts/report/latest"))[1] == made
+
+
+async def test_of_each_artifact_there_is_no_more_than_was_asked_for_and_the_whole_of_it_as_a_file(
+    api: ApiClient, other: ApiClient
+) -> None:
+    values = {
+        "text": "é😀\n\"quoted\"" * 5_000, "small": "# x", "rows": [{"n": each} for each in range(9_000)], "none": None, "exact": "y" * 98,
+        "pairs": "\U0001f600" * 200,
+    }  # fmt: skip
+    made = {key: await artifact(api, key, data) for key, data in values.items()}
+    _, stored = await api.post("/artifacts/filter", {})
+    status, found = await api.post("/managed/artifacts/filter", {"most_chars": 100})
+    assert status == 200, found
+    TypeAdapter(list[ArtifactBeginning]).validate_python(found)
+    assert [each["id"] for each in found] == [each["id"] for each in stored], "the last first"
+    shown = {each["key"]: each for each in found}
+    assert (shown["small"]["data"], shown["small"]["beginning"]) == ("# x", None)
+    assert (shown["exact"]["data"], shown["exact"]["chars"]) == (values["exact"], 100)
+    assert (shown["none"]["data"], shown["none"]["beginning"]) == (None, None)
+    assert shown["text"]["data"] is None
+    assert len(shown["text"]["beginning"]) > 70 and str(values["text"]).startswith(shown["text"]["beginning"])
+    assert str(values["pairs"]).startswith(shown["pairs"]["beginning"])
+    assert shown["rows"]["beginning"].startswith('[{"n":0},{"n":1}')
+    assert shown["rows"]["chars"] > 90_000
+    _, one = await api.post("/managed/artifacts/filter", {"artifacts": {"id": {"any_": [made["small"]["id"]]}}})
+    assert [each["key"] for each in one] == ["small"]
+    assert (await api.post("/managed/artifacts/filter", {"most_chars": 10**9}))[0] == 422
+
+    for key, expected in (("text", str(values["text"]).encode()), ("none", b"")):
+        answer = await api.http.get(f"/api/managed/artifacts/{made[key]['id']}/data")
+        assert (answer.status, await answer.read()) == (200, expected)
+        assert answer.content_type == "text/plain"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{key}.txt"'
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+    answer = await api.http.get(f"/api/managed/artifacts/{made['rows']['id']}/data")
+    assert orjson.loads(await answer.read()) == values["rows"]
+    assert (await other.get(f"/managed/artifacts/{made['text']['id']}/data"))[0] == 404
+    assert await other.post("/managed/artifacts/filter", {}) == (200, [])
+
+
+async def test_a_text_is_cut_wherever_its_json_is(api: ApiClient) -> None:
+    text = 'a"\\\x00\u2028\U0001f600\n' * 9
+    await artifact(api, "cut", text)
+    for most in range(1, 60):
+        _, (found,) = await api.post("/managed/artifacts/filter", {"most_chars": most})
+        assert text.startswith(found["beginning"]), most
+        assert len(found["beginning"]) >= (most - 13) // 6, most

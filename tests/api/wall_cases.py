@@ -63,6 +63,7 @@ _ELSEWHERE = {
     "DELETE /work_pools/{work_pool_name}/queues/{name}": {"name": ("names", "work_queue")},
     "DELETE /work_pools/{work_pool_name}/workers/{name}": {"name": ("names", "worker")},
     "GET /managed/deployments/{id}/schedules/times": {"id": ("ids", "deployment")},
+    "GET /managed/artifacts/{id}/data": {"id": ("ids", "artifact")},
     "PATCH /managed/workspaces/{id}": {"id": ("ids", "workspace")},
     "DELETE /managed/workspaces/{id}": {"id": ("ids", "workspace")},
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from anyio import Path
 
 from managedd import ids
 from managedd.model.access import Role
@@ -18,7 +19,7 @@ from tests.ui.looking import HOSTILE, NARROW, Looking
 from tests.ui.runs_of import deployment, telling, to
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser
+    from playwright.async_api import Browser, Download
 
     from managedd.store.database import Tx
     from tests.ui.conftest import Pages
@@ -300,20 +301,87 @@ async def test_the_list_is_told_in_pages_of_fifty(site: Pages, looking: Looking)
 
 
 async def test_what_a_run_has_filled_with_megabytes_hides_no_other_part_of_its_page(
-    site: Pages, monkeypatch: pytest.MonkeyPatch
+    site: Pages, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow = (await site.api.post("/flows/", {"name": "large"}))[1]["id"]
-    run = (await site.api.post("/flow_runs/", {"flow_id": flow, "name": "large", "state": {"type": "RUNNING"}}))[1]
+    started = {
+        "flow_id": flow,
+        "name": "large",
+        "state": {"type": "RUNNING"},
+        "parameters": {"x": "p" * 400_000, "who": HOSTILE},
+    }
+    run = (await site.api.post("/flow_runs/", started))[1]
+    whole = "# " + HOSTILE + "x" * 900_000
     for each in range(8):
-        body = {"key": f"part-{each}", "type": "odd", "data": "x" * 1000, "flow_run_id": run["id"]}
+        body = {
+            "key": f"part-{each}",
+            "type": "markdown",
+            "data": whole,
+            "flow_run_id": run["id"],
+            "description": "d" * 90_000,
+        }
         assert (await site.api.post("/artifacts/", body))[0] == 201
     await to(site, run, "FAILED", "m" * 100_000)
-    monkeypatch.setattr(page_bytes, "MAX_PAGE_BYTES", 6_000)
+    monkeypatch.setattr(page_bytes, "MAX_PAGE_BYTES", 600_000)
 
     response = await site.http.get(f"/runs/flow-run/{run['id']}")
-
     text = await response.text()
     assert response.status == 200
-    assert 1 <= text.count('<article class="artifact"') < 8
-    assert "part-7" in text, "the last ones are there"
-    assert len(text) < 40_000
+    assert text.count('<article class="artifact"') == 8
+    assert len(text) < 1_000_000
+
+    page = looking.page
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+    shown = page.locator("article.artifact", has_text="part-7")
+    assert "The beginning of 900," in await shown.inner_text()
+    async with page.expect_download() as coming:
+        await shown.get_by_role("link", name="Download").click()
+    file = await coming.value
+    assert file.suggested_filename == "part-7.txt"
+    assert await _read(file) == whole
+    async with page.expect_download() as coming:
+        await page.locator("#inputs").get_by_role("link", name="All that the API tells").click()
+    assert orjson.loads(await _read(await coming.value))["parameters"] == started["parameters"]
+    assert not await looking.is_hacked()
+
+
+async def _read(file: Download) -> str:
+    return await Path(await file.path()).read_text(encoding="utf-8")
+
+
+async def test_a_task_run_says_what_it_was_given_what_it_has_logged_and_what_it_has_made(
+    site: Pages, looking: Looking
+) -> None:
+    told = await telling(site, artifacts=[])
+    body = {
+        "flow_run_id": told.run["id"], "name": "report", "task_key": "report", "dynamic_key": "9",
+        "task_inputs": {
+            "rows": [{"input_type": "task_run", "id": told.task_run}], "day": [{"input_type": "parameter", "name": HOSTILE}],
+            "size": [{"input_type": "constant", "type": "int"}], "plain": [],
+        },
+    }  # fmt: skip
+    code, task = await site.api.post("/task_runs/", body)
+    assert code == 201, task
+    now = datetime.now(UTC).isoformat()
+    lines = [
+        {"name": "prefect.task_runs", "level": level, "message": message, "timestamp": now, "flow_run_id": told.run["id"], "task_run_id": of}
+        for level, message, of in ((20, f"first \x1b[31m{HOSTILE}\x1b[0m", task["id"]), (40, "second", task["id"]), (20, "of another one", told.task_run))
+    ]  # fmt: skip
+    assert (await site.api.post("/logs/", lines))[0] == 201
+    artifact = {"key": "made", "type": "markdown", "data": f"**bold** {HOSTILE}", "task_run_id": task["id"]}
+    assert (await site.api.post("/artifacts/", artifact))[0] == 201
+    for state in ({"type": "RUNNING"}, {"type": "COMPLETED", "message": HOSTILE}):
+        assert (await site.api.post(f"/task_runs/{task['id']}/set_state", {"state": state, "force": True}))[0] == 201
+    page = looking.page
+    await looking.go(f"{site.url}/runs/task-run/{task['id']}")
+    log = await page.locator(".log-text").inner_text()
+    assert [line.split("  ")[1] for line in log.splitlines()] == ["INFO", "ERROR"]
+    assert f"first {HOSTILE}" in log and "another" not in log
+    inputs = page.locator("#inputs")
+    assert (await inputs.get_by_role("link").get_attribute("href") or "").endswith(told.task_run)
+    for said in (HOSTILE, "a constant of type int", "a value"):
+        assert said in await inputs.inner_text()
+    assert await page.locator("#states .badge").all_inner_texts() == ["Pending", "Running", "Completed"]
+    assert await page.locator("#artifacts strong").inner_text() == "bold"
+    assert await looking.barriers() == []
+    assert not await looking.is_hacked()

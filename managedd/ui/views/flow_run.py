@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anyio import to_thread
 
 from managedd.errors import ErrorCode, ManagedError
-from managedd.ui import artifacts, charts, phases
+from managedd.ui import artifacts, charts, phases, tasks
 from managedd.ui.forms import fields_of
 from managedd.ui.page import Sent, page
 from managedd.ui.views.runs import names
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 MAX_TASK_RUNS: Final = 200
 MAX_BELOW: Final = 50
 MAX_ARTIFACTS: Final = 30
+MAX_LINES: Final = 200
+"""Of a task run's log."""
 MAX_STATES: Final = 200
 """The last ones are shown."""
-MAX_JSON_CHARS: Final = 100_000
+MAX_JSON_CHARS: Final = 65_536
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 CANCELLABLE: Final = frozenset({"SCHEDULED", "PENDING", "RUNNING", "PAUSED"})
 
@@ -37,9 +39,7 @@ async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     task_runs = await _as_many(ask, "/task_runs/filter", {**of_run, "sort": "EXPECTED_START_TIME_ASC"}, MAX_TASK_RUNS)
     task_runs.sort(key=lambda each: (each["start_time"] or "9", each["name"]))
-    published = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-    made = await _as_many(ask, "/artifacts/filter", {**published, "sort": "ID_DESC"}, MAX_ARTIFACTS)
-    children, child_count = await _below(ask, of_run)
+    below = {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}}
     return {
         "title": f"{run['name']} ({run['state_name'] or 'no state'})",
         "run": run,
@@ -53,10 +53,9 @@ async def flow_run(ask: Ask, id: str) -> dict[str, Any]:
         "used": [_charted(each) for each in await ask.get(f"/managed/flow_runs/{run['id']}/resources")],
         "task_runs": list(zip(task_runs, charts.timeline(task_runs), strict=True)),
         "task_run_count": await ask.post("/task_runs/count", of_run),
-        "artifacts": await _published(ask, made),
+        "artifacts": await _published(ask, {"flow_run_id": {"any_": [run["id"]]}}),
         "parent": await _parent(ask, run),
-        "children": children,
-        "child_count": child_count,
+        **await _below(ask, below),
         "parameters": _json(run["parameters"]),
         "job_variables": _json(run["job_variables"]) if run["job_variables"] else "",
         "is_over": run["state_type"] in TERMINAL,
@@ -88,8 +87,10 @@ async def _as_many(ask: Ask, path: str, body: Mapping[str, Any], limit: int) -> 
             return found
 
 
-async def _published(ask: Ask, made: list[dict[str, Any]]) -> list[artifacts.Shown]:
-    """What is shown of these artifacts: of all but results."""
+async def _published(ask: Ask, chosen: Mapping[str, Any]) -> list[artifacts.Shown]:
+    """What is shown of these artifacts, the last ones: of all but results, so much as a page has room for."""
+    asked = {"artifacts": chosen, "limit": MAX_ARTIFACTS, "most_chars": artifacts.MAX_CHARS}
+    made = await ask.post("/managed/artifacts/filter", asked)
     wanted = [each for each in made if each["type"] != "result"]
     if not wanted:
         return []
@@ -131,16 +132,10 @@ async def _parent(ask: Ask, run: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-async def _below(ask: Ask, of_run: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """The runs that the run has started, the last first, and how many there are."""
-    callers = await ask.post(
-        "/task_runs/filter", {**of_run, "task_runs": {"subflow_runs": {"exists_": True}}, "limit": MAX_TASK_RUNS}
-    )
-    if not callers:
-        return [], 0
-    below = {"flow_runs": {"parent_task_run_id": {"any_": [each["id"] for each in callers]}}}
-    found = await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW, "sort": "START_TIME_DESC"})
-    return found, await ask.post("/flow_runs/count", below)
+async def _below(ask: Ask, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The runs that these have started, the last first, and how many there are."""
+    found = await ask.post("/flow_runs/filter", {**chosen, "limit": MAX_BELOW, "sort": "START_TIME_DESC"})
+    return {"children": found, "child_count": await ask.post("/flow_runs/count", chosen)}
 
 
 def _charted(used: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,21 +184,26 @@ async def _input(ask: Ask, run_id: str, key: Any) -> Any:
 
 @page("/runs/task-run/{id}", template="task_run.html", section="runs")
 async def task_run(ask: Ask, id: str) -> dict[str, Any]:
-    """One task run: its states, and what it belongs to."""
+    """One task run: its states, its log, what it was given, and what it belongs to."""
     found = await ask.get(f"/task_runs/{id}")
     states = await _states(ask, "/task_run_states/", found, task_run_id=found["id"])
     run = await ask.get(f"/flow_runs/{found['flow_run_id']}") if found["flow_run_id"] else None
     below = {"flow_runs": {"parent_task_run_id": {"any_": [found["id"]]}}}
-    published = {"artifacts": {"task_run_id": {"any_": [found["id"]]}}}
-    made = await _as_many(ask, "/artifacts/filter", {**published, "sort": "ID_DESC"}, MAX_ARTIFACTS)
+    inputs = tasks.inputs(found["task_inputs"])
+    written = {"logs": {"task_run_id": {"any_": [found["id"]]}}, "sort": "TIMESTAMP_DESC"}
+    lines = await _as_many(ask, "/logs/filter", written, MAX_LINES)
     return {
         "title": f"{found['name']} ({found['state_name'] or 'no state'})",
         "task": found,
         "states": states[-MAX_STATES:],
         "earlier_states": max(0, len(states) - MAX_STATES),
         "run": run,
-        "children": await ask.post("/flow_runs/filter", {**below, "limit": MAX_BELOW}),
-        "artifacts": await _published(ask, made),
+        "inputs": inputs,
+        "task_names": await names(ask, "task_runs", (), tasks.callers(inputs)),
+        "lines": [tasks.log_line(each) for each in reversed(lines)],
+        "most_lines": MAX_LINES,
+        **await _below(ask, below),
+        "artifacts": await _published(ask, {"task_run_id": {"any_": [found["id"]]}}),
         "took": charts.seconds_between(found["start_time"], found["end_time"])
         if found["start_time"] and found["end_time"]
         else None,

@@ -39,7 +39,6 @@ async def runs(ask: Ask) -> dict[str, Any]:
         "deployment_names": await names(ask, "deployments", [], (run["deployment_id"] for run in found)),
         "stacks": charts.stacks(history),
         "durations": charts.durations(found),
-        "spans": {run["id"]: _seconds(run) for run in found},
     }
 
 
@@ -65,13 +64,6 @@ async def _picked(ask: Ask, deployments: Sequence[str]) -> list[tuple[str, str]]
         (each, f"{flows.get(found[each]['flow_id'], '')}/{found[each]['name']}" if each in found else "deleted")
         for each in deployments
     ]
-
-
-def _seconds(run: Mapping[str, Any]) -> float | None:
-    """How long it took; None: it has not ended, or never began."""
-    if not (run["start_time"] and run["end_time"]):
-        return None
-    return charts.seconds_between(run["start_time"], run["end_time"])
 
 
 async def names(
