@@ -14,8 +14,11 @@ from typing import Any, Final
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 ARENAS: Final = 2
 """Python runs one thread at a time; SQLite's may allocate beside it."""
-LARGE_BYTES: Final = 128 * 1024
-"""Each block of that size goes back to the system when it is freed: glibc's default, until it has learned to keep them."""
+LARGE_BYTES: Final = 512 * 1024
+"""Each block of that size goes back to the system when it is freed. Sockets are read into half of that, with each request."""
+SPARE_BYTES: Final = 4 * 1024 * 1024
+"""So much may be free at the end of a heap: with little, each transaction gives back what the next one takes, and the system's work on these pages
+takes as long as the transaction."""
 CHOSEN_BY: Final = "MALLOC_"
 """Whoever sets such variables has chosen for themselves."""
 
@@ -24,7 +27,7 @@ def hold() -> bool:
     """Whether this process's heap is bounded so from now on. Before there are threads; other C libraries than glibc have no such settings."""
     if any(name.startswith(CHOSEN_BY) for name in os.environ):
         return False
-    chosen = ((_M_ARENA_MAX, ARENAS), (_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, LARGE_BYTES))
+    chosen = ((_M_ARENA_MAX, ARENAS), (_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, SPARE_BYTES))
     with suppress(ImportError, OSError, AttributeError):
         mallopt = _library().mallopt
         return all(mallopt(setting, value) for setting, value in chosen)

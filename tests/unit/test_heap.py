@@ -11,6 +11,37 @@ from typing import Any
 
 import pytest
 
+AGAIN = """
+import ctypes, json, resource, sys, threading
+from managedd import heap
+
+if sys.argv[1] == "held":
+    heap.hold()
+elif sys.argv[1] == "tight":
+    for setting in (-1, -3):
+        ctypes.CDLL(None).mallopt(setting, 128 * 1024)
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+
+def work():
+    blocks = [library.malloc(size * 1024) for size in (256, 64, 64, 64)]
+    for block in blocks:
+        ctypes.memset(ctypes.c_void_p(block), 1, 64 * 1024)
+    for block in blocks:
+        library.free(block)
+
+def works():
+    work()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(100):
+        work()
+    print(json.dumps(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before))
+
+thread = threading.Thread(target=works)
+thread.start()
+thread.join()
+"""
 PROGRAM = """
 import ctypes, json, sys, threading
 from managedd import heap
@@ -86,3 +117,11 @@ def test_what_the_c_library_does_by_itself_is_another_thing(tmp_path: Any) -> No
 
 def test_who_sets_the_heap_by_variables_is_left_alone(tmp_path: Any) -> None:
     assert told(tmp_path, "held", MALLOC_ARENA_MAX="3") == {"held": False, "mapped": 0, "heaps": 3, "gave": True}
+
+
+def test_what_each_transaction_takes_is_not_asked_of_the_system_again(tmp_path: Any) -> None:
+    faults = {}
+    for how in ("held", "tight"):
+        done = subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, text=True, check=True)
+        faults[how] = int(done.stdout)
+    assert faults["held"] < 100 < faults["tight"]
