@@ -107,6 +107,7 @@ async def test_a_log_is_followed_searched_filtered_and_ends(site: Pages, looking
     await page.get_by_text("Line 2,001", exact=True).wait_for()
     assert await page.evaluate("CSS.highlights.get('log-search').size") > 10
     await search.press("Shift+Enter")
+    await page.get_by_text("Line 2,000", exact=True).wait_for()
     await search.press("Shift+Enter")
     await page.get_by_text("Line 209", exact=True).wait_for()
     await shown(looking, "line 209")
@@ -128,6 +129,31 @@ async def test_a_log_is_followed_searched_filtered_and_ends(site: Pages, looking
     await move(site.api, run, StateType.COMPLETED)
     await page.get_by_text("The run has ended: Completed").first.wait_for()
     assert await looking.barriers() == []
+
+
+async def test_a_search_backwards_begins_with_the_last_line_and_goes_round(site: Pages, looking: Looking) -> None:
+    run, page = await a_run(site.api), looking.page
+    await write(site, run, "the needle")
+    await opened(looking, site.url, run)
+    previous, found = page.get_by_role("button", name="Previous"), page.locator(".log-found")
+
+    async def goes_to(text: str) -> None:
+        await previous.click()
+        await found.get_by_text(text).wait_for()
+
+    await page.get_by_role("searchbox", name="Search the whole log").fill("needle")
+    await goes_to("Line 1")
+    await write(site, run, *numbered(2, 700), "the last needle")
+    await page.get_by_role("button", name="Follow", pressed=False).click()
+    await shown(looking, "the last needle")
+    await goes_to("Line 701")
+    await shown(looking, "the last needle")
+    await goes_to("Line 1")
+    await goes_to("None before this")
+    await goes_to("Line 701")
+    await page.get_by_role("searchbox", name="Search the whole log").fill("line 69")
+    # What is in sight is searched too, from its last line on.
+    await goes_to("Line 699")
 
 
 async def test_lines_are_copied_wrapped_and_downloaded(site: Pages, looking: Looking) -> None:

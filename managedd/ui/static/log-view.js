@@ -3,11 +3,11 @@
 // However long the log is, here are only the lines around what is looked at; they are fetched by their numbers. It follows the end while that is
 // in sight, filters by level, searches on the server, and goes on behind its last line after a lost connection.
 import { LogSource } from "./log-source.js";
+import { LogSearch } from "./log-search.js";
 import { LogWindow } from "./log-window.js";
 import { controls } from "./log-controls.js";
 
 const LAST_LINES = 300;
-const AROUND = 200;
 const TELL_MS = 15000;
 
 class LogView extends HTMLElement {
@@ -18,12 +18,12 @@ class LogView extends HTMLElement {
   #level = null;
   #ended = null;
   #isLost = false;
-  #search = null; // the one under way
-  #match = null; // { number, id }
-  #exhausted = null; // what was not found from where one is: the same search begins at the log's other end
+  #search;
   #news = { lines: 0, errors: 0 };
   #telling;
   #epoch = 0; // another one whenever numbers mean other lines
+  // The rest of the page has found the daemon again: it is not waited for any longer.
+  #back = () => this.#isLost && !this.#ended && this.#sync();
 
   connectedCallback() {
     this.#source = new LogSource(document.body.dataset.api, this.getAttribute("run"));
@@ -31,17 +31,20 @@ class LogView extends HTMLElement {
     this.replaceChildren(...this.#parts.elements);
     this.#window = new LogWindow(this.#parts.scroller, (number, count, signal) => this.#fetch(number, count, signal));
     this.#window.addEventListener("moved", () => this.#show());
+    this.#search = new LogSearch((query, signal) => this.#part(query, signal), this.#window, this.#parts.found);
     this.#listen();
     this.#source.addEventListener("lines", (event) => this.#take(event.detail.lines));
     this.#source.addEventListener("open", () => this.#is({ lost: false }));
     this.#source.addEventListener("lost", () => this.#is({ lost: true }));
     this.#source.addEventListener("ended", (event) => this.#is({ ended: event.detail.state }));
+    document.addEventListener("page:back", this.#back);
     this.#sync();
   }
 
   disconnectedCallback() {
+    document.removeEventListener("page:back", this.#back);
     this.#epoch++;
-    this.#search?.abort();
+    this.#search.stop();
     clearTimeout(this.#telling);
     this.#telling = undefined;
     this.#source.stop();
@@ -91,7 +94,8 @@ class LogView extends HTMLElement {
 
   #begin() {
     this.#source.stop();
-    this.#cursor = this.#match = null;
+    this.#cursor = null;
+    this.#search.forget();
     this.#window.reset();
     this.#sync();
   }
@@ -161,27 +165,22 @@ class LogView extends HTMLElement {
     const { search, form, previous, level, firstError, nextError, wrap, follow, news, scroller } = this.#parts;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#find({ text: search.value }, true);
+      this.#find({ text: search.value }, { forward: true });
     });
     search.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !event.shiftKey) return;
       event.preventDefault();
-      this.#find({ text: search.value }, false);
+      this.#find({ text: search.value }, { forward: false });
     });
     search.addEventListener("input", () => {
-      this.#search?.abort();
-      this.#found(null, "");
+      this.#search.forget();
       this.#window.mark(search.value, null);
     });
-    previous.addEventListener("click", () => this.#find({ text: search.value }, false));
-    firstError.addEventListener("click", () => {
-      this.#match = null;
-      this.#find({ find_level: 40 }, true, true);
-    });
-    nextError.addEventListener("click", () => this.#find({ find_level: 40 }, true));
+    previous.addEventListener("click", () => this.#find({ text: search.value }, { forward: false }));
+    firstError.addEventListener("click", () => this.#find({ find_level: 40 }, { forward: true, fromStart: true }));
+    nextError.addEventListener("click", () => this.#find({ find_level: 40 }, { forward: true }));
     level.addEventListener("change", () => {
       this.#level = level.value ? Number(level.value) : null;
-      this.#search?.abort();
       this.#begin();
     });
     wrap.addEventListener("click", () => wrap.setAttribute("aria-pressed", this.#window.wrap()));
@@ -196,52 +195,9 @@ class LogView extends HTMLElement {
     });
   }
 
-  // The next line that fits, or the one before, from the last match on, or from what is in sight. The server looks at so many lines a time.
-  async #find(wanted, forward, fromStart = false) {
+  #find(wanted, how) {
     if (!wanted.text && !wanted.find_level) return this.#parts.search.focus();
-    this.#search?.abort();
-    const search = (this.#search = new AbortController());
-    const same = JSON.stringify([wanted, forward]);
-    const start = this.#start(forward, fromStart || this.#exhausted === same);
-    let query = start, looked = 0, part;
-    this.#window.stay();
-    this.#found(this.#match, "Searching…");
-    try {
-      while (true) {
-        part = await this.#part({ ...wanted, ...query, limit: AROUND }, search.signal);
-        looked += part.searched;
-        if (part.match || !part.resume) break;
-        query = { [forward ? "after" : "before"]: part.resume };
-        this.#parts.found.textContent = `Searching… ${looked.toLocaleString("en")} lines`;
-      }
-    } catch (problem) {
-      if (problem.name !== "AbortError") this.#found(this.#match, problem.message);
-      return;
-    }
-    if (search.signal.aborted) return;
-    if (!part.match) {
-      this.#exhausted = Object.keys(start).length > 0 ? same : null;
-      return this.#found(null, this.#exhausted ? `None ${forward ? "after this; the next search begins at the start" : "before this; the next search begins at the end"}` : "None");
-    }
-    this.#exhausted = null;
-    const number = part.first_line + part.lines.findIndex((line) => line.id === part.match);
-    this.#window.mark(wanted.text, number);
-    this.#window.show(number, part);
-    this.#found({ number, id: part.match }, `Line ${number.toLocaleString("en")}`);
-  }
-
-  #start(forward, anew) {
-    const end = !forward && this.#cursor ? { before: this.#cursor } : {};
-    if (anew) return end;
-    const { first, last } = this.#window.seen;
-    const isNear = this.#match && this.#match.number >= first && this.#match.number <= last;
-    const here = isNear ? this.#match.id : this.#window.cursor(forward ? first - 1 : first);
-    return here ? { [forward ? "after" : "before"]: here } : end;
-  }
-
-  #found(match, text) {
-    this.#match = match;
-    this.#parts.found.textContent = text;
+    this.#search.find(wanted, how);
   }
 }
 
