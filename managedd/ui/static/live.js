@@ -58,13 +58,13 @@ function heard() {
   clearTimeout(lost);
   clearTimeout(silent);
   lost = undefined;
+  if (!document.getElementById("lost").hidden) document.dispatchEvent(new CustomEvent("page:back"));
   say("");
   silent = setTimeout(isLost, SILENT_MS);
 }
 
 function isLost() {
   say(LOST);
-  document.dispatchEvent(new CustomEvent("page:lost"));
 }
 
 function say(text) {
