@@ -44,6 +44,7 @@ HEADERS: Final = {
 }
 FOR_GOOD: Final = "public, max-age=31536000, immutable"
 PACKED_FROM_BYTES: Final = 1024
+NO_PAGE: Final = "This key opens no page. It may be wrong, revoked, or have ended; and what a run has been given is for the API alone."
 
 
 class Site:
@@ -86,6 +87,8 @@ class Site:
         found, values = matched
         actor = await self._actor(request)
         if actor is ANONYMOUS:
+            if credential(request.headers) is not None:
+                return self._failure(request, 401, NO_PAGE)
             return self._to_sign_in(request, place)
         return await self._page(request, found, values, actor, place)
 

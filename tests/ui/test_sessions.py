@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -164,6 +165,46 @@ async def test_the_holder_of_a_key_is_in_its_own_workspace_and_sees_no_other(clo
     other = f"/account/{account}/workspace/{ids.new_id()}/work-pools"
     assert await call(closed_site, "GET", other, OURS) == 404
     assert await call(closed_site, "GET", own + "/", OURS) == 308
+
+
+@pytest.mark.parametrize("accept", ["text/html", "text/event-stream"])
+async def test_a_runs_key_opens_no_page_and_is_told_so(closed_site: Pages, accept: str) -> None:
+    run = await _flow_run(closed_site)
+    key = await make_run_key(closed_site.services.db, run)
+    for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": f"Basic {b64encode(key.encode()).decode()}"}):
+        for path in ("/", "/runs", f"/runs/flow-run/{run}", f"/runs/flow-run/{run}/log", "/settings/keys"):
+            response = await closed_site.http.get(
+                path, headers={"Accept": accept, **OURS, **headers}, allow_redirects=False
+            )
+            text = await response.text()
+            assert (response.status, response.content_type) == (401, "text/html"), path
+            assert "This key opens no page" in text
+            assert key not in text
+
+
+async def test_what_is_another_workspaces_is_not_there_and_its_stream_ends_at_once(closed_site: Pages) -> None:
+    db, account, workspace = closed_site.services.db, ids.new_id(), ids.new_id()
+    await db.write(
+        lambda tx: create(tx, account_id=account, account="acme", workspace_id=workspace, handle="w", plan="pro")
+    )
+    theirs = await _flow_run(closed_site)
+    stream = {"Accept": "text/event-stream", **OURS}
+    await sign_in(closed_site, await make_key(db, workspace=workspace))
+    own = f"/account/{account}/workspace/{workspace}"
+    with anyio.fail_after(20):
+        for page in (f"/runs/flow-run/{theirs}", f"/runs/flow-run/{theirs}/log", f"/runs/flow-run/{ids.new_id()}"):
+            assert await call(closed_site, "GET", own + page, OURS) == 404, page
+            answer = await closed_site.http.get(own + page, headers=stream)
+            # As what is not there at all; the browser then asks for the page, and reads why.
+            assert (await answer.text()).endswith("event: gone\ndata:\n\n"), page
+        elsewhere = f"/account/{account}/workspace/{ids.new_id()}/runs/flow-run/{theirs}"
+        for headers in (OURS, stream):
+            assert await call(closed_site, "GET", elsewhere, headers) == 404
+        at = f"/api/accounts/{account}/workspaces/{workspace}/managed/flow_runs/{theirs}"
+        assert await call(closed_site, "GET", f"{at}/logs/page", OURS) == 404
+        tail = await closed_site.http.ws_connect(f"{at}/logs/tail", headers={"Origin": closed_site.url})
+        await tail.receive()
+        assert tail.closed
 
 
 async def test_a_slash_too_many_loses_nothing_of_the_address(site: Pages) -> None:
