@@ -244,6 +244,7 @@ _TABLE: Final = (
         GET /managed/doctor
         POST /managed/doctor
         GET /managed/workspaces
+        GET /managed/plans
         GET /managed/audit/all
         GET /managed/flow_runs
     """),

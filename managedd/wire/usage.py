@@ -36,8 +36,8 @@ class UsageReport(Model):
     """Deployments that used most first, or days in their order."""
 
 
-class PlanReport(Model):
-    """What the plan of a workspace allows, None for no limit, and how much of that is taken."""
+class PlanLimits(Model):
+    """What a plan allows, None for no limit."""
 
     name: str
     concurrent_runs: Int | None
@@ -49,6 +49,11 @@ class PlanReport(Model):
     start_burst: Int | None
     starts_per_minute: float | None
     images: list[str] | None
+
+
+class PlanReport(PlanLimits):
+    """What the plan of a workspace allows, and how much of that is taken."""
+
     pools: Int
     """Managed pools that there are."""
     runs: Int

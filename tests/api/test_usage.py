@@ -17,7 +17,7 @@ from managedd.model.executions import Phase
 from managedd.model.limits import AWAITING_HOURS, HostLimits, Plan
 from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage
-from managedd.wire.usage import PlanReport, UsageReport
+from managedd.wire.usage import PlanLimits, PlanReport, UsageReport
 from tests.api.deployed import deploy, pool_of, run_it
 from tests.api.test_auth import KEY, bearer, listening, run_with_key
 
@@ -236,6 +236,15 @@ async def test_the_plan_says_what_is_allowed_what_is_taken_and_what_a_run_gets(a
     assert (before["name"], before["concurrent_runs"], before["managed_pools"], before["on_exhausted"]) == ("pro", 10, 5, "finish")  # fmt: skip
     assert (before["run_memory_bytes"], before["run_cpus"], before["run_seconds"]) == (2 << 30, 0.5, 60)
     assert (before["pools"], before["runs"], after["runs"]) == (1, 0, 1)
+
+
+async def test_the_plans_that_a_workspace_can_be_on_are_told(api: ApiClient) -> None:
+    status, found = await api.get("/managed/plans")
+
+    assert status == 200, found
+    assert [PlanLimits.model_validate(each).name for each in found] == ["free", "pro", "unlimited"]
+    limits = {each["name"]: (each["concurrent_runs"], each["managed_pools"], each["compute_hours"]) for each in found}
+    assert limits == {"free": (1, 1, 10), "pro": (10, 5, 250), "unlimited": (None, None, None)}
 
 
 async def test_who_used_what_comes_as_a_table_in_which_no_name_is_a_formula(api: ApiClient) -> None:

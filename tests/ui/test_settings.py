@@ -202,17 +202,19 @@ async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_i
     await page.get_by_role("button", name="Make the workspace").click()
     row = page.get_by_role("row", name="acme/red")
     await row.get_by_text("Edit").click()
-    await row.get_by_label("Plan").fill("gold")
+    await row.get_by_label("Handle").fill("Not one")
     await row.get_by_role("button", name="Save").click()
-    await row.get_by_text("there is no plan").wait_for()
-    await row.get_by_label("Plan").fill("free")
+    await row.locator("[aria-invalid=true]").wait_for()
+    await row.get_by_label("Handle").fill("reds")
+    await row.get_by_label("Plan").select_option("free")
     await row.get_by_label("Name for people").fill(f"Reds {HOSTILE}")
     await row.get_by_role("button", name="Save").click()
+    row = page.get_by_role("row", name="acme/reds")
     await row.get_by_role("cell", name="free").wait_for()
-    await row.get_by_text("Reds").wait_for()
+    await row.get_by_text("Reds <img").wait_for()
     await looking.ready()
 
-    await row.get_by_role("link", name="acme/red").click()
+    await row.get_by_role("link", name="acme/reds").click()
     await looking.ready()
     assert "/workspace/" in page.url
     await page.get_by_role("link", name="Settings").click()
@@ -225,7 +227,14 @@ async def test_workspaces_are_made_and_put_on_other_plans_and_what_was_done_is_i
 
     looking.expected += ["404"]
     await looking.go(f"{site.url}/settings/workspaces")
-    assert await page.get_by_role("row", name="default/default").get_by_label("Actions of").count() == 0
+    await page.get_by_role("table", name="Plans").get_by_role("row", name="pro 10 5 250 2 GiB").wait_for()
+    default = page.get_by_role("row", name="default/default")
+    assert await default.get_by_label("Actions of").count() == 0
+    await default.get_by_text("Edit").click()
+    await default.get_by_label("Name for people").fill("House")
+    await default.get_by_role("button", name="Save").click()
+    await default.get_by_text("House").wait_for()
+    await looking.ready()
     await row.get_by_label("Actions of").click()
     await row.get_by_role("button", name="Delete", exact=True).click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()

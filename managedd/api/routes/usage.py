@@ -18,7 +18,7 @@ from managedd.model.metering import Month, month_named, month_of
 from managedd.store import plans, usage, workspaces
 from managedd.store.database import Tx
 from managedd.store.rows import Wire
-from managedd.wire.usage import PlanReport, UsageReport, WorkspacePlan
+from managedd.wire.usage import PlanLimits, PlanReport, UsageReport, WorkspacePlan
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet reckons."""
@@ -75,6 +75,12 @@ async def read_plan(ctx: Context) -> Wire:
         }
 
     return await ctx.read(look)
+
+
+@operation("GET", "/managed/plans", tag="Managed", returns=list[PlanLimits], scoped=False)
+async def read_plans(ctx: Context) -> list[Wire]:
+    """Read every plan that a workspace can be on, by name."""
+    return await ctx.read(lambda tx: [asdict(plan) for plan in plans.every(tx).values()])
 
 
 @operation("PATCH", "/managed/workspace", tag="Managed", status=204)

@@ -96,6 +96,7 @@ async def workspaces(ask: Ask) -> dict[str, Any]:
         **_paged(ask, "every", found, name="full"),
         "ways": ways,
         "default_id": ids.DEFAULT_WORKSPACE_ID,
+        "plans": await ask.get("/managed/plans"),
     }
 
 
