@@ -8,10 +8,11 @@ export function prepareCalls(root) {
     if (!button) return;
     // While the question stands there the page may change, and the button become another one.
     const asked = { ...button.dataset };
-    if (asked.confirm && !(await confirmed(asked.confirm, button.textContent.trim()))) return;
+    if (asked.confirm && !(await confirmed(asked.confirm, button))) return;
     const body = asked.body === undefined ? undefined : JSON.parse(asked.body);
     await during(button, () => perform(asked, body, (problem) => tell(problem.message, true)));
   });
+  root.addEventListener("keydown", dismiss);
   root.addEventListener("submit", async (event) => {
     const form = event.target.closest("form[data-call]");
     if (!form) return;
@@ -82,6 +83,7 @@ async function during(button, work) {
 export function tell(message, isProblem = false) {
   document.getElementById("told").textContent = message;
   document.querySelector(".toast")?.remove();
+  const before = document.activeElement;
   const toast = document.createElement("p");
   toast.className = isProblem ? "toast problem" : "toast";
   toast.textContent = message;
@@ -89,13 +91,28 @@ export function tell(message, isProblem = false) {
   close.type = "button";
   close.className = "plain";
   close.textContent = "Close";
-  close.addEventListener("click", () => toast.remove());
+  close.addEventListener("click", () => {
+    toast.remove();
+    focusAgain(before);
+  });
   toast.append(" ", close);
   document.body.append(toast);
-  if (!isProblem) setTimeout(() => toast.remove(), 6000);
+  if (!isProblem) setTimeout(() => toast.matches(":focus-within") || toast.remove(), 6000);
 }
 
-function confirmed(question, word) {
+// What is told goes by Escape, but after what stands before it.
+function dismiss(event) {
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) document.querySelector(".toast button")?.click();
+}
+
+// A button of a menu that has closed can't have the focus; what opens the menu can.
+function focusAgain(element) {
+  if (![null, document.body].includes(document.activeElement)) return;
+  const menu = element.closest("details.menu");
+  (menu && !menu.open ? menu.querySelector("summary") : element).focus();
+}
+
+function confirmed(question, button) {
   const dialog = document.createElement("dialog");
   const text = document.createElement("p");
   text.id = "question";
@@ -103,12 +120,12 @@ function confirmed(question, word) {
   dialog.setAttribute("aria-labelledby", "question");
   const form = document.createElement("form");
   form.method = "dialog";
-  for (const [value, label, kind] of [["no", "Keep it as it is", ""], ["yes", word, "danger"]]) {
-    const button = document.createElement("button");
-    button.value = value;
-    button.textContent = label;
-    button.className = kind;
-    form.append(button);
+  for (const [value, label, kind] of [["no", "Keep it as it is", ""], ["yes", button.textContent.trim(), "danger"]]) {
+    const answer = document.createElement("button");
+    answer.value = value;
+    answer.textContent = label;
+    answer.className = kind;
+    form.append(answer);
   }
   dialog.append(text, form);
   document.body.append(dialog);
@@ -116,5 +133,6 @@ function confirmed(question, word) {
   return new Promise((resolve) => dialog.addEventListener("close", () => {
     resolve(dialog.returnValue === "yes");
     dialog.remove();
+    focusAgain(button);
   }));
 }

@@ -26,7 +26,13 @@ function attributes(old, made) {
 
 function children(old, made) {
   const keyed = new Map();
-  for (const child of old.children) if (key(child)) keyed.set(key(child), child);
+  const stay = new Set([...made.children].map(key));
+  // Gone first, so that what comes after stays where it is: what is moved loses the focus, and a place in the order of it.
+  for (const child of [...old.children]) {
+    if (!key(child)) continue;
+    if (stay.has(key(child))) keyed.set(key(child), child);
+    else child.remove();
+  }
   let at = old.firstChild;
   for (const next of [...made.childNodes]) {
     const same = keyed.get(key(next)) ?? (at && fits(at, next) ? at : null);
