@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """An object of texts: `NAME=VALUE` in each line."""
     DAY = auto()
     MOMENT = auto()
+    LOCAL = auto()
+    """A date and a time of no zone."""
     SCALAR = auto()
     """A text, or what `scalars` names where it reads so; a text that would is in quotation marks."""
     JSON = auto()
@@ -84,7 +86,9 @@ class Controls:
         if others and all(isinstance(each, str) and each in _SCALARS for each in types):
             if not any("enum" in each or "const" in each or _is_secret(each) for each in others):
                 return nullable, _of_scalars(tuple(dict.fromkeys(str(each) for each in types)), others)
-        return nullable, Control(kind=Kind.JSON)
+        names = dict.fromkeys(str(each.get("title") or each.get("type") or "") for each in others[:8])
+        said = f"As JSON: {' or '.join(names)}." if all(names) and names else ""
+        return nullable, Control(kind=Kind.JSON, help=said)
 
     def _alternatives(self, part: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
         """What a value may be, one of these; None: too much to say."""
@@ -177,9 +181,11 @@ def _of_text(part: Mapping[str, Any]) -> Control:
     if _is_secret(part):
         return Control(kind=Kind.SECRET)
     if form == "date-time":
-        return Control(kind=Kind.MOMENT, help="In your time zone.")
+        return Control(kind=Kind.MOMENT, help="In your time zone")
     if form == "date":
         return Control(kind=Kind.DAY)
+    if form == "time":
+        return Control(kind=Kind.TEXT, help="A time such as 09:30:00.")
     if form == "duration":
         return Control(kind=Kind.TEXT, help="A duration such as PT1H30M.")
     return Control(kind=Kind.TEXT, many_lines=isinstance(form, str) and form in _MANY_LINES)

@@ -20,6 +20,8 @@ MAX_DEPTH: Final = 4
 MAX_FIELDS: Final = 300
 """Of one form; an object whose members have no room any more is JSON."""
 MAX_HELP: Final = 2_000
+MASKED: Final = "**********"
+"""How pydantic writes a secret into a schema."""
 
 Empty = Literal["", "null", "text", "list", "object"]
 
@@ -52,6 +54,9 @@ class Field:
     is_removable: bool = False
     """Whether somebody may say that there shall be no value, where an empty field says that it stays as it is."""
     fields: tuple[Field, ...] = ()
+    is_optional: bool = False
+    """A group that need not be given: then `empty` counts."""
+    is_given: bool = True
 
     @property
     def id(self) -> str:
@@ -161,6 +166,11 @@ class _Reader:
     ) -> Field:
         nullable, control = self._controls.control_of(part)
         present = part.get("default", _ABSENT) if given is _ABSENT and not self._is_override else given
+        if control.kind is Kind.MOMENT and written.local(present) is not None:
+            control = replace(control, kind=Kind.LOCAL, help="Without a time zone.")
+        if control.kind is Kind.SECRET and present == MASKED and not self._is_override:
+            # What stands for a default that nobody may read: the flow knows it, when nothing is sent.
+            control, present = replace(control, help="When empty, what the flow has by default."), _ABSENT
         label = part.get("title")
         description = part.get("description")
         field = Field(
@@ -179,25 +189,35 @@ class _Reader:
             text = _written(control, part["default"])
             field = replace(field, hint=written.as_json(part["default"]) if text is None else text)
         if control.kind is Kind.GROUP:
-            grouped = self._group(field, control, present, required=required and not nullable, path=path, depth=depth)
+            grouped = self._group(
+                field, control, present, nullable=nullable, required=required and not nullable, path=path, depth=depth
+            )
             if grouped is not None:
                 return grouped
+            members = ", ".join(map(str, list(_mapping(_mapping(control.part).get("properties")))[:20]))
+            field = replace(field, help=_help(description, f"An object, as JSON: {members}."))
             control = Control(kind=Kind.JSON)
         return self._with_value(field, control, present, nullable=nullable, required=required)
 
     def _group(
-        self, field: Field, control: Control, present: Any, *, required: bool, path: str, depth: int
+        self, field: Field, control: Control, present: Any, *, nullable: bool, required: bool, path: str, depth: int
     ) -> Field | None:
         """Its members as fields of their own, unless that would make an object of what is none, or lose what it has besides."""
         schema = _mapping(control.part)
-        is_absent = present is _ABSENT and required
-        if not self._may_group or depth >= MAX_DEPTH or not (is_absent or isinstance(present, Mapping)):
+        is_given = isinstance(present, Mapping) or (present is _ABSENT and required)
+        may_lack = not self._is_override and (present is _ABSENT or (present is None and nullable))
+        if not self._may_group or depth >= MAX_DEPTH or not (is_given or may_lack):
             return None
         values = _mapping(present)
         if values.keys() - _mapping(schema.get("properties")).keys():
             return None
         fields = self.members(schema, values, field.pointer, f"{path}.", depth + 1)
-        return None if fields is None else replace(field, fields=fields)
+        if fields is None:
+            return None
+        is_optional = not is_given or (nullable and not self._is_override)
+        return replace(
+            field, fields=fields, is_optional=is_optional, is_given=is_given, empty="null" if nullable else ""
+        )
 
     def _with_value(self, field: Field, control: Control, present: Any, *, nullable: bool, required: bool) -> Field:
         is_nothing = present is _ABSENT or (present is None and nullable)
@@ -275,6 +295,7 @@ _WRITERS: Final[Mapping[Kind, Callable[[Any], str | None]]] = {
     Kind.PAIRS: written.pairs,
     Kind.DAY: written.day,
     Kind.MOMENT: written.moment,
+    Kind.LOCAL: written.local,
 }
 
 

@@ -15,6 +15,7 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+_LOCAL: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,3})?)?")
 _BLANK: Final = "\ufeff"
 """What a browser takes for blank, and Python does not."""
 
@@ -93,6 +94,13 @@ def moment(value: Any) -> str | None:
     if not isinstance(value, str) or not value.isascii() or _MOMENT.fullmatch(value) is None:
         return None
     return value if 1900 <= _year(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", value)) < 9999 else None
+
+
+def local(value: Any) -> str | None:
+    """A date and a time of no zone, as exact as a browser's field holds them."""
+    if not isinstance(value, str) or not value.isascii() or _LOCAL.fullmatch(value) is None:
+        return None
+    return value if _year(value) else None
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:

@@ -61,7 +61,7 @@ def test_the_table_names_every_operation_and_no_other() -> None:
 
 
 def test_nothing_that_changes_is_open_to_a_viewer() -> None:
-    reading = re.compile(r"^(GET|WS) |/(filter|count|paginate|validate|concurrency_status)$|/count-by/")
+    reading = re.compile(r"^(GET|WS) |/(filter|count|paginate|validate|times|concurrency_status)$|/count-by/")
     for operation in all_operations():
         rule = rights.rule_of(operation)
         if rule.level <= Level.VIEW:

@@ -91,7 +91,8 @@ def test_a_reference_is_followed_and_what_stands_beside_it_counts_more() -> None
         ({"type": "string"}, "a\rb"),
         ({"type": "string"}, "   "),
         ({"type": "string"}, "\0"),
-        ({"type": "string", "format": "date-time"}, "2026-11-23T14:00:00"),
+        ({"type": "string", "format": "date-time"}, "2026-11-23T14:00:00.1234"),
+        ({"type": "string", "format": "date-time"}, "2026-13-23T14:00:00"),
         ({"enum": ["a"]}, "b"),
         ({"type": "array", "items": {"type": "string"}}, ["a", ""]),
         ({"type": "array", "items": {"type": "string"}}, [" a"]),
@@ -155,11 +156,38 @@ def test_members_of_an_object_are_fields_of_their_own_until_it_goes_too_deep() -
     assert list(every((field,)))[1].name == "x.inner"
 
 
-def test_an_object_that_may_be_absent_is_no_group_before_it_is_there() -> None:
+def test_an_object_that_may_be_absent_is_given_when_somebody_says_so() -> None:
     part = {"type": "object", "properties": {"a": {"type": "string"}}}
+    nullable = {"anyOf": [part, {"type": "null"}]}
 
-    assert only(part).kind == "json"
-    assert only(part, {"x": {}}).kind == "group"
+    def said(field: Field) -> tuple[str, bool, bool, str]:
+        return field.kind, field.is_optional, field.is_given, field.empty
+
+    assert said(only(part)) == ("group", True, False, "")
+    assert said(only(part, {"x": {}})) == ("group", False, True, "")
+    assert said(only(part, required=["x"])) == ("group", False, True, "")
+    assert said(only({**nullable, "default": None})) == ("group", True, False, "null")
+    assert said(only(nullable, {"x": {"a": "1"}})) == ("group", True, True, "null")
+    (over,) = fields_of({"properties": {"x": nullable}}, {}, is_override=True)
+    assert (over.kind, over.help) == ("json", "An object, as JSON: a.")
+
+
+def test_a_model_that_is_a_part_of_itself_ends_as_json() -> None:
+    node = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#/definitions/Node"}, {"type": "null"}], "default": None}},
+    }
+    (field,) = fields_of({"properties": {"x": {"$ref": "#/definitions/Node"}}, "definitions": {"Node": node}})
+    kinds = [each.kind for each in every((field,))]
+    assert kinds == ["group"] * MAX_DEPTH + ["json"]
+
+
+def test_what_stands_for_a_secret_default_is_never_sent() -> None:
+    secret = {"type": "string", "format": "password", "writeOnly": True, "default": "**********"}
+    config = {"type": "object", "properties": {"token": secret}, "default": {"token": "**********"}}
+    (token,) = only(config).fields
+    for field in (only(secret), token):
+        assert (field.kind, field.value, field.empty) == ("secret", "", "")
 
 
 def test_parameters_stand_in_the_order_of_the_flow_and_values_without_a_property_come_last() -> None:

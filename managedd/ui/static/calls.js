@@ -1,5 +1,5 @@
 // Buttons and forms call the API. What it refuses stands at the field that it is about, or else above the form.
-import { collect, showErrors, clearErrors, showMoments } from "./forms.js";
+import { collect, showErrors, clearErrors, give, showMoments } from "./forms.js";
 
 export function prepareCalls(root) {
   showMoments(root);
@@ -12,6 +12,7 @@ export function prepareCalls(root) {
     const body = asked.body === undefined ? undefined : JSON.parse(asked.body);
     await during(button, () => perform(asked, body, (problem) => tell(problem.message, true)));
   });
+  root.addEventListener("change", (event) => event.target.dataset.gives !== undefined && give(event.target));
   root.addEventListener("keydown", dismiss);
   root.addEventListener("submit", async (event) => {
     const form = event.target.closest("form[data-call]");

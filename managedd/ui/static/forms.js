@@ -1,5 +1,6 @@
 // From fields to JSON and back: each field has `data-at`, the JSON pointer of its value, and `data-type`, how it is read.
 //   text (default) · number · integer · boolean · json · lines (a list) · pairs (name=value in lines) · moment (a local time)
+//   local (a date and time of no zone)
 //   scalar (a text, or what of `data-scalars` it reads like; in quotation marks it is always a text)
 //   any (a text, or whatever JSON it is) · null (a checkbox: null when it is checked)
 //   span (seconds, written "90 s", "1 h 30 min" or without a unit)
@@ -39,6 +40,7 @@ function read(field) {
   if (type === "lines") return text.split("\n").map((line) => line.trim()).filter(Boolean);
   if (type === "pairs") return pairs(text);
   if (type === "span") return span(text.trim());
+  if (type === "local") return text === field.dataset.shown ? field.dataset.moment : text;
   if (type === "moment") return text === field.dataset.shown ? field.dataset.moment : new Date(text).toISOString();
   return text;
 }
@@ -94,12 +96,26 @@ function span(text) {
 export function showMoments(root) {
   for (const each of root.querySelectorAll("[data-own-zone]")) each.textContent = ` (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
   for (const field of root.querySelectorAll("input[data-moment]")) {
+    if (field.dataset.type === "local") {
+      field.value = field.dataset.moment;
+      field.dataset.shown = field.value;
+      continue;
+    }
     const moment = new Date(field.dataset.moment || NaN);
     if (Number.isNaN(moment.getTime())) continue;
     moment.setMinutes(moment.getMinutes() - moment.getTimezoneOffset());
     field.value = moment.toISOString().slice(0, -1);
     field.dataset.shown = field.value;
   }
+}
+
+// A group that need not be given has its fields only while it is.
+export function give(box) {
+  const group = box.closest("fieldset");
+  const members = group.querySelector(":scope > fieldset");
+  members.hidden = members.disabled = !box.checked;
+  const nothing = group.querySelector(":scope > input[type=hidden]");
+  if (nothing) nothing.disabled = box.checked;
 }
 
 function pairs(text) {

@@ -57,7 +57,7 @@ async def deployment(ask: Ask, id: str) -> dict[str, Any]:
 
 
 async def described(ask: Ask, text: str | None) -> Markup:
-    """What somebody has written of a deployment, as HTML. To read it takes up to a second and a half, the first time."""
+    """What somebody has written, as HTML. To read it takes up to a second and a half, the first time."""
     if not text or not text.strip():
         return Markup("")
     return await to_thread.run_sync(markdown.html, text, limiter=ask.services.threads)

@@ -11,6 +11,7 @@ from managedd.errors import ErrorCode, ManagedError
 from managedd.ui import artifacts, charts, phases, tasks
 from managedd.ui.forms import fields_of
 from managedd.ui.page import Sent, page
+from managedd.ui.views.deployment import described
 from managedd.ui.views.runs import names
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ async def resume(ask: Ask, id: str) -> dict[str, Any]:
         "title": f"Resume {run['name']}",
         "run": run,
         "fields": fields_of(schema, at="/run_input"),
-        "description": description if isinstance(description, str) else "",
+        "description": await described(ask, description if isinstance(description, str) else None),
         "may": ask.may("POST /flow_runs/{id}/resume"),
     }
 
