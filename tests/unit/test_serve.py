@@ -12,6 +12,8 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -73,6 +75,20 @@ def refused(data_dir: Path, *arguments: str, code: int, **variables: str) -> str
     return done.stderr.splitlines()[-1]
 
 
+def key_command(data_dir: Path, word: str, *arguments: str) -> None:
+    """`managedd key …` of the default workspace, on the closed store."""
+    command = [sys.executable, "-m", "managedd", "key", word, "--workspace", "default/default", *arguments]
+    done = subprocess.run(
+        [*command, "--data-dir", str(data_dir)],
+        env=environment(data_dir),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def plans(data_dir: Path) -> list[str]:
     with closing(sqlite3.connect(data_dir / "state.db")) as store:
         return [plan for (plan,) in store.execute("SELECT plan FROM workspaces")]
@@ -116,6 +132,23 @@ def test_a_workspace_without_a_plan_is_no_workspace_without_limits(tmp_path: Pat
     assert "[plans.NAME]" in told
     with serving(tmp_path, MANAGEDD_PLANS__GOLD__CONCURRENT_RUNS="2"):
         pass
+
+
+def test_nobody_listens_to_other_hosts_before_there_is_a_key(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    told = refused(data_dir, "--host", "0.0.0.0", code=2)
+    assert "0.0.0.0" in told
+    assert "managedd key create" in told
+    assert not data_dir.exists()
+    with serving(data_dir):
+        pass
+    # The same over a store that has none yet, and again when the last one has gone.
+    assert "managedd key create" in refused(data_dir, "--host", "0.0.0.0", code=2)
+    key_command(data_dir, "create", "--name", "me", "--role", "admin")
+    with serving(data_dir, "--host", "0.0.0.0") as said, pytest.raises(HTTPError, match="401"):
+        urlopen(f"http://127.0.0.1:{said['port']}/api/flows/name/none", timeout=SECONDS)
+    key_command(data_dir, "revoke", "me")
+    assert "managedd key create" in refused(data_dir, "--host", "0.0.0.0", code=2)
 
 
 def test_half_a_secret_is_refused(tmp_path: Path) -> None:
