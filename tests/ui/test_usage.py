@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.deployed import deploy, pool_of
 from tests.api.test_usage import ran
+from tests.ui.looking import NARROW, WIDE
 
 if TYPE_CHECKING:
     from tests.ui.conftest import Pages
@@ -43,6 +44,19 @@ async def test_a_month_is_shown_by_day_and_by_who_used_the_most(site: Pages, loo
     await page.get_by_role("button", name="Show").click()
     await looking.ready()
     assert "month=2026-05" not in page.url
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_the_button_stands_beside_its_field_not_between_it_and_its_name(
+    site: Pages, looking: Looking, size: tuple[int, int]
+) -> None:
+    await looking.page.set_viewport_size({"width": size[0], "height": size[1]})
+    await looking.go(f"{site.url}/usage")
+    field = await looking.page.get_by_role("combobox", name="Month").bounding_box()
+    button = await looking.page.get_by_role("button", name="Show").bounding_box()
+    assert field
+    assert button
+    assert abs(field["y"] + field["height"] - button["y"] - button["height"]) <= 1
 
 
 async def test_what_is_no_month_is_said(site: Pages, looking: Looking) -> None:
