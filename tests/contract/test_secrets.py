@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from managedd.model.keys import RUN_PREFIX
 from managedd.model.secrets import MASK
 from managedd.orchestration.pool_types import default_template
 
@@ -81,7 +82,11 @@ def test_a_run_has_its_secrets_and_nothing_else_has(place: Place) -> None:
     deployment = place.deployment("secretive.py:secretive", pool="secretive", job_variables={"env": given})
     run_id = place.submit(deployment, {"block": BLOCK})
     place.api.wait(run_id, types={"RUNNING"})
-    assert HUSH.encode() not in _command_lines()
+    lines = _command_lines()
+    assert HUSH.encode() not in lines
+    # Nor what the run shows the API.
+    assert RUN_PREFIX.encode() not in lines
+    assert b"secretive.py" in lines or b"prefect" in lines
     assert place.api.wait(run_id)["state"]["type"] == "COMPLETED", place.api.text(run_id)
     wanted = {"FROM_BLOCK": "second", "FROM_POOL": "pool", "FROM_VARIABLE": "variable", "LOADED": "second"}
     said = " ".join(f"{name}={_short(text)}" for name, text in wanted.items())
