@@ -16,6 +16,7 @@ from managedd.model.access import Role
 from managedd.store import keys as stored_keys
 from managedd.store import web_sessions
 from managedd.store.workspaces import create
+from managedd.ui import making
 from tests.support.api_keys import make_key, make_run_key
 
 if TYPE_CHECKING:
@@ -276,6 +277,23 @@ async def test_a_person_signs_in_works_and_signs_out(closed_site: Pages, looking
     await page.get_by_role("heading", name="Sign in").wait_for()
     await page.goto(f"{closed_site.url}/work-pools")
     await page.get_by_role("heading", name="Sign in").wait_for()
+
+
+@pytest.mark.browser
+async def test_who_has_too_many_pages_open_reads_why_one_more_is_not_kept_up_to_date(
+    closed_site: Pages, looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "PAGES_OF_ONE", 1)
+    page = looking.page
+    await page.goto(f"{closed_site.url}/work-pools")
+    await page.get_by_label("Key").fill(await make_key(closed_site.services.db))
+    await page.get_by_role("button", name="Sign in").click()
+    await looking.ready()
+    second = await looking.context.new_page()
+    await second.goto(f"{closed_site.url}/runs")
+    await second.get_by_role("status").get_by_text("Too many open pages: 1 of the same key").wait_for()
+    await second.get_by_role("heading", name="Runs", exact=True).wait_for()
+    assert not await page.get_by_text("Too many open pages").is_visible()
 
 
 @pytest.mark.browser
