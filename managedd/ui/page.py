@@ -18,6 +18,7 @@ Gather = Callable[..., Awaitable[Mapping[str, Any]]]
 """`async def name(ask, <path parameters>)`: what the template is given, its `title` among it."""
 
 MODULES: Final = (
+    "elsewhere",
     "work_pools",
     "work_pool_forms",
     "deployments",

@@ -18,6 +18,7 @@ from managedd.model.logs import LogRecord
 from managedd.orchestration.pool_types import default_template
 from managedd.store import executions, logs, samples, usage, workspaces
 from tests.api.deployed import deploy, flow_of, run_it
+from tests.api.test_automations import TRIGGER
 from tests.support.api_keys import make_key
 from tests.ui import pictured_texts as texts
 from tests.ui.runs_of import MIB, to
@@ -45,6 +46,7 @@ class World:
     deployments: dict[str, dict[str, Any]]
     runs: dict[str, dict[str, Any]]
     block: str = ""
+    automation: str = ""
     task_run: str = ""
 
     async def made(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +183,8 @@ async def _settings(world: World) -> None:
     fields = {"type": "object", "properties": {"value": {"type": "string", "format": "password", "title": "Value"}}, "secret_fields": ["value"], "block_type_slug": "secret"}  # fmt: skip
     schema = await world.made("/block_schemas/", {"block_type_id": kind["id"], "fields": fields})
     sent = {"name": "warehouse-password", "data": {"value": "correct horse"}, "block_type_id": kind["id"], "block_schema_id": schema["id"]}  # fmt: skip
+    acting = {"name": "tell of late reports", "trigger": TRIGGER, "actions": [{"type": "cancel-flow-run"}]}
+    world.automation = (await world.made("/automations/", acting))["id"]
     world.block = (await world.made("/block_documents/", sent))["id"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from managedd.ui import assets, words
 from managedd.ui.page import every_page
 from tests.api.deployed import flow_of
+from tests.api.test_automations import TRIGGER
 from tests.ui.looking import HOSTILE
 from tests.ui.runs_of import telling, to
 
@@ -146,9 +147,12 @@ async def _extreme(site: Pages) -> list[str]:
     )
     assert limit["limit"] == 2_147_483_647
     await _made(site, "/concurrency_limits/", {"tag": HOSTILE, "concurrency_limit": 2_147_483_647})
+    acting = {"name": HOSTILE, "trigger": TRIGGER, "actions": [{"type": "do-nothing"}]}
+    automation = await _made(site, "/automations/", acting)
     name = quote(pool["name"], safe="")
     return [
         "/", "/deployments", "/runs?since=any&until=any", "/variables", "/concurrency-limits", "/settings/audit",
+        f"/automations/automation/{automation['id']}",
         f"/runs/flow-run/{told.run['id']}", f"/runs/task-run/{told.task_run}", f"/runs/flow-run/{told.child['id']}",
         f"/runs/flow-run/{told.child['id']}/resume", f"/flows/flow/{flow_id}",
         *(f"/deployments/deployment/{odd['id']}{more}" for more in ("", "/run", "/edit", "/new-schedule")),

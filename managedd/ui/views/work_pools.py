@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from managedd import ids
+from managedd.errors import ErrorCode, ManagedError
 from managedd.ui import compute_hours, listing
 from managedd.ui.forms import template_fields
-from managedd.ui.page import page
+from managedd.ui.page import Sent, page
 from managedd.ui.words import segment
 
 if TYPE_CHECKING:
@@ -42,11 +44,25 @@ async def work_pools(ask: Ask) -> dict[str, Any]:
     }
 
 
+async def _pool(ask: Ask, name: str) -> dict[str, Any]:
+    """The pool; where the address has its id, the way to the one with its name."""
+    try:
+        found: dict[str, Any] = await ask.get(f"/work_pools/{segment(name)}")
+    except ManagedError as error:
+        if error.code is not ErrorCode.NOT_FOUND or not ids.is_uuid(name):
+            raise
+        by_id = await ask.post("/work_pools/filter", {"work_pools": {"id": {"any_": [name]}}, "limit": 1})
+        if not by_id:
+            raise
+        raise Sent(f"work-pools/work-pool/{segment(by_id[0]['name'])}") from None
+    return found
+
+
 @page("/work-pools/work-pool/{name}", template="work_pool.html", section="work-pools")
 async def work_pool(ask: Ask, name: str) -> dict[str, Any]:
     """All there is to know of one pool."""
     path = segment(name)
-    pool = await ask.get(f"/work_pools/{path}")
+    pool = await _pool(ask, name)
     mine = {"work_pools": {"name": {"any_": [pool["name"]]}}}
     is_managed = pool["type"] == MANAGED
     recent = {**mine, "sort": "EXPECTED_START_TIME_DESC", "limit": MAX_RECENT}
