@@ -83,6 +83,7 @@ class FlowRunFacts(RunFacts):
     no counter that could drift.
     """
 
+    work_queue_id: str | None = None
     deployment_id: str | None = None
     deployment_exists: bool = True
     concurrency_limit: int | None = None
@@ -101,6 +102,11 @@ class FlowRunFacts(RunFacts):
     """From X-PREFECT-API-VERSION; None: a proposal of our own."""
     client_version: str | None = None
     """From the User-Agent `prefect/<version>`."""
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether its states are the dispatcher's concern: it waits in a work queue, or counts for a deployment for which others wait."""
+        return self.work_queue_id is not None or self.deployment_id is not None
 
     @property
     def knows_pauses(self) -> bool:

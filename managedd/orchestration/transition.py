@@ -108,7 +108,9 @@ def _unheld(tx: Tx, facts: FlowRunFacts, proposed: ProposedState) -> Decision | 
     Only the dispatcher makes such runs Pending, and only the process in their container makes them Running: the slot of any other would
     never be given back.
     """
-    if proposed.type not in {StateType.PENDING, StateType.RUNNING} or not queue.is_unheld(tx, facts.run_id):
+    if proposed.type not in {StateType.PENDING, StateType.RUNNING} or facts.work_queue_id is None:
+        return None
+    if not queue.is_unheld(tx, facts.run_id):
         return None
     reason = (
         f"This run belongs to a managed work pool and has no container, so it cannot become {proposed.type.value}: "
@@ -187,6 +189,8 @@ def _follow(
     tx: Tx, facts: FlowRunFacts, state: State, decision: Decision, about: Mapping[str, Any] | None = None
 ) -> None:
     """What a flow run's new state brings with it is done too."""
+    if facts.has_turn and state.type not in {StateType.PENDING, StateType.RUNNING}:
+        tx.publish(Topic.QUEUE)
     if facts.parent_task_run_id is not None:
         _mirror(tx, facts, state)
     if Effect.EMIT_EVENT in decision.effects:

@@ -35,7 +35,7 @@ _DEPLOYMENT = (
 _NO_DEPLOYMENT = {"d_id": None, "d_limit": None, "d_options": None}
 _NEW = {
     "run_count": 0, "start_time": None, "end_time": None, "total_run_time": 0, "expected_start_time": None, "next_scheduled_start_time": None,
-    "deployment_id": None, "parent_task_run_id": None, "infrastructure_pid": None, "empirical_policy": "{}",
+    "work_queue_id": None, "deployment_id": None, "parent_task_run_id": None, "infrastructure_pid": None, "empirical_policy": "{}",
 }  # fmt: skip
 """What a run is that has just been made, where nothing else is said: the defaults of its columns."""
 
@@ -97,6 +97,7 @@ def _known(
         total_run_time_us=row["total_run_time"],
         expected_start_time_us=row["expected_start_time"],
         next_scheduled_start_time_us=row["next_scheduled_start_time"],
+        work_queue_id=row["work_queue_id"],
         deployment_id=row["deployment_id"],
         deployment_exists=row["deployment_id"] is None or row["d_id"] is not None,
         concurrency_limit=limit,
@@ -162,7 +163,7 @@ def write_state(tx: Tx, runs: str, run_id: str, state: State, changes: Mapping[s
 
 
 def add_state(tx: Tx, runs: str, run_id: str, state: State) -> None:
-    """The state is one of the run's, and whom it concerns is woken."""
+    """The state is one of the run's, and who watches runs is woken."""
     states, owner = ("flow_run_states", "flow_run_id") if runs == "flow_runs" else ("task_run_states", "task_run_id")
     tx.execute(
         f"INSERT INTO {states} (id, workspace_id, {owner}, type, name, timestamp, message, state_details, data) "
@@ -180,8 +181,6 @@ def add_state(tx: Tx, runs: str, run_id: str, state: State) -> None:
         ),
     )
     tx.publish(Topic.RUNS)
-    if runs == "flow_runs" and state.type not in {StateType.PENDING, StateType.RUNNING}:
-        tx.publish(Topic.QUEUE)
 
 
 def state_wire(state: State) -> Wire:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -437,3 +438,22 @@ def test_state_types_in_indexes_are_those_of_the_model() -> None:
     assert set(LIVE_TYPES) == {type_.value for type_ in StateType if type_ not in TERMINAL}
     assert set(re.findall(r"\w+", OCCUPYING_SQL)) == {type_.value for type_ in OCCUPYING}
     assert set(re.findall(r"\w+", TERMINAL_SQL)) == {type_.value for type_ in TERMINAL}
+
+
+@pytest.mark.parametrize(
+    ("index", "states", "of"),
+    [
+        ("flow_runs_occupying", f"state_type IN {OCCUPYING_SQL}", "work_queue_id"),
+        ("flow_runs_holding", f"state_type IN {OCCUPYING_SQL}", "deployment_id"),
+        ("flow_runs_queue", "state_type = 'SCHEDULED'", "work_queue_id"),
+        ("flow_runs_scheduled", "state_type = 'SCHEDULED'", "deployment_id"),
+    ],
+)
+def test_a_run_of_no_queue_and_no_deployment_is_in_no_index_of_theirs(
+    state: SyncStore, index: str, states: str, of: str
+) -> None:
+    all_of_them = f"SELECT count(*) FROM flow_runs INDEXED BY {index} WHERE {states}"
+    # SQLite answers from a partial index only what asks for no more than is in it.
+    with pytest.raises(sqlite3.OperationalError, match="no query solution"):
+        state.read(lambda tx: tx.scalar(all_of_them))
+    assert state.read(lambda tx: tx.scalar(f"{all_of_them} AND {of} IS NOT NULL")) == 0
