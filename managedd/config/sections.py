@@ -54,7 +54,7 @@ class ServerSection(Section):
     """PEM file, the server's certificate first, those of its issuers after it; with `tls_key`: HTTPS instead of HTTP."""
     tls_key: AbsolutePath | None = None
     trusted_proxies: list[Network] = Field(default_factory=list, max_length=100)
-    """Whose X-Forwarded-For, -Proto, -Host and Forwarded are believed."""
+    """Whose X-Forwarded-For, -Proto, -Host, -Prefix and Forwarded are believed."""
     max_connections: int = Field(1000, ge=16)
     """On each listener."""
     max_connections_per_address: int | None = Field(None, ge=8)
