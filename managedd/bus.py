@@ -6,6 +6,7 @@ comes between two looks is never lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from contextlib import contextmanager
 from enum import StrEnum
@@ -23,7 +24,7 @@ class Topic(StrEnum):
     RUNS = "runs"
     """A run was created or changed state: the runners look."""
     QUEUE = "queue"
-    """A flow run is in a state other than Pending and Running: something may be due, or free: the dispatcher looks."""
+    """A flow run of a queue or deployment is in a state other than Pending and Running: something may be due, or free: the dispatcher looks."""
     SLOTS = "slots"
     """A slot or a limit changed: waiting runs may go."""
     EXECUTIONS = "executions"
@@ -44,7 +45,7 @@ class Subscription:
     """A raised-flag view of some topics."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event = asyncio.Event()
 
     def wake(self) -> None:
         self._event.set()
@@ -52,8 +53,7 @@ class Subscription:
     def take(self) -> bool:
         """Whether it was woken; the flag is down afterwards."""
         woken = self._event.is_set()
-        if woken:
-            self._event = anyio.Event()
+        self._event.clear()
         return woken
 
     async def wait(self, timeout_seconds: float | None = None) -> bool:

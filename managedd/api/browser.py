@@ -8,6 +8,7 @@ first. Prefect's clients never look like that.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -48,7 +49,7 @@ def check_place(request: web.Request) -> None:
     """The same, whatever its body is. Raises ManagedError(FORBIDDEN)."""
     # As a trusted proxy tells it, else the header.
     host = request.host.lower()
-    if host and not _is_own(_name(f"//{host}")):
+    if host and not _is_own(host):
         raise forbidden(
             f"This daemon answers to localhost and to loopback addresses, not to {host[:200]!r}; {_WAY_OUT}"
         )
@@ -84,20 +85,12 @@ def _check_type(content_type: str) -> None:
         raise forbidden(f"A body's Content-Type must be {_JSON}, this one's is {said}")
 
 
-def _name(url: str) -> str | None:
+@lru_cache(maxsize=64)
+def _is_own(host: str) -> bool:
+    """Whether nothing but this host answers to that `Host`, in which a port may stand."""
     try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _is_own(name: str | None) -> bool:
-    if name is None:
-        return False
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
+        name = urlsplit(f"//{host}").hostname
+        return name == "localhost" or (name is not None and ipaddress.ip_address(name).is_loopback)
     except ValueError:
         return False
 

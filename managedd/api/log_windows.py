@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from managedd.api import patience
-from managedd.bus import Topic
+from managedd.bus import Subscription, Topic
 from managedd.errors import ManagedError
 from managedd.observe import get_log
 from managedd.store import log_ends, log_pages, rows
@@ -26,7 +26,7 @@ from managedd.store.resources import FLOW_RUN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from managedd.bus import Bus, Subscription
+    from managedd.bus import Bus
     from managedd.clock import Clock
     from managedd.store.database import Database, Tx
     from managedd.store.log_ends import Standing
@@ -189,7 +189,8 @@ class LogWindows:
         self._clock = clock
         self._windows: dict[Key, Window] = {}
         self._cursor = 0
-        self._woken: Subscription | None = None
+        self._woken = self._asleep = Subscription()
+        """What wakes the reader: while nobody follows, no commit does."""
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -202,8 +203,7 @@ class LogWindows:
         if window is None or window.final is not None:
             # A run that had ended may have been set on its way again.
             window = self._windows[key] = Window()
-            if self._woken is not None:
-                self._woken.wake()
+            self._woken.wake()
         window.followers += 1
         try:
             yield window
@@ -215,19 +215,26 @@ class LogWindows:
     async def run(self) -> None:
         """Reads for as long as it is not cancelled; asleep while nobody follows."""
         topics = (Topic.RUNS, Topic.EXECUTIONS)
-        with self._bus.subscribe(Topic.LOGS, *topics) as woken, self._bus.subscribe(*topics) as moved:
-            self._woken = woken
-            try:
-                while True:
-                    await woken.wait(self._until_next_look() if self._windows else None)
-                    began = time.thread_time()
-                    if self._windows:
-                        await self._turn_safely(woken, moved)
-                    # As long as the loop has worked, so that however many follow, others have their time.
-                    worked = time.thread_time() - began
-                    await anyio.sleep(min(max(worked, PACE_SECONDS), LONGEST_PACE_SECONDS))
-            finally:
-                self._woken = None
+        while True:
+            if not self._windows:
+                await self._asleep.wait()
+            with self._bus.subscribe(Topic.LOGS, *topics) as woken, self._bus.subscribe(*topics) as moved:
+                self._woken = woken
+                woken.wake()
+                try:
+                    await self._look_on(woken, moved)
+                finally:
+                    self._woken = self._asleep
+
+    async def _look_on(self, woken: Subscription, moved: Subscription) -> None:
+        while self._windows:
+            await woken.wait(self._until_next_look())
+            began = time.thread_time()
+            if self._windows:
+                await self._turn_safely(woken, moved)
+            # As long as the loop has worked, so that however many follow, others have their time.
+            worked = time.thread_time() - began
+            await anyio.sleep(min(max(worked, PACE_SECONDS), LONGEST_PACE_SECONDS))
 
     def _until_next_look(self) -> float:
         now = self._clock.monotonic()
@@ -262,7 +269,7 @@ class LogWindows:
         try:
             if await self._read(windows, changed):
                 changed |= {key: window for key, window in windows.items() if window.settle()}
-            elif self._woken is not None:
+            else:
                 self._woken.wake()
         finally:
             for window in changed.values():

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import anyio
 
 from managedd.api import patience
+from managedd.bus import Subscription
 from managedd.observe import get_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from managedd.bus import Bus, Subscription, Topic
+    from managedd.bus import Bus, Topic
     from managedd.store.database import Database, Tx
     from managedd.store.tails import Glimpses
 
@@ -105,7 +106,8 @@ class News(Generic[G]):
         self._others: set[Follower[G]] = set()
         """Those whose interests have no keys."""
         self._count = 0
-        self._woken: Subscription | None = None
+        self._woken = self._asleep = Subscription()
+        """What wakes the reader: while nobody follows, no commit does."""
         self.cursor = 0
         """Of what lies up to here, everybody was told."""
         self.opened = anyio.Event()
@@ -120,7 +122,7 @@ class News(Generic[G]):
         for place in places:
             place.add(follower)
         self._count += 1
-        if self._woken is not None and not self.opened.is_set():
+        if not self.opened.is_set():
             self._woken.wake()
         try:
             yield follower
@@ -134,24 +136,27 @@ class News(Generic[G]):
 
     async def run(self) -> None:
         """Looks for as long as it is not cancelled; asleep while nobody follows."""
-        with self._bus.subscribe(self._topic) as woken:
-            self._woken = woken
-            try:
-                if self._count:
-                    woken.wake()
-                while True:
-                    await woken.wait(IDLE_SECONDS if self._count else None)
-                    await patience.done(self._turn, woken, log, "news.postponed", topic=self._topic.value)
-                    await anyio.sleep(PACE_SECONDS)
-            finally:
-                self._woken = None
+        while True:
+            if not self._count:
+                await self._asleep.wait()
+            with self._bus.subscribe(self._topic) as woken:
+                self._woken = woken
+                woken.wake()
+                try:
+                    await self._look_on(woken)
+                finally:
+                    self._woken = self._asleep
+
+    async def _look_on(self, woken: Subscription) -> None:
+        while self._count:
+            await woken.wait(IDLE_SECONDS)
+            await patience.done(self._turn, woken, log, "news.postponed", topic=self._topic.value)
+            await anyio.sleep(PACE_SECONDS)
+        # The next one who follows begins with what is stored then.
+        if self.opened.is_set():
+            self.opened = anyio.Event()
 
     async def _turn(self) -> None:
-        if not self._count:
-            # The next one who follows begins with what is stored then.
-            if self.opened.is_set():
-                self.opened = anyio.Event()
-            return
         if not self.opened.is_set():
             self.cursor = await self._db.look(self._head)
             self.opened.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from managedd.orchestration.transition import Client
@@ -15,8 +16,12 @@ _AGENT = re.compile(r"\bprefect/(\d+(?:\.\w+)*)")
 
 def client_of(headers: Mapping[str, str]) -> Client:
     """The client's API version (X-PREFECT-API-VERSION, already checked) and its own version (User-Agent)."""
-    api = headers.get("X-PREFECT-API-VERSION")
-    agent = _AGENT.search(headers.get("User-Agent", "")[:200])
+    return _client(headers.get("X-PREFECT-API-VERSION"), headers.get("User-Agent", "")[:200])
+
+
+@lru_cache(maxsize=256)
+def _client(api: str | None, said: str) -> Client:
+    agent = _AGENT.search(said)
     return Client(
         api_version=None if api is None else tuple(int(part) for part in api.split(".")),
         version=None if agent is None else agent.group(1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from functools import lru_cache
 from typing import Any, Self
 
 from pydantic import (
@@ -150,8 +151,9 @@ class Settings(Section):
         )
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Whether only this host reaches that address."""
+    """Whether only this host reaches that address. It is asked with each request."""
     if host == "localhost":
         return True
     try:

@@ -5,11 +5,10 @@ Nothing here awaits, so nothing here can be cancelled half-way.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-
-import anyio
 
 from managedd.errors import ErrorCode, ManagedError, unavailable
 
@@ -196,7 +195,8 @@ class Job(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.topics: Sequence[Topic] = ()
-        self._done = anyio.Event()
+        # Of the loop itself: one is made for each request.
+        self._done = asyncio.Event()
 
     def settle(
         self, *, result: T | None = None, error: BaseException | None = None, topics: Sequence[Topic] = ()
