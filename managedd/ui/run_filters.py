@@ -34,9 +34,11 @@ SORTS: Final = {
     FlowRunSort.NAME_ASC.value: "Name, A to Z",
     FlowRunSort.NAME_DESC.value: "Name, Z to A",
 }
-_WINDOWS: Final = frozenset({"start_time", "expected_start_time"})
-_BUCKET_SECONDS: Final = {"1h": 120, "1d": 3_600, "7d": 21_600, "30d": 86_400, "any": 86_400}
-_BUCKETS: Final = {"1h": 30, "1d": 24, "7d": 28, "30d": 30, "any": 90}
+CHART_BACK_SECONDS: Final = 90 * 86_400
+CHART_AHEAD_SECONDS: Final = 7 * 86_400
+"""What a chart covers of any time."""
+_BUCKET_SECONDS: Final = (120, 3_600, 21_600, 86_400)
+_MOST_BUCKETS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +98,7 @@ class RunFilter:
         if (ahead := UNTIL[self.until]) is not None:
             window["before_"] = (now + timedelta(seconds=ahead)).isoformat()
         if window:
-            # Of the time by which the list is in order, so that one index gives both.
-            runs["start_time" if self.sort.startswith("START_TIME") else "expected_start_time"] = window
+            runs[self._time] = window
         found: dict[str, Any] = {"flow_runs": runs} if runs else {}
         if self.flow:
             found["flows"] = {"id": {"any_": list(self.flow)}}
@@ -105,19 +106,25 @@ class RunFilter:
             found["work_pools"] = {"name": {"any_": list(self.pool)}}
         return found
 
+    @property
+    def _time(self) -> str:
+        """What a run's time is: that by which the list is in order, so that one index gives both."""
+        return "start_time" if self.sort.startswith("START_TIME") else "expected_start_time"
+
     def history(self, now: datetime) -> dict[str, Any]:
-        """What `POST /managed/flow_runs/count-by/time` is asked for: whole intervals, so that a moment later it is asked for the same."""
-        seconds, count = _BUCKET_SECONDS[self.since], _BUCKETS[self.since]
-        ahead = min(UNTIL[self.until] or 0, seconds * count // 2)
-        last = int(now.timestamp() + ahead) // seconds + 1
-        start = datetime.fromtimestamp((last - count) * seconds, UTC)
-        asked = self.body(now)
-        # Its own start and end are the range.
-        runs = {name: value for name, value in asked.get("flow_runs", {}).items() if name not in _WINDOWS}
-        asked["flow_runs"] = runs
-        if not runs:
-            del asked["flow_runs"]
-        return {**asked, "start": start.isoformat(), "interval_seconds": seconds, "intervals": count}
+        """What `POST /managed/flow_runs/count-by/time` is asked for: the runs of the list, by the same time, in whole intervals."""
+        back, ahead = SINCE[self.since], UNTIL[self.until]
+        first = now.timestamp() - (CHART_BACK_SECONDS if back is None else back)
+        last = now.timestamp() + (CHART_AHEAD_SECONDS if ahead is None else ahead)
+        seconds = next((each for each in _BUCKET_SECONDS if last - first <= each * _MOST_BUCKETS), _BUCKET_SECONDS[-1])
+        start = int(first) // seconds
+        return {
+            **self.body(now),
+            "by": self._time,
+            "start": datetime.fromtimestamp(start * seconds, UTC).isoformat(),
+            "interval_seconds": seconds,
+            "intervals": int(last) // seconds - start + 1,
+        }
 
 
 _DEFAULTS: Final = {"since": "1d", "until": "now", "sort": FlowRunSort.START_TIME_DESC.value}

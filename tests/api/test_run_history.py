@@ -46,6 +46,15 @@ async def test_runs_are_counted_where_they_were_expected_by_the_state_they_are_i
     TypeAdapter(list[RunsOfInterval]).validate_python(found)
     assert [each["counts"] for each in found] == [{"SCHEDULED": 2}, {"FAILED": 1}]
     assert [each["start"][:16] for each in found] == ["2026-11-01T00:00", "2026-11-01T01:00"]
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    started = {**asked, "by": "start_time", "start": (now - timedelta(hours=1)).isoformat(), "intervals": 3}
+    late = await run_at(api, flow, start, tags=["late"])
+    await api.post(f"/flow_runs/{late['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    counted = (
+        await api.post("/managed/flow_runs/count-by/time", {**started, "flow_runs": {"tags": {"all_": ["late"]}}})
+    )[1]
+    assert sum(each["counts"].get("RUNNING", 0) for each in counted) == 1, "it counts by when it began"
+    assert (await api.post("/managed/flow_runs/count-by/time", {**asked, "by": "created"}))[0] == 422
     tagged = await api.post("/managed/flow_runs/count-by/time", {**asked, "flow_runs": {"tags": {"all_": ["mine"]}}})
     assert [each["counts"] for each in tagged[1]] == [{}, {"FAILED": 1}]
     elsewhere = await other.post("/managed/flow_runs/count-by/time", asked)

@@ -236,6 +236,14 @@ def test_runs_are_counted_by_time_in_a_window_of_it(state: SyncStore, given: dic
     assert_no_scan(found)
 
 
+def test_runs_are_counted_by_their_start_in_a_window_of_it(state: SyncStore) -> None:
+    filters = [(FLOW_RUN, FlowRunFilter.model_validate({"start_time": WINDOW}))]
+    asked = {"start_us": NOW - 10**12, "interval_us": 3_600_000_000, "intervals": 24}
+    found = plan(state, lambda tx: run_history.counted(tx, filters, by="start_time", **asked))
+    assert "flow_runs_began (workspace_id=? AND <expr>>?" in found
+    assert_no_scan(found)
+
+
 def test_task_runs_of_a_flow_run_and_pages_of_them(state: SyncStore) -> None:
     of_run = [(FLOW_RUN, FlowRunFilter.model_validate({"id": {"any_": [SOME]}}))]
     key = "task_runs_key (flow_run_id=?)"

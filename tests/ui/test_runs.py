@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -161,6 +162,33 @@ async def test_filters_land_in_the_address_and_the_way_back_works(site: Pages, l
     await shown("etl-9", "etl-2")
     await listed.last.click()
     await looking.page.get_by_role("heading", name="etl-2").wait_for()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "since=1h", "since=7d&until=1d", "since=any&until=any", "sort=EXPECTED_START_TIME_DESC", "state=FAILED&since=30d", "since=1h&until=7d&tag=x"],
+)  # fmt: skip
+async def test_the_chart_s_numbers_are_those_of_the_list(site: Pages, query: str) -> None:
+    made = await deployment(site)
+    now = datetime.now(UTC)
+    hours = (-24 * 100, -24 * 29, -24 * 6, -23.99, -24.01, -3, -0.9, 0.2, 20, 24 * 6, 24 * 30)
+    for at in hours:
+        due = (now + timedelta(hours=at)).isoformat()
+        run = await run_it(
+            site.api, made, tags=["x"], state={"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
+        )
+        if at < -3:
+            # It was due then, and begins now.
+            await to(site, run, "RUNNING")
+        elif at == -3:
+            await to(site, run, "FAILED")
+    text = await (await site.http.get(f"/runs?{query}")).text()
+    legend = re.findall(r'<li><span class="badge \w+">[^<]+</span> ([\d,]+)</li>', text)
+    total = int(re.findall(r'class="count quiet">([\d,]+) runs?<', text)[0])
+    beyond = [int(each) for each in re.findall(r">([\d,]+) runs? of the list", text)]
+    assert total > 0
+    assert sum(int(each) for each in legend) + sum(beyond) == total
+    assert bool(beyond) == ("any" in query), "what has a window of time is all there"
 
 
 async def test_a_run_is_cancelled_retried_and_deleted(site: Pages, looking: Looking) -> None:

@@ -264,18 +264,44 @@ def test_the_api_is_asked_for_just_that() -> None:
 @pytest.mark.parametrize("until", list(run_filters.UNTIL))
 def test_the_chart_s_intervals_hold_now_and_are_the_same_a_moment_later(since: str, until: str) -> None:
     chosen = run_filters.RunFilter(since=since, until=until)
+    frame = ("start", "interval_seconds", "intervals", "by")
     asked = chosen.history(T0)
     begin = datetime.fromisoformat(asked["start"])
-    assert begin <= T0 < begin + timedelta(seconds=asked["interval_seconds"] * asked["intervals"])
-    assert chosen.history(T0 + timedelta(seconds=30)) == asked
-    assert asked["intervals"] <= 500
+    end = begin + timedelta(seconds=asked["interval_seconds"] * asked["intervals"])
+    assert begin <= T0 < end
+    later = chosen.history(T0 + timedelta(seconds=30))
+    assert [later[name] for name in frame] == [asked[name] for name in frame]
+    assert asked["intervals"] <= 101
+    # All of the list's own time is in it, and nothing else is counted.
+    window = asked.get("flow_runs", {}).get("start_time", {})
+    assert (window.get("after_"), window.get("before_")) == (
+        None if since == "any" else (T0 - timedelta(seconds=run_filters.SINCE[since] or 0)).isoformat(),
+        None if until == "any" else (T0 + timedelta(seconds=run_filters.UNTIL[until] or 0)).isoformat(),
+    )
+    assert all(begin <= datetime.fromisoformat(moment) < end for moment in window.values())
+
+
+def test_the_chart_counts_by_the_time_by_which_the_list_is_in_order() -> None:
+    for sort in run_filters.SORTS:
+        asked = run_filters.RunFilter(sort=sort).history(T0)
+        assert set(asked["flow_runs"]) == {asked["by"]}
 
 
 # --- artifacts -----------------------------------------------------------------------------------------------------------
 
 
 def artifact(type_: str | None, data: Any, **more: Any) -> artifacts.Shown:
-    (found,) = artifacts.all_shown([{"id": "1", "key": "k", "type": type_, "data": data, "description": None, **more}])
+    made = {
+        "id": "1",
+        "key": "k",
+        "type": type_,
+        "data": data,
+        "description": None,
+        "beginning": None,
+        "chars": 1,
+        **more,
+    }
+    (found,) = artifacts.all_shown([made])
     return found
 
 

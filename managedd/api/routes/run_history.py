@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ MAX_INTERVALS = 500
 LAST_US = 253_402_300_799_999_999
 """Of the last moment that can be written."""
 Seconds = Annotated[int, Field(ge=1, le=31_622_400)]
+By = Literal["expected_start_time", "start_time"]
 Intervals = Annotated[int, Field(ge=1, le=MAX_INTERVALS)]
 
 
@@ -35,6 +36,7 @@ async def count_flow_runs_by_time(
     start: Timestamp,
     interval_seconds: Seconds,
     intervals: Intervals,
+    by: By = "expected_start_time",
     flows: FlowFilter | None = None,
     flow_runs: FlowRunFilter | None = None,
     task_runs: TaskRunFilter | None = None,
@@ -42,11 +44,11 @@ async def count_flow_runs_by_time(
     work_pools: WorkPoolFilter | None = None,
     work_pool_queues: WorkQueueFilter | None = None,
 ) -> list[rows.Wire]:
-    """Count the flow runs that the filters admit, in each interval of expected start times, by the type of their state."""
+    """Count the flow runs that the filters admit, in each interval of expected start times (`by`: or of starts), by the type of their state."""
     filters = list(zip(RELATED, (flows, flow_runs, task_runs, deployments, work_pools, work_pool_queues), strict=True))
     first, length = to_us(start), interval_seconds * 1_000_000
     if first + intervals * length > LAST_US:
         raise invalid("The last interval ends after the year 9999")
     return await ctx.read(
-        lambda tx: run_history.counted(tx, filters, start_us=first, interval_us=length, intervals=intervals)
+        lambda tx: run_history.counted(tx, filters, start_us=first, interval_us=length, intervals=intervals, by=by)
     )

@@ -24,11 +24,13 @@ async def runs(ask: Ask) -> dict[str, Any]:
     asked = {**body, "sort": chosen.sort, "limit": run_filters.PAGE_SIZE, "offset": chosen.offset}
     found = await ask.post("/flow_runs/filter", asked)
     history = await ask.post("/managed/flow_runs/count-by/time", chosen.history(now))
+    total = await ask.post("/flow_runs/count", body)
+    stacks = charts.stacks(history)
     return {
         "title": "Runs",
         "chosen": chosen,
         "runs": found,
-        "total": await ask.post("/flow_runs/count", body),
+        "total": total,
         "page_size": run_filters.PAGE_SIZE,
         "states": run_filters.STATES,
         "ranges": {"1h": "1 hour", "1d": "1 day", "7d": "7 days", "30d": "30 days", "any": "Any time"},
@@ -37,7 +39,8 @@ async def runs(ask: Ask) -> dict[str, Any]:
         "choices": await _choices(ask, chosen),
         "flow_names": await names(ask, "flows", [], (run["flow_id"] for run in found)),
         "deployment_names": await names(ask, "deployments", [], (run["deployment_id"] for run in found)),
-        "stacks": charts.stacks(history),
+        "stacks": stacks,
+        "beyond": max(0, total - sum(stacks.totals.values())),
         "durations": charts.durations(found),
     }
 
