@@ -21,6 +21,7 @@ from managedd.store.workspaces import create
 from managedd.ui import live, making
 from managedd.ui.site import Site
 from tests.support.api_keys import make_key
+from tests.ui.runs_of import telling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -109,8 +110,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_page_that_is_as_it_was_loaded_is_not_sent_again(site: Pages) -> None:
-    text = await (await site.http.get("/work-pools")).text()
-    loaded = text.partition('data-live="')[2].partition('"')[0]
+    loaded, _ = await _loaded(site, "/work-pools")
     async with tab(site, f"/work-pools?{live.SEEN}={loaded}") as stream:
         await heard(stream, "version")
         await site.api.post("/work_pools/", {"name": "new", "type": "process"})
@@ -122,6 +122,24 @@ async def test_a_page_that_is_as_it_was_loaded_is_not_sent_again(site: Pages) ->
     async with tab(site, f"/work-pools?{live.SEEN}={loaded}", **{"Last-Event-ID": first["id"]}) as stream:
         await site.api.post("/work_pools/", {"name": "newer", "type": "process"})
         assert "newer" in (await heard(stream, "page"))["data"]
+
+
+async def test_a_page_in_which_nothing_has_happened_is_the_same_text_a_second_later(site: Pages) -> None:
+    """Else each would be sent after every change anywhere."""
+    told = await telling(site, artifacts=[{"key": "x", "type": "markdown", "data": "# x"}])
+    made = told.run["deployment_id"]
+    paths = ["/work-pools", "/work-pools/work-pool/mine", "/deployments", f"/deployments/deployment/{made}", "/runs", "/usage", "/host",
+             f"/runs/flow-run/{told.run['id']}", f"/runs/task-run/{told.task_run}", f"/flows/flow/{told.run['flow_id']}", "/settings"]  # fmt: skip
+    before = [(await _loaded(site, path))[0] for path in paths]
+    await anyio.sleep(1.1)
+    for path, mark in zip(paths, before, strict=True):
+        assert await _loaded(site, f"{path}?{live.SEEN}={mark}") == (mark, 200), path
+
+
+async def _loaded(site: Pages, path: str) -> tuple[str, int]:
+    """The mark of the page's content, and the status."""
+    response = await site.http.get(path)
+    return (await response.text()).partition('data-live="')[2].partition('"')[0], response.status
 
 
 async def test_those_who_see_the_same_have_it_made_once_and_all_have_the_news(
