@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -42,6 +43,7 @@ IPV6_PREFIX: Final = 64
 """Whoever has one IPv6 address has its whole network: they count as one."""
 
 
+@lru_cache(maxsize=256)
 def account_of(address: str) -> str:
     """Whom an address counts for: itself, or its network."""
     try:

@@ -41,6 +41,8 @@ class Lookout:
         self._db = db
         self._bus = bus
         self._watched: dict[str, set[_Watched]] = {}
+        self._somebody = Subscription()
+        """Awake once there is a watcher."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Looks after every commit that may concern an execution, until cancelled."""
@@ -48,6 +50,10 @@ class Lookout:
             task_status.started()
             while True:
                 await woken.wait()
+                if not self._watched:
+                    # What was committed concerns nobody; what is, once somebody watches, wakes as ever.
+                    await self._somebody.wait()
+                    continue
                 try:
                     await self.once()
                 except Exception as error:
@@ -74,6 +80,7 @@ class Lookout:
         """A subscription to changes of the execution and of its run's state, for as long as the block lasts."""
         watched = _Watched()
         self._watched.setdefault(execution_id, set()).add(watched)
+        self._somebody.wake()
         try:
             yield watched.woken
         finally:

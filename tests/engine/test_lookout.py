@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from managedd.bus import Topic
 from managedd.engine.lookout import Lookout
 from managedd.errors import unavailable
 from managedd.model.executions import EndCause, Phase
@@ -64,4 +65,19 @@ async def test_a_store_that_is_busy_leaves_nobody_asleep(world: World, monkeypat
         with lookout.watching(execution.id) as woken:
             await world.propose(execution.flow_run_id, StateType.CANCELLING)
             assert await woken.wait(3)
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_begins_to_watch_after_commits_that_concerned_nobody_is_woken_by_the_next(world: World) -> None:
+    execution = await world.claimed()
+    lookout = Lookout(world.db, world.bus)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(lookout.run)
+        for _ in range(3):
+            for _ in range(2):
+                world.bus.publish([Topic.RUNS])
+                await anyio.wait_all_tasks_blocked()
+            with lookout.watching(execution.id) as woken:
+                world.bus.publish([Topic.EXECUTIONS])
+                assert await woken.wait(10)
         tasks.cancel_scope.cancel()
