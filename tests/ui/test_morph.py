@@ -84,9 +84,23 @@ async def test_nothing_moves_in_a_kept_form_while_somebody_is_in_it(site: Pages,
     assert 'value="b"' not in found["html"]
 
 
-async def test_the_runs_filter_offers_a_deployments_pool_that_was_made_meanwhile(site: Pages, looking: Looking) -> None:
-    await looking.go(f"{site.url}/runs?name=x")
-    assert await looking.page.get_by_label("Work pool").locator("option").count() == 1
+async def test_a_list_that_an_element_of_our_own_has_filled_stays(site: Pages, looking: Looking) -> None:
+    before = '<form data-keep><x-from><datalist id="d"></datalist></x-from></form>'
+    found = await becomes(
+        site,
+        looking,
+        before,
+        before.replace("data-keep", 'data-keep class="x"'),
+        "main.querySelector('datalist').append(new Option('a'))",
+    )
+    assert "<option>a</option>" in found["html"]
+    assert 'class="x"' in found["html"]
+
+
+async def test_a_filter_offers_a_pool_that_was_made_meanwhile(site: Pages, looking: Looking) -> None:
+    await looking.go(f"{site.url}/deployments?q=x")
+    pools = looking.page.locator("main select[name=pool]")
+    assert await pools.locator("option").count() == 1
     await site.api.post("/work_pools/", {"name": "meanwhile", "type": "process"})
-    await looking.page.get_by_label("Work pool").locator("option", has_text="meanwhile").wait_for(state="attached")
-    assert await looking.page.get_by_label("Name contains").input_value() == "x"
+    await pools.locator("option", has_text="meanwhile").wait_for(state="attached")
+    assert await looking.page.get_by_label("Name or flow contains").input_value() == "x"

@@ -7,8 +7,14 @@ export function refreshChoices(old, made) {
   const news = new Map([...made.querySelectorAll(LISTS)].map((list) => [nameOf(list), list]));
   for (const list of old.querySelectorAll(LISTS)) {
     const next = news.get(nameOf(list));
-    if (next && !sameOptions(list, next)) refresh(list, next);
+    if (next && !isOfScript(list) && !sameOptions(list, next)) refresh(list, next);
   }
+}
+
+// Elements of our own fill their lists themselves.
+function isOfScript(list) {
+  for (let above = list.parentElement; above; above = above.parentElement) if (above.localName.includes("-")) return true;
+  return false;
 }
 
 function refresh(list, next) {
