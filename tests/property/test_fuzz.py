@@ -9,7 +9,6 @@ import io
 import json
 import os
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,9 +18,11 @@ from yarl import URL
 
 from tests.support.daemon import LiveDaemon
 from tests.support.fuzzer import Fuzzer
+from tests.support.weighed import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -63,12 +64,6 @@ def daemon(tmp_path: Path) -> Iterator[LiveDaemon]:
         yield made
     finally:
         made.close()
-
-
-def resident_bytes(pid: int) -> int:
-    """Without what is mapped from files."""
-    told = Path(f"/proc/{pid}/status").read_text()
-    return int(told.split("RssAnon:")[1].split()[0]) * 1024
 
 
 def faults(daemon: LiveDaemon) -> list[Any]:
