@@ -37,8 +37,8 @@ class KeptStatements(sqlite3.Connection):
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As of any connection."""
         large = len(sql) * BYTES_PER_CHAR if len(sql) > LARGE_BYTES else 0
-        for value in parameters.values() if type(parameters) is dict else parameters:
-            if type(value) in _COUNTED and len(value) > LARGE_BYTES:
+        for value in parameters.values() if parameters.__class__ is dict else parameters:
+            if (value.__class__ is str or value.__class__ is bytes) and len(value) > LARGE_BYTES:
                 large += len(value)
         if large or sql in self._held:
             self._hold(sql, large)
@@ -60,6 +60,3 @@ class KeptStatements(sqlite3.Connection):
                 super().execute(f"SELECT {number}").close()
             self._held.clear()
             self._held_bytes = 0
-
-
-_COUNTED: Final = frozenset({str, bytes})
