@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -11,6 +12,8 @@ from typing import Final
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 FOLDER: Final = "static"
+ENTRY: Final = "app.js"
+_IMPORT: Final = re.compile(r'^import (?:[^"]* from )?"\./([a-z-]+\.js)";$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +45,13 @@ def version() -> str:
     for name, asset in sorted(assets().items()):
         summed.update(name.encode() + b"\0" + asset.body)
     return summed.hexdigest()[:12]
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    """What the script of every page imports, and what that imports: a browser that is told of them asks for all at once."""
+    found = [ENTRY]
+    for name in found:
+        wanted = _IMPORT.findall(assets()[name].body.decode())
+        found += [each for each in dict.fromkeys(wanted) if each not in found]
+    return tuple(found[1:])

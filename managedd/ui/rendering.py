@@ -49,7 +49,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     made.filters.update(FILTERS)
-    made.globals.update({"version": __version__, "assets": assets.version()})
+    made.globals.update({"version": __version__, "assets": assets.version(), "modules": assets.modules()})
     return made
 
 
