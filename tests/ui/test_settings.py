@@ -175,7 +175,7 @@ async def test_lists_go_on_where_a_page_ends(site: Pages, looking: Looking) -> N
         await page.get_by_role("heading", name=f"{many} {what}", exact=True).wait_for()
         await page.get_by_role("link", name="After").click()
         await page.get_by_text(f"51–{many} of {many}").wait_for()
-        assert await page.locator("tbody tr").count() == many - 50
+        assert await page.locator("table").first.locator("tbody tr").count() == many - 50
         await page.get_by_role("link", name="Before").click()
         await page.get_by_text(f"1–50 of {many}").wait_for()
         await page.get_by_role("searchbox").fill("N01")
