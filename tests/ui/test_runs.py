@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import orjson
 import pytest
-from anyio import Path
 
 from managedd import ids
 from managedd.model.access import Role
@@ -20,7 +20,7 @@ from tests.ui.looking import HOSTILE, NARROW, Looking
 from tests.ui.runs_of import deployment, telling, to
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Download
+    from playwright.async_api import Browser, Download, Route
 
     from managedd.store.database import Tx
     from tests.ui.conftest import Pages
@@ -215,6 +215,38 @@ async def test_a_run_is_cancelled_retried_and_deleted(site: Pages, looking: Look
     assert (await site.api.get(f"/flow_runs/{run['id']}"))[0] == 404
 
 
+async def test_who_deletes_a_run_is_led_to_the_list_also_where_the_page_hears_first_that_it_is_gone(
+    site: Pages, looking: Looking
+) -> None:
+    run = await run_it(site.api, await deployment(site))
+    page = looking.page
+    gone = anyio.Event()
+
+    async def late(route: Route) -> None:
+        answer = await route.fetch()
+        with anyio.fail_after(10):
+            await gone.wait()
+        await route.fulfill(response=answer)
+
+    await page.route(f"**/api/flow_runs/{run['id']}", late)
+    await looking.go(f"{site.url}/runs/flow-run/{run['id']}")
+    await page.evaluate("""() => {
+        const add = EventSource.prototype.addEventListener;
+        EventSource.prototype.addEventListener = function (name, heard) {
+            return add.call(this, name, (event) => { heard(event); if (name === "gone") window.isGone = true; });
+        };
+    }""")
+    # The stream of a page that was hidden is another one when it is seen again.
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await page.get_by_label("More for").click()
+    await page.get_by_role("button", name="Delete").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await page.wait_for_function("() => window.isGone")
+    gone.set()
+    await page.wait_for_url(f"{site.url}/runs")
+    await looking.ready()
+
+
 async def test_what_the_rules_refuse_is_said(site: Pages, looking: Looking) -> None:
     run = await run_it(site.api, await deployment(site))
     await to(site, run, "RUNNING")
@@ -374,7 +406,7 @@ async def test_what_a_run_has_filled_with_megabytes_hides_no_other_part_of_its_p
 
 
 async def _read(file: Download) -> str:
-    return await Path(await file.path()).read_text(encoding="utf-8")
+    return await anyio.Path(await file.path()).read_text(encoding="utf-8")
 
 
 async def test_a_task_run_says_what_it_was_given_what_it_has_logged_and_what_it_has_made(

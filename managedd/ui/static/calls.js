@@ -61,7 +61,9 @@ async function perform({ call: method, url, next, told }, body, refused, form) {
   if (told) tell(told);
   document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer, form } }));
   // `{name}` in the way is a member of the answer, or else of what was sent.
-  if (next) location.assign(next.replaceAll(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? body?.[name] ?? "")));
+  if (!next) return;
+  document.body.dataset.leaving = "";
+  location.assign(next.replaceAll(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? body?.[name] ?? "")));
 }
 
 // The rules of states answer 200 also when they say no; a run without a container is cancelled at once, which is what was wanted.

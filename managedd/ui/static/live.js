@@ -33,7 +33,8 @@ function open() {
   });
   source.addEventListener("gone", () => {
     leave();
-    location.reload();
+    // Who has just deleted what it shows is on the way to another page.
+    if (!document.querySelector("[aria-busy=true][data-next], [data-leaving]")) location.reload();
   });
   source.addEventListener("full", (event) => {
     leave();
