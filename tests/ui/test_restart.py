@@ -9,7 +9,7 @@ import pytest
 from anyio import to_thread
 
 from managedd.api.sockets import Sockets
-from managedd.ui import assets
+from managedd.ui import assets, live
 from managedd.ui.rendering import environment
 from tests.support.daemon import LiveDaemon
 from tests.ui.conftest import serving
@@ -18,7 +18,10 @@ from tests.ui.test_log_view import MESSAGES, numbered, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aiohttp.web import StreamResponse
+
     from managedd.api.context import Services
+    from tests.ui.conftest import Pages
     from tests.ui.looking import Looking
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser]
@@ -92,7 +95,7 @@ async def test_a_page_outlives_a_daemon_that_is_killed_and_each_line_of_its_log_
 
 
 async def test_a_newer_daemons_page_is_loaded_anew_unless_somebody_has_typed(
-    services: Services, looking: Looking, monkeypatch: pytest.MonkeyPatch
+    services: Services, looking: Looking, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     looking.expected = ["ERR_", "Failed to load"]
     page, typing = looking.page, await looking.context.new_page()
@@ -107,7 +110,8 @@ async def test_a_newer_daemons_page_is_loaded_anew_unless_somebody_has_typed(
 
     newer = "0123456789ab"
     monkeypatch.setattr(assets, "version", lambda: newer)
-    monkeypatch.setitem(environment().globals, "assets", newer)
+    environment.cache_clear()
+    request.addfinalizer(environment.cache_clear)
     services.sockets = Sockets()
     async with serving(services, port=port):
         await page.wait_for_function("() => window.before === undefined", timeout=20_000)
@@ -120,3 +124,20 @@ async def test_a_newer_daemons_page_is_loaded_anew_unless_somebody_has_typed(
         await typing.get_by_role("button", name="Load again").click()
         await typing.get_by_text("managedd is another version now").wait_for(state="hidden")
         assert newer in await typing.evaluate("document.querySelector('script[type=module]').src")
+
+
+async def test_a_page_that_comes_back_old_is_loaded_once_and_not_without_end(
+    site: Pages, looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a proxy keeps pages: the daemon's streams are of another version than its pages."""
+    loads: list[str] = []
+    looking.page.on("load", lambda page: loads.append(page.url))
+    send = live._send
+
+    async def of_another_version(response: StreamResponse, data: bytes) -> None:
+        await send(response, data.replace(assets.version().encode(), b"0123456789ab"))
+
+    monkeypatch.setattr(live, "_send", of_another_version)
+    await looking.page.goto(f"{site.url}/work-pools")
+    await looking.page.get_by_text("managedd is another version now").wait_for()
+    assert len(loads) == 2

@@ -3,7 +3,7 @@ import { touched } from "./choices.js";
 import { morph } from "./morph.js";
 
 const LOST = "The connection to managedd is lost. What you see may be out of date; this page keeps trying.";
-const NEWER = "managedd is another version now. What you have typed is still here; load this page again when you are done.";
+const NEWER = "managedd is another version now. This page stands still; what you have typed is still here. Load it again when you are done.";
 const LOST_AFTER_MS = 2000;
 const SILENT_MS = 40000;
 const FULL_MS = 30000;
@@ -24,7 +24,7 @@ function open() {
   url.hash = "";
   url.searchParams.set("seen", seen);
   source = new EventSource(url);
-  source.addEventListener("version", (event) => (event.data === version() ? heard() : renewed()));
+  source.addEventListener("version", (event) => (event.data === version() ? heard() : renewed(event.data)));
   source.addEventListener("beat", heard);
   source.addEventListener("page", (event) => {
     heard();
@@ -79,11 +79,14 @@ function version() {
   return import.meta.url.split("/").at(-2);
 }
 
-// Scripts of one version may not understand the pages of another.
-function renewed() {
+// Scripts of one version may not understand the pages of another. Once is enough: whatever stands between may keep old pages.
+function renewed(now) {
   leave();
   clearTimeout(lost);
-  if (!isTypedIn()) return location.reload();
+  if (!isTypedIn() && sessionStorage.getItem("loaded for") !== now) {
+    sessionStorage.setItem("loaded for", now);
+    return location.reload();
+  }
   say(NEWER);
   const again = document.createElement("button");
   again.type = "button";
