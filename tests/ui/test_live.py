@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from statistics import median
 from typing import TYPE_CHECKING
 
 import anyio
@@ -323,7 +324,9 @@ async def test_fifty_pages_that_are_opened_at_once_are_soon_made_again(
             for stream in streams:
                 await heard(stream, "page")
         assert len(resting) >= 100
-        assert max(resting) < 3.0
+        # Ten milliseconds of each make 1.25 seconds; several at a time are charged in equal parts, so that one may have more and another less.
+        assert median(resting) < 2.0
+        assert max(resting) < making.SLOWEST_SECONDS / 2
         await site.services.sockets.close_all()
 
 
