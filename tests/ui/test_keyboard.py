@@ -77,6 +77,8 @@ async def tab_to(looking: Looking, wanted: Locator) -> None:
     raise AssertionError("the key Tab does not come there")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_all_that_tab_comes_to_is_seen_on_every_page(tmp_path: Path, looking: Looking, browser: Browser) -> None:
     clock = ManualClock(to_us(BEGIN))
     async with services_in(tmp_path, clock) as services, serving(services) as site:
