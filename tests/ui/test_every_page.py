@@ -12,11 +12,12 @@ from managedd.ui import assets, words
 from managedd.ui.page import every_page
 from tests.api.deployed import flow_of
 from tests.api.test_automations import TRIGGER
-from tests.ui.looking import HOSTILE
+from tests.ui.looking import HOSTILE, NARROW, WIDE
 from tests.ui.runs_of import telling, to
 
 if TYPE_CHECKING:
     from tests.ui.conftest import Pages
+    from tests.ui.looking import Looking
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +61,30 @@ async def test_every_page_shows_what_lacks_most_of_its_parts(site: Pages) -> Non
 async def test_every_page_shows_what_is_extreme(site: Pages) -> None:
     for path in await _extreme(site):
         assert await _status(site, path) == 200, path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_one_long_name_leaves_every_row_its_button_and_its_schedule_on_one_line(
+    site: Pages, looking: Looking, size: tuple[int, int]
+) -> None:
+    await _extreme(site)
+    flow_id = await flow_of(site.api, "plain")
+    daily = [{"schedule": {"cron": "30 2 * * *", "timezone": "UTC"}}]
+    await _made(site, "/deployments/", {"name": "n" * 200, "flow_id": flow_id, "schedules": daily})
+    page = looking.page
+    await page.set_viewport_size({"width": size[0], "height": size[1]})
+    await looking.go(f"{site.url}/deployments")
+    for kind in (".act button, .act .button", "td code"):
+        found = page.locator(kind)
+        assert await found.count()
+        for each in await found.all():
+            box = await each.bounding_box()
+            assert box
+            assert box["height"] < 48, (await each.inner_text(), box)
+    for path in ("/deployments", "/work-pools", "/runs?since=any", "/usage"):
+        await looking.go(f"{site.url}{path}")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
 def test_no_name_leads_to_what_is_above_it() -> None:
