@@ -56,7 +56,11 @@ def test_the_readme_argues_for_every_dependency() -> None:
 
     words = (ROOT / "README.md").read_text()
     argued = words[words.index("## Dependencies") : words.index("## Glossary")]
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
     names = [re.match(r"[A-Za-z0-9-]+", line)[0] for line in declared]  # type: ignore[index]
     rows = {
         name.strip() for line in argued.splitlines() if line.startswith("| ") for name in line.split("|")[1].split(",")
