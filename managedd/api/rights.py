@@ -241,6 +241,7 @@ _TABLE: Final = (
     """),
     (Rule(Level.OVERSEE, OfRuns.NOTHING), """
         GET /managed/status
+        GET /managed/usage/workspaces
         GET /managed/doctor
         POST /managed/doctor
         GET /managed/workspaces

@@ -165,6 +165,14 @@ def used_by_all(tx: Tx, month: Month, zone: tzinfo) -> Mapping[str, Used]:
     return defaultdict(lambda: Used(ended=0, running=0), found)
 
 
+def first_month(tx: Tx, workspace_id: str, zone: tzinfo) -> str:
+    """The name of the first month that the workspace has: that in which it was made, or an earlier one in which it has used something."""
+    created = tx.scalar("SELECT created FROM workspaces WHERE id = ?", (workspace_id,))
+    used_first = tx.scalar("SELECT min(month) FROM usage_months WHERE workspace_id = ?", (workspace_id,))
+    made = month_of(tx.now if created is None else created, zone).name
+    return made if used_first is None else min(made, used_first)
+
+
 def broken_down(tx: Tx, workspace_id: str, month: Month, zone: tzinfo, by: By) -> list[tuple[str, int, int]]:
     """(deployment or day, minutes, executions) of the month, what runs now included; those that used most first, days in order."""
     column = "owner" if by == "deployment" else "day"

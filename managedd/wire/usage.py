@@ -32,8 +32,36 @@ class UsageReport(Model):
     overrun_minutes: float
     resets: Timestamp
     """When the next month begins."""
+    first_month: str
+    """The first that the workspace has, `2026-05`."""
     by: list[UsageShare]
     """Deployments that used most first, or days in their order."""
+
+
+class WorkspaceUsage(Model):
+    """What one workspace has used of a month."""
+
+    workspace_id: Id
+    account: str
+    handle: str
+    plan: str
+    used_minutes: Int
+    running_minutes: Int
+    """Those of `used_minutes` that belong to runs under way."""
+    limit_minutes: float | None
+    """None: no limit."""
+
+
+class WorkspacesUsageReport(Model):
+    """The compute minutes of every workspace in a month."""
+
+    month: str
+    """`2026-11`, of `time_zone`."""
+    time_zone: str
+    resets: Timestamp
+    """When the next month begins."""
+    workspaces: list[WorkspaceUsage]
+    """Those that used most first."""
 
 
 class PlanLimits(Model):

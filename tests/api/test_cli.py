@@ -363,6 +363,20 @@ async def test_only_the_lines_that_were_asked_for_are_shown(services: Services, 
 
 
 @pytest.mark.usefixtures("door")
+async def test_the_usage_of_all_workspaces_is_one_table(services: Services, api: ApiClient) -> None:
+    assert (await api.post("/managed/workspaces", {"account": "acme", "handle": "idle", "plan": "free"}))[0] == 201
+    shown = await printed(services, "usage", "--by", "workspace")
+    assert [line.split()[:2] for line in shown.splitlines() if "/" in line] == [
+        ["acme/idle", "free"],
+        ["default/default", "pro"],
+    ]
+    told = json.loads(await printed(services, "usage", "--by", "workspace", "--workspace", "idle", "--json"))
+    assert [each["handle"] for each in told["workspaces"]] == ["idle"]
+    done = await managedd(services, "usage", "--by", "workspace", "--month", "9998-11")
+    assert (done.returncode, b"has not begun" in done.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("door")
 @pytest.mark.parametrize(
     ("month", "words"),
     [("2026-13", "--month: '2026-13' is no month; allowed: YYYY-MM"), ("9998-11", "--month: 9998-11 has not begun")],

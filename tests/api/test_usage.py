@@ -17,7 +17,7 @@ from managedd.model.executions import Phase
 from managedd.model.limits import AWAITING_HOURS, HostLimits, Plan
 from managedd.model.metering import month_of
 from managedd.store import executions, plans, usage
-from managedd.wire.usage import PlanLimits, PlanReport, UsageReport
+from managedd.wire.usage import PlanLimits, PlanReport, UsageReport, WorkspacesUsageReport
 from tests.api.deployed import deploy, pool_of, run_it
 from tests.api.test_auth import KEY, bearer, listening, run_with_key
 
@@ -108,6 +108,38 @@ async def test_a_month_that_is_over_is_measured_by_its_own_plan(api: ApiClient) 
     await ran(api, made, "2026-05-31T23:00:00Z", "2026-06-01T01:00:00Z")
     found = await report(api, month="2026-05")
     assert (found["plan"], found["limit_minutes"], found["used_minutes"]) == ("pro", 250 * 60, 180)
+
+
+async def test_all_workspaces_are_told_of_any_month_to_who_sees_them(api: ApiClient) -> None:
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    await ran(api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:05:00Z")
+    assert (await api.post("/managed/workspaces", {"account": "acme", "handle": "idle", "plan": "free"}))[0] == 201
+    status, found = await api.get("/managed/usage/workspaces?month=2026-05")
+    assert status == 200, found
+    WorkspacesUsageReport.model_validate(found)
+    assert (found["month"], found["resets"]) == ("2026-05", "2026-06-01T00:00:00.000000Z")
+    assert [(each["handle"], each["plan"], each["used_minutes"], each["limit_minutes"]) for each in found["workspaces"]] == [
+        ("default", "pro", 125, 15_000),
+        ("idle", "free", 0, 600),
+    ]  # fmt: skip
+    _, present = await api.get("/managed/usage/workspaces")
+    assert {each["used_minutes"] for each in present["workspaces"]} == {0}
+    assert (await api.get("/managed/usage/workspaces?month=9998-11"))[0] == 422
+    answer = await api.http.get("/api/managed/usage/workspaces?month=2026-05&format=csv")
+    assert "usage-2026-05-by-workspace.csv" in answer.headers["Content-Disposition"]
+    head, first, _ = (await answer.text()).splitlines()
+    assert head == "workspace,plan,minutes,limit"
+    assert first.endswith("/default,pro,125,15000.0")
+
+
+async def test_the_first_month_is_that_of_the_workspace_or_of_what_it_has_used(api: ApiClient) -> None:
+    present = month_of(api.services.clock.now_us(), UTC).name
+    assert (await report(api))["first_month"] == present
+    await pool_of(api)
+    made = await deploy(api, work_pool_name="mine")
+    await ran(api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:05:00Z")
+    assert (await report(api))["first_month"] == "2026-05"
 
 
 async def test_a_run_over_midnight_is_one_execution_on_two_days(api: ApiClient) -> None:

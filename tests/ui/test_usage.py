@@ -59,6 +59,31 @@ async def test_the_button_stands_beside_its_field_not_between_it_and_its_name(
     assert abs(field["y"] + field["height"] - button["y"] - button["height"]) <= 1
 
 
+async def test_who_sees_every_workspace_reads_any_month_by_workspace(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    await pool_of(site.api)
+    made = await deploy(site.api, "often", work_pool_name="mine")
+    await ran(site.api, made, "2026-05-10T10:00:00Z", "2026-05-10T12:05:00Z")
+    assert (await site.api.post("/managed/workspaces", {"account": "acme", "handle": "idle"}))[0] == 201
+    await looking.go(f"{site.url}/usage?month=2026-05")
+    rows = page.locator("section", has_text="By workspace").locator("tbody tr")
+    told = [[cell.strip() for cell in (await row.inner_text()).split("\t")] for row in await rows.all()]
+    assert told == [["default/default", "pro", "2 h 5 min of 250 h"], ["acme/idle", "pro", "0 min of 250 h"]]
+    async with page.expect_download() as waiting:
+        await page.get_by_role("link", name="CSV by workspace").click()
+    assert (await waiting.value).suggested_filename == "usage-2026-05-by-workspace.csv"
+
+
+async def test_only_months_that_the_workspace_has_are_offered(site: Pages, looking: Looking) -> None:
+    await looking.go(f"{site.url}/usage")
+    assert await looking.page.get_by_label("Month").locator("option").count() == 1
+    looking.expected = ["404", "422"]
+    await looking.page.goto(f"{site.url}/usage?month=0001-01")
+    await looking.page.get_by_text("There is no usage of 0001-01: this workspace begins with").wait_for()
+    await looking.page.goto(f"{site.url}/usage?month=0000-00")
+    await looking.page.get_by_text("A month is written 20").wait_for()
+
+
 async def test_what_is_no_month_is_said(site: Pages, looking: Looking) -> None:
     looking.expected = ["422"]
     await looking.page.goto(f"{site.url}/usage?month=soon")

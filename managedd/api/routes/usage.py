@@ -18,7 +18,7 @@ from managedd.model.metering import Month, month_named, month_of
 from managedd.store import plans, usage, workspaces
 from managedd.store.database import Tx
 from managedd.store.rows import Wire
-from managedd.wire.usage import PlanLimits, PlanReport, UsageReport, WorkspacePlan
+from managedd.wire.usage import PlanLimits, PlanReport, UsageReport, WorkspacePlan, WorkspacesUsageReport
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet reckons."""
@@ -36,14 +36,11 @@ async def read_usage(
     """Read what the workspace has used of its compute hours, what is left, and who used it; as CSV only the last, for a spreadsheet."""
 
     report = await ctx.read(lambda tx: _report(tx, ctx.services.zone, month, by))
-    return report if format == "json" else _download(report, by)
+    return report if format == "json" else _download(report["month"], by, table(report, by))
 
 
 def _report(tx: Tx, zone: tzinfo, month: str | None, by: Literal["deployment", "day"]) -> Wire:
-    present = month_of(tx.now, zone)
-    chosen = present if month is None else _named(month, zone)
-    if chosen.begins_us >= present.ends_us:
-        raise invalid(f"month: {month} has not begun; allowed: months up to the present one, {present.name}")
+    chosen = _chosen(tx, zone, month)
     plan, limit = usage.measure(tx, tx.workspace, chosen)
     used = usage.used(tx, tx.workspace, chosen, zone)
     shares = usage.broken_down(tx, tx.workspace, chosen, zone, by)
@@ -54,8 +51,38 @@ def _report(tx: Tx, zone: tzinfo, month: str | None, by: Literal["deployment", "
         "used_minutes": used.minutes,
         "running_minutes": used.running,
         **_left(limit, used.minutes),
+        "first_month": usage.first_month(tx, tx.workspace, zone),
         "by": [{"name": name, "minutes": minutes, "executions": count} for name, minutes, count in shares],
     }
+
+
+@operation("GET", "/managed/usage/workspaces", tag="Managed", returns=WorkspacesUsageReport, scoped=False)
+async def read_usage_of_workspaces(
+    ctx: Context, *, month: MonthName = None, format: Literal["json", "csv"] = "json"
+) -> Wire | Reply:
+    """Read what every workspace has used of its compute hours; as CSV for a spreadsheet."""
+    report = await ctx.read(lambda tx: _of_workspaces(tx, ctx.services.zone, month))
+    return report if format == "json" else _download(report["month"], "workspace", _workspace_table(report))
+
+
+def _of_workspaces(tx: Tx, zone: tzinfo, month: str | None) -> Wire:
+    chosen = _chosen(tx, zone, month)
+    used = usage.used_by_all(tx, chosen, zone)
+    found = []
+    for each in workspaces.every(tx):
+        plan, limit = usage.measure(tx, each.id, chosen)
+        found.append(
+            {
+                "workspace_id": each.id,
+                "account": each.account,
+                "handle": each.handle,
+                "plan": plan,
+                "used_minutes": used[each.id].minutes,
+                "running_minutes": used[each.id].running,
+                "limit_minutes": limit,
+            }
+        )
+    return {**_month(chosen, str(zone)), "workspaces": sorted(found, key=lambda each: -each["used_minutes"])}
 
 
 @operation("GET", "/managed/plan", tag="Managed", returns=PlanReport)
@@ -96,10 +123,9 @@ async def update_workspace_plan(ctx: Context, workspace: WorkspacePlan) -> None:
     await ctx.write(body)
 
 
-def _download(report: Wire, by: str) -> Reply:
-    name = f"usage-{report['month']}-by-{by}.csv"
-    said = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Reply(body=table(report, by).encode(), headers=said, content_type="text/csv")
+def _download(month: str, by: str, text: str) -> Reply:
+    said = {"Content-Disposition": f'attachment; filename="usage-{month}-by-{by}.csv"'}
+    return Reply(body=text.encode(), headers=said, content_type="text/csv")
 
 
 def table(report: Wire, by: str = "deployment") -> str:
@@ -111,6 +137,16 @@ def table(report: Wire, by: str = "deployment") -> str:
     return written.getvalue()
 
 
+def _workspace_table(report: Wire) -> str:
+    written = io.StringIO()
+    lines = csv.writer(written)
+    lines.writerow(["workspace", "plan", "minutes", "limit"])
+    for each in report["workspaces"]:
+        name = _plain(f"{each['account']}/{each['handle']}")
+        lines.writerow([name, _plain(each["plan"]), each["used_minutes"], each["limit_minutes"]])
+    return written.getvalue()
+
+
 def _plain(text: str) -> str:
     """A name that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -118,6 +154,15 @@ def _plain(text: str) -> str:
 
 def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _chosen(tx: Tx, zone: tzinfo, month: str | None) -> Month:
+    """The month of that name, or the present one. Raises ManagedError(INVALID) for one that has not begun."""
+    present = month_of(tx.now, zone)
+    chosen = present if month is None else _named(month, zone)
+    if chosen.begins_us >= present.ends_us:
+        raise invalid(f"month: {month} has not begun; allowed: months up to the present one, {present.name}")
+    return chosen
 
 
 def _named(month: str, zone: tzinfo) -> Month:
