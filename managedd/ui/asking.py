@@ -87,7 +87,7 @@ class Ask:
         """The operation's answer, as plain data. Raises ManagedError, also where nobody may do that; InvalidRequest."""
         matched = surface.match(method, path)
         if matched is None:
-            raise ManagedError(ErrorCode.NOT_FOUND, "Not Found")
+            raise ManagedError(ErrorCode.NOT_FOUND, "There is no such page.")
         operation, path_values = matched
         context = Context(
             services=self.services,

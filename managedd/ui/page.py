@@ -8,8 +8,10 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from managedd.api.operation import InvalidRequest
 from managedd.api.routing import Router
 from managedd.bus import Topic
+from managedd.errors import ErrorCode, ManagedError
 
 if TYPE_CHECKING:
     from managedd.ui.asking import Ask
@@ -34,6 +36,15 @@ MODULES: Final = (
     "client_login",
 )
 """Of `managedd.ui.views`."""
+SECTIONS: Final = {
+    "work-pools": "Work pools",
+    "deployments": "Deployments",
+    "runs": "Runs",
+    "usage": "Usage",
+    "host": "Host",
+    "settings": "Settings",
+}
+"""The places of the navigation, each with its name; the path of each is the key."""
 ANYTHING: Final = (Topic.RUNS, Topic.QUEUE, Topic.SLOTS, Topic.EXECUTIONS, Topic.SCHEDULES, Topic.EVENTS)
 """What a page may show has changed."""
 
@@ -57,6 +68,11 @@ class Page:
     def line(self) -> str:
         """Its name in messages."""
         return f"{self.method} {self.path}"
+
+    @property
+    def subject(self) -> str:
+        """What it is about, where its path names one: `flow run`."""
+        return self.path.partition("/{")[0].rpartition("/")[2].replace("-", " ")
 
 
 class Sent(Exception):
@@ -86,8 +102,22 @@ def page(
 
 
 async def gathered(found: Page, ask: Ask, values: Mapping[str, str]) -> dict[str, Any]:
-    """What the page's template is given."""
-    return dict(await found.gather(ask, **values))
+    """What the page's template is given. Raises ManagedError, InvalidRequest, Sent."""
+    try:
+        return dict(await found.gather(ask, **values))
+    except InvalidRequest as error:
+        if values and any(each["loc"][0] == "path" for each in error.errors):
+            raise ManagedError(ErrorCode.NOT_FOUND, f"There is no such {found.subject}.") from None
+        raise
+
+
+def section_of(path: str) -> str:
+    """The place in the navigation of a page's path, also of one that leads to no page."""
+    matched = router().match("GET", path)
+    if matched is not None:
+        return matched[0].section
+    beside = f"/{path.split('/')[1]}/"
+    return next((each.section for each in every_page() if each.path.startswith(beside)), "work-pools")
 
 
 @cache

@@ -44,6 +44,8 @@ HEADERS: Final = {
 }
 FOR_GOOD: Final = "public, max-age=31536000, immutable"
 PACKED_FROM_BYTES: Final = 1024
+OTHER_WORKSPACE: Final = "There is no such workspace for you: your key opens another one."
+NO_WORKSPACE: Final = "There is no such workspace. It may be deleted."
 NO_PAGE: Final = "This key opens no page. It may be wrong, revoked, or have ended; and what a run has been given is for the API alone."
 
 
@@ -98,7 +100,13 @@ class Site:
         own = _own(actor, place)
         if own is not None:
             return _sent(own + ("" if values else found.path.lstrip("/") + _asked(request)), request)
-        await enter(self._services, actor, place.account, place.workspace)
+        try:
+            await enter(self._services, actor, place.account, place.workspace)
+        except ManagedError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            message = NO_WORKSPACE if actor.workspace_id is None else OTHER_WORKSPACE
+            return self._failure(request, 404, message, home=_home(actor, place).home)
         ask = Ask(api=self._api, services=self._services, request=request, actor=actor, place=place)
         if live.is_wanted(request):
             return await live.stream(ask, lambda: self._part(ask, found, values), found, self._watched)
@@ -127,6 +135,7 @@ class Site:
             "workspaces": workspace,
             "scope_of": _scope_of,
             "sections": page.sections(ask),
+            "section_words": page.SECTIONS,
             "section": found.section,
             "is_live": bool(found.topics),
             "is_open": self._services.settings.is_open,
@@ -156,10 +165,21 @@ class Site:
         return _sent(f"{place.root}{sign_in.PATH.strip('/')}?{sign_in.after(request)}", request)
 
     def _failure(
-        self, request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
+        self,
+        request: web.Request,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        home: str | None = None,
     ) -> web.StreamResponse:
-        root = _placed(request.rel_url.raw_path)[1].root
-        text = render("failure.html", {"status": status, "message": message, "root": root, "title": f"{status}"})
+        """A page that says what is wrong, and leads to the section that was asked for; `home` is under which that is, or else what was asked."""
+        below, place = _placed(request.rel_url.raw_path)
+        home = place.home if home is None else home
+        names = dict.fromkeys([page.section_of(below), "work-pools"])
+        ways = [(home + name, page.SECTIONS[name]) for name in names]
+        given = {"status": status, "message": message, "root": place.root, "title": f"{status}", "ways": ways}
+        text = render("failure.html", given)
         return _html(request, text, status=status, headers=headers)
 
 
@@ -190,6 +210,13 @@ def _own(actor: Actor, place: Place) -> str | None:
     if place.scope or actor.workspace_id in (None, ids.DEFAULT_WORKSPACE_ID):
         return None
     return place.root + Place(account=str(actor.account_id), workspace=str(actor.workspace_id), root="").scope
+
+
+def _home(actor: Actor, place: Place) -> Place:
+    """The workspace that the actor's key opens, or else the default one."""
+    if actor.workspace_id is None:
+        return place.of(ids.DEFAULT_ACCOUNT_ID, ids.DEFAULT_WORKSPACE_ID)
+    return place.of(str(actor.account_id), actor.workspace_id)
 
 
 def _file(request: web.Request, path: str) -> web.Response:
