@@ -9,12 +9,14 @@ import anyio
 
 from managedd.api.audit import Note, Refusals, recorded
 from managedd.api.examinations import Examinations
+from managedd.api.foretelling import Foretelling
 from managedd.api.guard import Guard
 from managedd.api.key_uses import KeyUses
 from managedd.api.key_watch import HeldBy, Holder, KeyWatch
 from managedd.api.log_view import Surveys
 from managedd.api.log_windows import LogWindows
 from managedd.api.news import News
+from managedd.api.preconditions import when_unchanged
 from managedd.api.shared_pages import SharedPages
 from managedd.api.sockets import Sockets
 from managedd.bus import Topic
@@ -100,6 +102,8 @@ class Services:
     """Every open websocket, so that the daemon can close them when it stops."""
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     """For work that would keep the loop from everybody else."""
+    foretelling: Foretelling = field(default_factory=Foretelling)
+    """For schedules that somebody has just sent."""
     windows: LogWindows = field(init=False)
     """What the followers of runs' logs share; its reader is one of the daemon's loops."""
     event_news: News[events.EventGlimpse] = field(init=False)
@@ -167,6 +171,10 @@ class Context:
         result = await self.services.db.write(recorded(self, fn), workspace=self.workspace)
         self.note.is_written = True
         return result
+
+    async def change(self, fn: Callable[[Tx], T], seen: Callable[[Tx], Mapping[str, Any]]) -> T:
+        """Like `write`, for what changes what `seen` shows. Raises ManagedError(CHANGED) where the request has an `If-Match` that is past."""
+        return await self.write(when_unchanged(self.headers.get("If-Match"), seen, fn))
 
     async def read_events(self, fn: Callable[[Tx], T]) -> T:
         """`fn`, a query of events, in a read transaction of this workspace that finds all that were stored before."""

@@ -15,12 +15,12 @@ from managedd.orchestration.plan_rules import check_host, check_job
 from managedd.wire.base import MAX_PARAMETERS_BYTES, json_size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from managedd.model.limits import HostLimits, Plan
     from managedd.wire.deployments import DeploymentCreate, DeploymentUpdate
-    from managedd.wire.schedules import DeploymentScheduleCreate, DeploymentScheduleUpdate
+    from managedd.wire.schedules import DeploymentScheduleCreate, DeploymentScheduleUpdate, Schedule
 
 _BESIDE = {"flow_id", "name", "schedules", "work_pool_name", "work_queue_name", "labels", "global_concurrency_limit_id"}
 """Members of a request that are not simply columns."""
@@ -136,33 +136,39 @@ def _known(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def new_schedule(body: DeploymentScheduleCreate, now: datetime) -> dict[str, Any]:
-    """The columns of a new schedule. Raises ManagedError(INVALID) when it can't be evaluated."""
+def new_schedule(body: DeploymentScheduleCreate) -> dict[str, Any]:
+    """The columns of a new schedule, which `validate` has found good."""
     columns = body.model_dump(mode="json", exclude={"schedule", "replaces"})
-    return {**columns, "schedule": checked(body.schedule.model_dump(mode="json"), now)}
+    return {**columns, "schedule": stored_form(body.schedule.model_dump(mode="json"))}
 
 
-def changed_schedule(body: DeploymentScheduleUpdate, now: datetime) -> dict[str, Any]:
+def changed_schedule(body: DeploymentScheduleUpdate) -> dict[str, Any]:
     """The columns that the request changes; null only ever clears the maximum of scheduled runs."""
     sent = body.model_dump(mode="json", include=body.model_fields_set - {"replaces"})
     columns = {name: value for name, value in sent.items() if value is not None or name == "max_scheduled_runs"}
     if "schedule" in columns:
-        columns["schedule"] = checked(columns["schedule"], now)
+        columns["schedule"] = stored_form(columns["schedule"])
     return columns
 
 
-def checked(schedule: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """The schedule as it is stored. Raises ManagedError(INVALID) that names the field and what is allowed."""
-    value = schedules.from_json(schedule)
+def stored_form(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The schedule as it is stored. Raises ManagedError(INVALID) for a wrong shape."""
+    return schedules.to_json(schedules.from_json(schedule))
+
+
+def validate(sent: Sequence[Schedule], now: datetime, rest: Callable[[], None] | None = None) -> None:
+    """Returns when all of these can be evaluated; else an INVALID error names the field and what is allowed.
+
+    Apart from all that reads and writes: it may take the processor for some hundred milliseconds, with a `rest` every few steps.
+    """
     from managedd.orchestration import recurrence  # noqa: PLC0415  # with the first schedule: it brings libraries
 
-    recurrence.validate(value, now)
-    return schedules.to_json(value)
+    effort = recurrence.effort_of(len(sent), rest)
+    for schedule in sent:
+        recurrence.validate(schedules.from_json(schedule.model_dump(mode="json")), now, effort=effort)
 
 
-def plan_schedules(
-    existing: Mapping[str, str | None], sent: Sequence[DeploymentScheduleUpdate], now: datetime
-) -> SchedulePlan:
+def plan_schedules(existing: Mapping[str, str | None], sent: Sequence[DeploymentScheduleUpdate]) -> SchedulePlan:
     """What `sent` makes of the deployment's schedules `existing` (id → slug).
 
     When all of both have slugs, a schedule is changed where its slug (or the one that it `replaces`) exists and added
@@ -171,7 +177,7 @@ def plan_schedules(
     """
     targeted = bool(existing) and all(existing.values())
     if not targeted:
-        return SchedulePlan(replaces_all=True, additions=tuple(_added(schedule, now) for schedule in sent))
+        return SchedulePlan(replaces_all=True, additions=tuple(_added(schedule) for schedule in sent))
     if not all(schedule.slug for schedule in sent):
         raise invalid(
             "Please provide a slug for each schedule in your request to ensure schedules are updated correctly."
@@ -182,9 +188,9 @@ def plan_schedules(
     for schedule in sent:
         found = by_slug.get(schedule.replaces or str(schedule.slug))
         if found is None:
-            additions.append(_added(schedule, now))
+            additions.append(_added(schedule))
         else:
-            changes.append((found, changed_schedule(schedule, now)))
+            changes.append((found, changed_schedule(schedule)))
     freed = tuple(by_slug[slug] for slug in replaced if slug in by_slug)
     return SchedulePlan(replaces_all=False, freed=freed, changes=tuple(changes), additions=tuple(additions))
 
@@ -204,8 +210,8 @@ def _replaced(sent: Sequence[DeploymentScheduleUpdate], by_slug: Mapping[str, st
     return replaced
 
 
-def _added(schedule: DeploymentScheduleUpdate, now: datetime) -> dict[str, Any]:
-    columns = changed_schedule(schedule, now)
+def _added(schedule: DeploymentScheduleUpdate) -> dict[str, Any]:
+    columns = changed_schedule(schedule)
     if "schedule" not in columns:
         raise invalid("Unable to create new deployment schedules without a schedule configuration.")
     return columns

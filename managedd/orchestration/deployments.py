@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from managedd.clock import from_us
 from managedd.errors import ErrorCode, ManagedError, conflict, not_found
 from managedd.model.flow_runs import ProposedState
 from managedd.model.states import StateType
@@ -73,8 +72,7 @@ def draft(tx: Tx, body: DeploymentCreate) -> Draft:
         present = deployments.id_of(tx, body.flow_id, body.name)
         given = body.job_variables if present is None else _without_masks(tx, present, body.job_variables)
         _check_pool(tx, pool_name, given, doing="Error creating deployment")
-    now = from_us(tx.now)
-    return Draft(body=body, sent=sent, schedules=tuple(checks.new_schedule(s, now) for s in body.schedules))
+    return Draft(body=body, sent=sent, schedules=tuple(map(checks.new_schedule, body.schedules)))
 
 
 def save(tx: Tx, good: Draft) -> tuple[str, bool]:
@@ -111,7 +109,7 @@ def draft_change(tx: Tx, deployment_id: str, body: DeploymentUpdate) -> Change:
         _check_pool(tx, pool_name, given, doing="Error updating deployment")
     plan = None
     if "schedules" in body.model_fields_set:
-        plan = checks.plan_schedules(schedules.slugs(tx, deployment_id), body.schedules, from_us(tx.now))
+        plan = checks.plan_schedules(schedules.slugs(tx, deployment_id), body.schedules)
     return Change(deployment_id=deployment_id, body=body, sent=sent, schedules=plan)
 
 

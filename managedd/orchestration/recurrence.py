@@ -20,6 +20,7 @@ from collections import deque
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from itertools import count, product
+from math import prod
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -31,7 +32,7 @@ from managedd.errors import invalid
 from managedd.model.schedules import CronSchedule, IntervalSchedule, RRuleSchedule, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_CRON_LENGTH = 500
 MAX_RRULE_LENGTH = 6500
@@ -41,6 +42,9 @@ _DAY_US = 86_400_000_000
 _BASE_STEPS = 100_000
 _STEPS_PER_OCCURRENCE = 400
 """A rule that fires once a year takes 366 steps to the next time."""
+_STEPS_BETWEEN_RESTS = 200
+"""Less than a millisecond."""
+_MAX_TIMES_OF_DAY = 30_000
 _RRULE_START = datetime(2020, 1, 1)
 _PERIODS = {
     SECONDLY: timedelta(seconds=1),
@@ -49,6 +53,8 @@ _PERIODS = {
     DAILY: timedelta(days=1),
     WEEKLY: timedelta(weeks=1),
 }
+_TIMES_OF_DAY = re.compile(r"BY(?:HOUR|MINUTE|SECOND)=([^;\s]*)", re.IGNORECASE)
+_WITHIN_A_DAY = re.compile(r"FREQ=(?:HOURLY|MINUTELY|SECONDLY)", re.IGNORECASE)
 _RANDOM_CRON = re.compile(r"(?:^|,)[hr](?![a-z])", re.IGNORECASE)
 _ALIASES = {
     "@hourly": "0 * * * *",
@@ -65,27 +71,61 @@ class _OutOfStepsError(Exception):
     """The bound on a rule's work is reached."""
 
 
-def occurrences(schedule: Schedule, after: datetime, limit: int, until: datetime | None = None) -> list[datetime]:
+class Effort:
+    """What reckoning may take: so many steps of some 3 to 7 µs, for one schedule or for several.
+
+    `rest`, where it is given, is called every few of them: whoever reckons on a thread lets others have the processor meanwhile.
+    """
+
+    def __init__(self, steps: int, rest: Callable[[], None] | None = None) -> None:
+        self._left = float(steps)
+        self._rest = rest
+        self._rests_at = self._left - _STEPS_BETWEEN_RESTS
+        self.is_spent = False
+
+    def spend(self, weight: float = 1.0) -> None:
+        """So much of it is gone. Raises what ends the reckoning."""
+        self._left -= weight
+        if self._left < 0:
+            self.is_spent = True
+            raise _OutOfStepsError
+        if self._rest is not None and self._left < self._rests_at:
+            self._rests_at = self._left - _STEPS_BETWEEN_RESTS
+            self._rest()
+
+
+def occurrences(
+    schedule: Schedule, after: datetime, limit: int, until: datetime | None = None, *, effort: Effort | None = None
+) -> list[datetime]:
     """The first `limit` instants later than `after` and not later than `until`, aware in UTC, ascending, none twice.
 
-    A schedule that is over, or whose next time is farther away than the bound on the work, gives fewer or none. A schedule
-    that `validate` refuses raises the same INVALID error.
+    A schedule that is over, or whose next time is farther away than the bound on the work, gives fewer or none; `effort` is spent
+    then. A schedule that `validate` refuses raises the same INVALID error.
     """
     if limit <= 0:
         return []
-    found, _ = _collect(schedule, _aware(after), min(limit, MAX_OCCURRENCES), until and _aware(until))
-    return found
+    limit = min(limit, MAX_OCCURRENCES)
+    return _collect(schedule, _aware(after), limit, until and _aware(until), effort or _effort(limit))
 
 
-def validate(schedule: Schedule, now: datetime | None = None) -> None:
+def validate(schedule: Schedule, now: datetime | None = None, *, effort: Effort | None = None) -> None:
     """Returns when `schedule` can be evaluated; else an INVALID error names the field and what is allowed."""
     moment = _aware(now) if now is not None else datetime.now(UTC)
-    found, out_of_steps = _collect(schedule, moment, 1, None)
-    if out_of_steps and not found:
+    effort = effort or _effort(1)
+    if not _collect(schedule, moment, 1, None, effort) and effort.is_spent:
         raise invalid(
             "schedule.rrule: no next time within the allowed work: the rule never fires, or DTSTART lies so far back that "
             "counting from it takes too long; allowed: a rule that fires, with a nearer DTSTART or without COUNT",
         )
+
+
+def effort_of(schedules: int, rest: Callable[[], None] | None = None) -> Effort:
+    """What validating so many schedules together may take: one of them that never fires is told, a hundred such are not walked through."""
+    return Effort(_BASE_STEPS + _STEPS_PER_OCCURRENCE * schedules, rest)
+
+
+def _effort(limit: int) -> Effort:
+    return Effort(_BASE_STEPS + _STEPS_PER_OCCURRENCE * limit)
 
 
 @cache
@@ -107,8 +147,8 @@ def _aware(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _collect(schedule: Schedule, after: datetime, limit: int, until: datetime | None) -> tuple[list[datetime], bool]:
-    """What was found, and whether the work was cut off at its bound."""
+def _collect(schedule: Schedule, after: datetime, limit: int, until: datetime | None, effort: Effort) -> list[datetime]:
+    """What was found until then, within the effort."""
     zone = _zone(schedule.timezone)
     found: list[datetime] = []
     try:
@@ -118,18 +158,16 @@ def _collect(schedule: Schedule, after: datetime, limit: int, until: datetime | 
             case IntervalSchedule():
                 instants = _interval(schedule, zone, after)
             case RRuleSchedule():
-                instants = _rrule(schedule, zone, after, _BASE_STEPS + _STEPS_PER_OCCURRENCE * limit)
+                instants = _rrule(schedule, zone, after, effort)
         for instant in instants:
             if until is not None and instant > until:
                 break
             found.append(instant)
             if len(found) >= limit:
                 break
-    except _OutOfStepsError:
-        return found, True
-    except (OverflowError, OSError):
-        return found, False  # beyond year 9999
-    return found, False
+    except (_OutOfStepsError, OverflowError, OSError):  # of what Python reckons with: beyond year 9999
+        pass
+    return found
 
 
 # From the local clock to instants
@@ -269,10 +307,10 @@ def _cron_naives(days: str, times: list[time], seconds: list[int], start: dateti
 
 
 class _Counted(frozenset[int]):
-    """A set of by-values that counts how often it is asked, and ends the search at the bound.
+    """A set of by-values that counts how often it is asked and walked through, and ends the search at the bound.
 
-    dateutil's generator looks into its by-sets at least once for every step it takes; it offers no other way to stop a
-    rule that never fires short of the year 9999.
+    dateutil's generator looks into its by-sets at least once for every step it takes, and walks through them where it makes the
+    times of an hour or a minute; it offers no other way to stop a rule that never fires short of the year 9999.
     """
 
     __slots__ = ("spend",)
@@ -282,22 +320,13 @@ class _Counted(frozenset[int]):
         self.spend()
         return super().__contains__(item)
 
-
-class _Steps:
-    """The steps that one evaluation may still take."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = float(steps)
-
-    def spend(self, weight: float = 1.0) -> None:
-        self.left -= weight
-        if self.left < 0:
-            raise _OutOfStepsError
+    def __iter__(self) -> Iterator[int]:
+        self.spend(len(self) / 4)
+        return super().__iter__()
 
 
-def _rrule(schedule: RRuleSchedule, zone: ZoneInfo, after: datetime, steps: int) -> Iterator[datetime]:
+def _rrule(schedule: RRuleSchedule, zone: ZoneInfo, after: datetime, budget: Effort) -> Iterator[datetime]:
     rule = _parse_rrule(schedule.rrule)
-    budget = _Steps(steps)
     every_hour = isinstance(rule, rrule) and _covers_every_hour(rule)
     start = _start(zone, after, every_hour=every_hour).replace(microsecond=0)
     if isinstance(rule, rruleset):
@@ -318,7 +347,7 @@ def _rrule(schedule: RRuleSchedule, zone: ZoneInfo, after: datetime, steps: int)
     return _instants(naives, zone, after, every_hour=every_hour)
 
 
-def _from(rule: Iterable[datetime], start: datetime, budget: _Steps) -> Iterator[datetime]:
+def _from(rule: Iterable[datetime], start: datetime, budget: Effort) -> Iterator[datetime]:
     try:
         for naive in rule:
             budget.spend()
@@ -336,6 +365,12 @@ def _parse_rrule(text: str) -> rrule | rruleset:
     shown = text[:60]
     if len(text) > MAX_RRULE_LENGTH:
         raise invalid(f"schedule.rrule: {shown!r}… is {len(text)} characters long; allowed: {MAX_RRULE_LENGTH}")
+    times = sum(map(_times_of_day, text.splitlines()))
+    if times > _MAX_TIMES_OF_DAY:
+        raise invalid(
+            f"schedule.rrule: BYHOUR, BYMINUTE and BYSECOND name {times:,} times of a day; allowed: {_MAX_TIMES_OF_DAY:,}, or "
+            "FREQ=MINUTELY or SECONDLY instead"
+        )
     try:
         # Offsets, Z and TZID are dropped: the digits are local times of the schedule's own zone, as in Prefect.
         parsed = rrulestr(text, dtstart=_RRULE_START, ignoretz=True, tzids={})
@@ -346,6 +381,11 @@ def _parse_rrule(text: str) -> rrule | rruleset:
         if rule._interval < 1:
             raise invalid(f"schedule.rrule: INTERVAL={rule._interval} is not allowed; allowed: 1 and more")
     return parsed
+
+
+def _times_of_day(line: str) -> int:
+    """How many times dateutil makes of the rule on that line before it takes any step."""
+    return 0 if _WITHIN_A_DAY.search(line) else prod(part.count(",") + 1 for part in _TIMES_OF_DAY.findall(line))
 
 
 def _by_values(rule: rrule) -> dict[str, Any]:
@@ -362,7 +402,7 @@ def _covers_every_hour(rule: rrule) -> bool:
     return bool(timedelta(hours=1) % (period * min(anyone._interval, 3601)) == timedelta(0))
 
 
-def _bounded(rule: rrule, start: datetime, budget: _Steps) -> rrule:
+def _bounded(rule: rrule, start: datetime, budget: Effort) -> rrule:
     """The same rule for times from `start` on: it begins close to `start`, and counts its steps."""
     inner: Any = rule
     changes = _closer_start(inner, start)
@@ -370,7 +410,7 @@ def _bounded(rule: rrule, start: datetime, budget: _Steps) -> rrule:
     weight = 1.0 + len(moved._bysetpos or ()) / 4
     # A month set is asked for every day the rule looks at, the sets of hours to seconds for every step inside a day.
     months = _Counted(moved._bymonth or range(1, 13))
-    months.spend = lambda: budget.spend(weight)
+    months.spend = lambda times=1.0: budget.spend(weight * times)
     moved._bymonth = months
     if moved._freq >= HOURLY:
         for name in ("_byhour", "_byminute", "_bysecond"):

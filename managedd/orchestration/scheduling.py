@@ -19,11 +19,13 @@ from managedd.store.variable_values import VariableValues
 from managedd.wire.base import new_run_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from managedd.store.database import Tx
 
 AUTO_SCHEDULED_TAG = "auto-scheduled"
+FORETELLING_STEPS = 10_000
+"""Five leap days, or fifty Fridays that are a 13th."""
 KEY_PREFIX = "scheduled "
 """How the idempotency keys of the runs of schedules begin: whose run has such a key is taken for the schedule's."""
 
@@ -80,6 +82,27 @@ def next_times(schedule: Schedule, after: datetime, count: int) -> list[datetime
     from managedd.orchestration.recurrence import occurrences  # noqa: PLC0415  # as above
 
     return occurrences(schedule, after, count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """Times to come."""
+
+    times: tuple[datetime, ...]
+    is_whole: bool
+    """No: there may be more of them, and finding them would take too long."""
+
+
+def foretold(schedule: Schedule, after: datetime, count: int, rest: Callable[[], None]) -> Ahead:
+    """The first `count` times of a schedule that nobody has stored, within `FORETELLING_STEPS`. Raises ManagedError(INVALID).
+
+    It is not kept, as those of stored ones are: whoever makes up schedules would drive these out.
+    """
+    from managedd.orchestration.recurrence import Effort, occurrences  # noqa: PLC0415  # as above
+
+    effort = Effort(FORETELLING_STEPS, rest)
+    found = occurrences(schedule, after, count, effort=effort)
+    return Ahead(times=tuple(found), is_whole=not effort.is_spent)
 
 
 @lru_cache(maxsize=1_000)

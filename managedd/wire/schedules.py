@@ -121,4 +121,6 @@ class NextTimes(Model):
     timezone: str
     """The schedule's own zone."""
     times: list[Timestamp]
-    """Later than now, ascending; fewer than were asked for when the schedule ends."""
+    """Later than now, ascending; fewer than were asked for when the schedule ends, or with a `problem`."""
+    problem: str | None
+    """Why there are fewer, when to find them would take too long."""

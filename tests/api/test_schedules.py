@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import anyio
 import pytest
 from pydantic import TypeAdapter
 
 from managedd.bus import Topic
+from managedd.orchestration import recurrence
 from managedd.wire.schedules import DeploymentSchedule, NextTimes, ScheduleTimes
 from tests.api.deployed import CRON, deploy, run_it, runs_of
 
@@ -200,3 +204,81 @@ async def test_a_schedule_that_nobody_has_stored_is_foretold_as_a_stored_one(api
         assert (status, refused["detail"].startswith(f"schedule.{field}: ")) == (422, True), refused
     for body in ({"schedule": {"interval": 0}}, {"schedule": CRON, "count": 51}, {}):
         assert (await api.post("/managed/schedules/times", body))[0] == 422
+
+
+NEVER = {"rrule": "DTSTART:20200101T000000\nRRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"}
+
+
+async def test_a_rule_that_never_fires_is_told_so_by_who_foretells_it(api: ApiClient) -> None:
+    status, found = await api.post("/managed/schedules/times", {"schedule": NEVER})
+    assert (status, found["times"]) == (200, [])
+    assert "No time was found" in found["problem"]
+    TypeAdapter(NextTimes).validate_python(found)
+
+
+@pytest.fixture
+def reads(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each schedule that was reckoned with: whether that kept a reader of the store."""
+    here = threading.local()
+    seen: list[bool] = []
+    read, collect = api.services.db.read, recurrence._collect
+
+    async def noted(fn: Any, **options: Any) -> Any:
+        def within(tx: Any) -> Any:
+            here.reads = True
+            try:
+                return fn(tx)
+            finally:
+                here.reads = False
+
+        return await read(within, **options)
+
+    def reckoned(*args: Any) -> Any:
+        seen.append(getattr(here, "reads", False))
+        return collect(*args)
+
+    monkeypatch.setattr(api.services.db, "read", noted)
+    monkeypatch.setattr(recurrence, "_collect", reckoned)
+    return seen
+
+
+async def test_who_sends_schedules_keeps_no_reader_of_the_store(api: ApiClient, reads: list[bool]) -> None:
+    made = await deploy(api, schedules=[{"schedule": CRON, "slug": "a"}])
+    path = f"/deployments/{made['id']}"
+    assert (await api.post(f"{path}/schedules", [{"schedule": CRON, "slug": "b"}]))[0] == 201
+    assert (await api.patch(path, {"schedules": [{"schedule": CRON, "slug": "a"}]}))[0] == 204
+    assert (await api.patch(f"{path}/schedules/{made['schedules'][0]['id']}", {"schedule": CRON}))[0] == 204
+    assert (await api.post("/managed/schedules/times", {"schedule": CRON}))[0] == 200
+    assert reads == [False] * 5
+
+
+async def test_one_who_foretells_has_one_schedule_reckoned_and_one_waiting(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = anyio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    occurrences = recurrence.occurrences
+
+    def held(*args: Any, **options: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(60)
+        return occurrences(*args, **options)
+
+    monkeypatch.setattr(recurrence, "occurrences", held)
+    answers: list[int] = []
+
+    async def foretell() -> None:
+        answers.append((await api.post("/managed/schedules/times", {"schedule": CRON}))[0])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(foretell)
+        await begun.wait()
+        for _ in range(2):
+            tasks.start_soon(foretell)
+        while not answers:
+            await anyio.sleep(0.01)
+        assert answers == [429]
+        # What is foretold keeps nothing else from being answered.
+        assert (await api.post("/flow_runs/filter", {"limit": 1}))[0] == 200
+        go.set()
+    assert sorted(answers) == [200, 200, 429]

@@ -15,6 +15,7 @@ from managedd.orchestration.recurrence import MAX_RRULE_LENGTH, occurrences, val
 
 NEW_YORK = "America/New_York"
 """8 March 2026: 02:00 to 03:00 does not exist. 1 November 2026: 01:00 to 02:00 comes twice."""
+EACH_SECOND = "".join(f";{part}=" + ",".join(map(str, range(60))) for part in ("BYMINUTE", "BYSECOND"))
 GAP_DAY = datetime(2026, 3, 8, 5, tzinfo=UTC)
 FOLD_DAY = datetime(2026, 11, 1, 4, tzinfo=UTC)
 DAY_US = 86_400_000_000
@@ -264,6 +265,7 @@ class TestRRule:
             "FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30",
             "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30",
             "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
+            "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30;BYSETPOS=-1" + EACH_SECOND,
             "RRULE:FREQ=DAILY\nEXRULE:FREQ=DAILY",
             "FREQ=SECONDLY;COUNT=1000000000;BYMONTH=1,2,3,4,5,6,7,8,9,10,11,12",
             "FREQ=YEARLY;BYDAY=MO;BYSETPOS=" + ",".join(str(200 + day % 166) for day in range(1500)),
@@ -280,6 +282,11 @@ class TestRRule:
             validate(rule(text), GAP_DAY)
         assert caught.value.code is ErrorCode.INVALID
         assert time.process_time() - began < 20
+
+    def test_more_times_of_a_day_than_can_be_made_at_once_are_refused(self) -> None:
+        hours = ";BYHOUR=" + ",".join(map(str, range(24)))
+        with pytest.raises(ManagedError, match=r"86,400 times of a day"):
+            validate(rule("FREQ=DAILY" + hours + EACH_SECOND), GAP_DAY)
 
     @pytest.mark.parametrize(
         "text",

@@ -12,7 +12,7 @@ from managedd.errors import ManagedError
 from managedd.model.schedules import CronSchedule, IntervalSchedule, RRuleSchedule, Schedule
 from managedd.orchestration.deployment_rules import plan_schedules, sent_columns
 from managedd.orchestration.recurrence import occurrences
-from managedd.orchestration.scheduling import Planned, Reach, shifted, times
+from managedd.orchestration.scheduling import Planned, Reach, _times_from, foretold, shifted, times
 from managedd.wire.deployments import DeploymentUpdate
 from managedd.wire.schedules import DeploymentScheduleUpdate
 
@@ -46,6 +46,18 @@ def test_the_fewest_times_that_satisfy_both_minimums_within_the_maximums(
     assert times(schedule, reach) == expected
 
 
+def test_what_is_foretold_takes_little_rests_meanwhile_and_drives_no_stored_schedule_out() -> None:
+    rests: list[None] = []
+    kept = _times_from.cache_info().currsize
+    never = RRuleSchedule(rrule="DTSTART:20200101T000000\nRRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30")
+    found = foretold(never, NOW, 50, lambda: rests.append(None))
+    assert (found.times, found.is_whole) == ((), False)
+    assert 20 < len(rests) < 100
+    for schedule in SCHEDULES:
+        assert foretold(schedule, NOW, 5, rests.clear).times == tuple(occurrences(schedule, NOW, 5))
+    assert _times_from.cache_info().currsize == kept
+
+
 def test_the_ends_of_time_are_no_error() -> None:
     last = datetime(9999, 12, 31, 23, tzinfo=UTC)
     assert shifted(last, timedelta(days=1)).year == 9999
@@ -70,22 +82,22 @@ CRON = {"cron": "0 0 * * *"}
 
 def test_schedules_with_slugs_are_changed_added_and_renamed() -> None:
     existing = {"1": "a", "2": "b"}
-    plan = plan_schedules(existing, [update(slug="a", active=False), update(slug="c", schedule=CRON)], NOW)
+    plan = plan_schedules(existing, [update(slug="a", active=False), update(slug="c", schedule=CRON)])
     assert (plan.replaces_all, plan.changes, plan.freed) == (False, (("1", {"slug": "a", "active": False}),), ())
     assert [addition["slug"] for addition in plan.additions] == ["c"]
-    plan = plan_schedules(existing, [update(slug="z", replaces="a")], NOW)
+    plan = plan_schedules(existing, [update(slug="z", replaces="a")])
     assert (plan.freed, plan.changes) == (("1",), (("1", {"slug": "z"}),))
     # What it replaces may be gone already: then it is a new one.
-    plan = plan_schedules(existing, [update(slug="z", replaces="gone", schedule=CRON)], NOW)
+    plan = plan_schedules(existing, [update(slug="z", replaces="gone", schedule=CRON)])
     assert (plan.freed, plan.changes, len(plan.additions)) == ((), (), 1)
 
 
 @pytest.mark.parametrize("existing", [{}, {"1": None}, {"1": "a", "2": None}])
 def test_without_slugs_the_sent_ones_take_their_place(existing: dict[str, str | None]) -> None:
-    plan = plan_schedules(existing, [update(schedule=CRON)], NOW)
+    plan = plan_schedules(existing, [update(schedule=CRON)])
     assert (plan.replaces_all, len(plan.additions), plan.changes) == (True, 1, ())
     with pytest.raises(ManagedError, match="without a schedule configuration"):
-        plan_schedules(existing, [update(active=True)], NOW)
+        plan_schedules(existing, [update(active=True)])
 
 
 def test_nulls_clear_only_what_can_be_null() -> None:

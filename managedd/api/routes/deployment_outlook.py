@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from managedd.api import foretelling
 from managedd.api.context import Context
 from managedd.api.operation import operation
 from managedd.clock import from_us, iso, to_us
 from managedd.errors import ManagedError
 from managedd.model.schedules import from_json
-from managedd.orchestration import deployment_rules, scheduling
+from managedd.orchestration import scheduling
 from managedd.store import deployments, schedules
 from managedd.store.rows import Wire
 from managedd.wire.base import Id
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from managedd.store.database import Tx
 
 TAG = "Managed"
+NONE_FOUND = (
+    "No time was found within the work that foretelling may take: the rule never fires, or DTSTART lies far back. "
+    "Whether it is taken is said when it is saved."
+)
 Count = Annotated[int, Field(ge=1, le=50)]
 
 
@@ -62,13 +67,18 @@ def _next(tx: Tx, schedule: Mapping[str, Any], count: int) -> list[str]:
 
 @operation("POST", "/managed/schedules/times", tag=TAG, returns=NextTimes)
 async def foretell_schedule(ctx: Context, asked: ScheduleToForetell) -> Wire:
-    """Read when a schedule would come, stored or not: as the scheduler reckons, and refused where it would be refused."""
+    """Read when a schedule would come, stored or not: as the scheduler reckons, within far less work; refused where its text means nothing."""
 
-    def look(tx: Tx) -> Wire:
-        schedule = deployment_rules.checked(asked.schedule.model_dump(mode="json"), from_us(tx.now))
-        return {"timezone": schedule.get("timezone") or "UTC", "times": _next(tx, schedule, asked.count)}
-
-    return await ctx.read(look)
+    schedule = from_json(asked.schedule.model_dump(mode="json"))
+    now = from_us(ctx.services.clock.now_us())
+    ahead = await ctx.services.foretelling.reckoned(
+        foretelling.source(ctx), lambda: scheduling.foretold(schedule, now, asked.count, foretelling.rest)
+    )
+    problem = None
+    if not ahead.is_whole:
+        problem = "No further time was found within the work that foretelling may take." if ahead.times else NONE_FOUND
+    times = [iso(to_us(moment)) for moment in ahead.times]
+    return {"timezone": schedule.timezone or "UTC", "times": times, "problem": problem}
 
 
 @operation("POST", "/managed/deployments/latest_runs/filter", tag=TAG, returns=list[LatestRun])

@@ -7,9 +7,8 @@ from uuid import UUID
 
 from managedd.api.context import Context
 from managedd.api.operation import operation
-from managedd.api.routes.deployments import TAG
+from managedd.api.routes.deployments import TAG, validate_schedules
 from managedd.bus import Topic
-from managedd.clock import from_us
 from managedd.orchestration import deployment_rules as checks
 from managedd.store import deployments, rows, schedules
 from managedd.store.resources import DEPLOYMENT_SCHEDULE
@@ -35,7 +34,8 @@ async def create_deployment_schedules(
     ctx: Context, id: UUID, schedules: list[DeploymentScheduleCreate]
 ) -> list[rows.Wire]:
     """The deployment has these schedules too, and runs are planned for them."""
-    good = await ctx.read(lambda tx: [checks.new_schedule(schedule, from_us(tx.now)) for schedule in schedules])
+    await validate_schedules(ctx, schedules)
+    good = list(map(checks.new_schedule, schedules))
     return await ctx.write(lambda tx: _add(tx, str(id), good))
 
 
@@ -51,13 +51,14 @@ async def update_deployment_schedule(
     ctx: Context, id: UUID, schedule_id: UUID, schedule: DeploymentScheduleUpdate
 ) -> None:
     """The schedule has the given values; members that were not sent stay as they were, and its runs are planned anew."""
-    changes = await ctx.read(lambda tx: checks.changed_schedule(schedule, from_us(tx.now)))
+    await validate_schedules(ctx, [schedule])
+    changes = checks.changed_schedule(schedule)
 
     def body(tx: Tx) -> None:
         schedules.change(tx, str(id), str(schedule_id), changes)
         deployments.replan(tx, str(id), schedule_id=str(schedule_id))
 
-    await ctx.write(body)
+    await ctx.change(body, lambda tx: rows.get(tx, DEPLOYMENT_SCHEDULE, schedule_id))
 
 
 @operation("DELETE", "/deployments/{id}/schedules/{schedule_id}", tag=TAG, status=204)

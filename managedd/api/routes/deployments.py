@@ -7,8 +7,11 @@ from uuid import UUID
 
 from pydantic import Field
 
+from managedd.api import foretelling
 from managedd.api.context import Context, Reply
 from managedd.api.operation import operation
+from managedd.clock import from_us
+from managedd.orchestration import deployment_rules
 from managedd.orchestration import deployments as deploying
 from managedd.store import deployments as stored
 from managedd.store import rows
@@ -31,7 +34,10 @@ from managedd.wire.sorting import DeploymentSort
 from managedd.wire.work_queues import WorkQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from managedd.store.database import Tx
+    from managedd.wire.schedules import DeploymentScheduleCreate, DeploymentScheduleUpdate
 
 TAG = "Deployments"
 RELATED = (FLOW, FLOW_RUN, TASK_RUN, DEPLOYMENT, WORK_POOL, WORK_QUEUE)
@@ -39,9 +45,24 @@ RELATED = (FLOW, FLOW_RUN, TASK_RUN, DEPLOYMENT, WORK_POOL, WORK_QUEUE)
 BulkLimit = Annotated[int, Field(ge=1, le=50, description="Maximum number of deployments to delete. Defaults to 50.")]
 
 
+async def validate_schedules(
+    ctx: Context, sent: Sequence[DeploymentScheduleCreate | DeploymentScheduleUpdate] | None
+) -> None:
+    """Returns when all that was sent can be evaluated. Raises ManagedError: INVALID, TOO_MANY."""
+    wanted = [each.schedule for each in sent or () if each.schedule is not None]
+    if wanted:
+        now = from_us(ctx.services.clock.now_us())
+        await ctx.services.foretelling.reckoned(
+            foretelling.source(ctx),
+            lambda: deployment_rules.validate(wanted, now, foretelling.rest),
+            waiting=foretelling.VALIDATIONS,
+        )
+
+
 @operation("POST", "/deployments/", tag=TAG, returns=DeploymentResponse)
 async def create_deployment(ctx: Context, deployment: DeploymentCreate) -> Reply:
     """The deployment exists (201), or the one of the same flow and name has the given values (200); its schedules are replaced."""
+    await validate_schedules(ctx, deployment.schedules)
     good = await ctx.read(lambda tx: deploying.draft(tx, deployment))
 
     def body(tx: Tx) -> Reply:
@@ -54,8 +75,9 @@ async def create_deployment(ctx: Context, deployment: DeploymentCreate) -> Reply
 @operation("PATCH", "/deployments/{id}", tag=TAG, status=204)
 async def update_deployment(ctx: Context, id: UUID, deployment: DeploymentUpdate) -> None:
     """The deployment has the given values; members that were not sent stay as they were, and its runs are scheduled anew."""
+    await validate_schedules(ctx, deployment.schedules)
     good = await ctx.read(lambda tx: deploying.draft_change(tx, str(id), deployment))
-    await ctx.write(lambda tx: deploying.change(tx, good))
+    await ctx.change(lambda tx: deploying.change(tx, good), lambda tx: rows.get(tx, DEPLOYMENT, id))
 
 
 @operation("GET", "/deployments/name/{flow_name}/{deployment_name}", tag=TAG, returns=DeploymentResponse)

@@ -47,7 +47,7 @@ class ScheduleForm extends HTMLElement {
   #show(answer, told = "They stand here as soon as the schedule is one.") {
     const place = this.querySelector(".next-times");
     if (!answer) return place.replaceChildren(said(told));
-    if (!answer.times.length) return place.replaceChildren(said("It does not come again."));
+    if (!answer.times.length) return place.replaceChildren(said(answer.problem ?? "It does not come again."));
     const list = document.createElement("ol");
     list.className = "times";
     const words = inZone(answer.timezone);
@@ -59,7 +59,7 @@ class ScheduleForm extends HTMLElement {
       item.append(time);
       list.append(item);
     }
-    place.replaceChildren(list);
+    place.replaceChildren(list, ...(answer.problem ? [said(answer.problem)] : []));
   }
 }
 
