@@ -209,6 +209,23 @@ async def test_nothing_that_people_write_runs_or_breaks_a_narrow_dark_page(site:
         looking.check()
 
 
+async def test_a_pool_without_a_template_says_so_and_takes_that_of_its_type(site: Pages, looking: Looking) -> None:
+    page = looking.page
+    for name, kind in (("bare", "prefect:managed"), ("ours", "nomad:of-our-own")):
+        assert (await site.api.post("/work_pools/", {"name": name, "type": kind}))[0] == 201
+    await looking.go(f"{site.url}/work-pools/work-pool/ours/edit")
+    await page.get_by_text("made without a base job template").wait_for()
+    assert await page.get_by_role("button", name="Take the template").count() == 0
+    await looking.go(f"{site.url}/work-pools/work-pool/bare/edit")
+    assert await page.get_by_label("Pip Packages").count() == 0
+    assert await looking.barriers() == []
+    await page.get_by_role("button", name="Take the template of prefect:managed").click()
+    await page.get_by_label("Pip Packages").wait_for()
+    assert await page.get_by_text("made without a base job template").count() == 0
+    _, kept = await site.api.get("/work_pools/bare")
+    assert kept["base_job_template"] == default_template("prefect:managed")
+
+
 async def test_a_plan_that_is_full_says_so_before_and_after(site: Pages, looking: Looking) -> None:
     looking.expected.append("status of 403")
     for number in range(5):

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 async def new_work_pool(ask: Ask) -> dict[str, Any]:
     """First the type, then a form made from its template."""
     _check(ask, "create", "create work pools")
-    view = await ask.get("/collections/work_pool_types")
-    types = sorted(
-        (entry for entries in view.values() for entry in entries.values()), key=lambda each: each["type"] != MANAGED
-    )
+    types = sorted(await _types(ask), key=lambda each: each["type"] != MANAGED)
     asked = ask.query.get("type")
     chosen = next((each for each in types if each["type"] == asked), None)
     if asked is not None and chosen is None:
@@ -50,6 +47,7 @@ async def edit_work_pool(ask: Ask, name: str) -> dict[str, Any]:
         "queues": await queues_of(ask, pool["name"]),
         "may": rights(ask),
         "plan": await ask.get("/managed/plan") if pool["type"] == MANAGED else None,
+        "of_its_type": None if pool["base_job_template"] else await _default(ask, pool["type"]),
         **_template(pool["base_job_template"]),
     }
 
@@ -78,6 +76,18 @@ async def new_work_queue(ask: Ask, name: str) -> dict[str, Any]:
     _check(ask, "create_queue", "create work queues")
     pool = await ask.get(f"/work_pools/{segment(name)}")
     return {"title": f"New queue of {pool['name']}", "pool": pool}
+
+
+async def _types(ask: Ask) -> list[dict[str, Any]]:
+    """The types that a pool can be made of."""
+    view = await ask.get("/collections/work_pool_types")
+    return [entry for entries in view.values() for entry in entries.values()]
+
+
+async def _default(ask: Ask, pool_type: str) -> dict[str, Any] | None:
+    """The template that a new pool of that type has; None: the type is a worker's own."""
+    chosen = next((each for each in await _types(ask) if each["type"] == pool_type), None)
+    return chosen["default_base_job_configuration"] if chosen else None
 
 
 def _template(template: Mapping[str, Any]) -> dict[str, Any]:
