@@ -24,6 +24,8 @@ class ErrorCode(StrEnum):
     """No such object in this workspace (404)."""
     CONFLICT = "conflict"
     """The object exists already, or its present state forbids the change (409)."""
+    CHANGED = "changed"
+    """The object is not any more what whoever asks for the change has seen (412)."""
     TOO_LARGE = "too_large"
     """A body, frame or field beyond its bound (413)."""
     LOCKED = "locked"

@@ -16,6 +16,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.FORBIDDEN: 403,
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.CONFLICT: 409,
+    ErrorCode.CHANGED: 412,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.LOCKED: 423,
     ErrorCode.TOO_MANY: 429,

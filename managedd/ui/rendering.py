@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from managedd import __version__
+from managedd.api import preconditions
 from managedd.ui import assets, markdown, words
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ FILTERS = {
     "took": words.took,
     "markdown": markdown.html,
     "plain": markdown.plain,
+    "marks": preconditions.marks,
 }
 
 

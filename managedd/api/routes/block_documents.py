@@ -71,10 +71,11 @@ async def update_block_document_data(ctx: Context, id: UUID, block_document: Blo
     merge = block_document.merge_existing_data
     given = not merge or "data" in block_document.model_fields_set
     data = block_document.data if given else None
-    await ctx.write(
+    await ctx.change(
         lambda tx: blocks.update_document(
             tx, str(id), data=data, block_schema_id=block_document.block_schema_id, merge=merge
-        )
+        ),
+        lambda tx: blocks.document(tx, id, include_secrets=False)["data"],
     )
 
 

@@ -55,7 +55,10 @@ async def update_concurrency_limit_v2(
 ) -> None:
     """The limit has the given values; setting the active slots ends what leases hold beyond them."""
     changes = concurrency_limit.model_dump(exclude_unset=True)
-    await ctx.write(lambda tx: concurrency.update(tx, concurrency.resolve(tx, str(id_or_name)), changes))
+    await ctx.change(
+        lambda tx: concurrency.update(tx, concurrency.resolve(tx, str(id_or_name)), changes),
+        lambda tx: concurrency.wire(tx, concurrency.resolve(tx, str(id_or_name))),
+    )
 
 
 @operation("DELETE", "/v2/concurrency_limits/{id_or_name}", tag=TAG, status=204)

@@ -69,7 +69,7 @@ async def count_variables(ctx: Context, *, variables: Annotated[VariableFilter |
 @operation("PATCH", "/variables/{id}", tag=TAG, status=204)
 async def update_variable(ctx: Context, id: UUID, variable: VariableUpdate) -> None:
     """The variable has the given values; a null value is a value, a null name or tags is no change."""
-    await ctx.write(lambda tx: _update(tx, id, variable))
+    await ctx.change(lambda tx: _update(tx, id, variable), lambda tx: rows.get(tx, VARIABLE, id))
 
 
 @operation("PATCH", "/variables/name/{name}", tag=TAG, status=204)

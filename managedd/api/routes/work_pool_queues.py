@@ -61,7 +61,10 @@ async def read_work_queues(
 async def update_work_queue(ctx: Context, work_pool_name: str, name: str, work_queue: WorkQueueUpdate) -> None:
     """The queue has the given values; a null concurrency limit is cleared. Waiting runs are looked at again."""
     changes = work_queue.model_dump(exclude_unset=True)
-    await ctx.write(lambda tx: queue_rows.update(tx, queue_rows.named(tx, work_pool_name, name), changes))
+    await ctx.change(
+        lambda tx: queue_rows.update(tx, queue_rows.named(tx, work_pool_name, name), changes),
+        lambda tx: rows.get(tx, WORK_QUEUE, queue_rows.named(tx, work_pool_name, name)),
+    )
 
 
 @operation("DELETE", "/work_pools/{work_pool_name}/queues/{name}", tag=TAG, status=204)

@@ -80,7 +80,7 @@ async def update_work_pool(ctx: Context, name: str, work_pool: WorkPoolUpdate) -
         return str(pool["id"])
 
     pool_id = await ctx.read(checked)
-    await ctx.write(lambda tx: pool_rows.update(tx, pool_id, changes))
+    await ctx.change(lambda tx: pool_rows.update(tx, pool_id, changes), lambda tx: rows.get(tx, WORK_POOL, pool_id))
 
 
 @operation("DELETE", "/work_pools/{name}", tag=TAG, status=204)

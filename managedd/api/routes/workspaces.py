@@ -48,7 +48,7 @@ async def update_workspace(ctx: Context, id: Id, workspace: WorkspaceUpdate) -> 
             workspaces.move(tx, id, workspace.plan)
         return workspaces.need(tx, id), keys.counts(tx).get(id, 0)
 
-    return _shown(ctx, *await ctx.write(body))
+    return _shown(ctx, *await ctx.change(body, lambda tx: _shown(ctx, workspaces.need(tx, id), 0)))
 
 
 @operation("DELETE", "/managed/workspaces/{id}", tag="Managed", status=204, scoped=False)

@@ -1,8 +1,15 @@
 // Buttons and forms call the API. What it refuses stands at the field that it is about, or else above the form.
+import { edits, rememberMade } from "./edits.js";
 import { collect, showErrors, clearErrors, give, showMoments } from "./forms.js";
+
+const CHANGED = "Somebody has changed this since you opened it. Nothing was saved, and what you have typed is still here. Open it anew in another tab, and compare. Changed: ";
 
 export function prepareCalls(root) {
   showMoments(root);
+  rememberMade(root);
+  root.addEventListener("page:changed", () => rememberMade(root));
+  // What a browser has kept of a form that was saved says no more what is there.
+  addEventListener("pageshow", (event) => event.persisted && root.querySelector("form[data-saved]") && location.reload());
   root.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-call]");
     if (!button) return;
@@ -19,21 +26,21 @@ export function prepareCalls(root) {
     if (!form) return;
     event.preventDefault();
     clearErrors(form);
-    let body;
+    let body, headers;
     try {
-      body = collect(form);
+      ({ body, headers } = edits(form, collect(form)));
     } catch (problem) {
       showErrors(form, { message: problem.message, errors: problem.errors ?? [] });
       return;
     }
-    await during(form.querySelector("[type=submit]"), () => perform(form.dataset, body, (problem) => showErrors(form, problem), form));
+    await during(form.querySelector("[type=submit]"), () => perform(form.dataset, body, (problem) => showErrors(form, problem), form, headers));
   });
 }
 
-export async function call(method, url, body) {
+export async function call(method, url, body, headers = {}) {
   const response = await fetch(url, {
     method,
-    headers: body === undefined ? {} : { "Content-Type": "application/json" },
+    headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   }).catch(() => undefined);
   if (response === undefined) throw { message: "managedd does not answer. Nothing was changed, as far as this page knows.", errors: [] };
@@ -41,6 +48,10 @@ export async function call(method, url, body) {
   const answer = await response.json().catch(() => null);
   if (response.ok) return answer;
   const detail = answer?.exception_detail;
+  if (response.status === 412) {
+    const message = CHANGED + said(detail?.changed);
+    throw { status: 412, message, errors: [{ loc: [], msg: message }] };
+  }
   throw {
     status: response.status,
     message: answer?.detail ?? answer?.exception_message ?? `${response.status} ${response.statusText}`,
@@ -48,16 +59,22 @@ export async function call(method, url, body) {
   };
 }
 
-async function perform({ call: method, url, next, told }, body, refused, form) {
+// Members as people read them.
+function said(names = []) {
+  return `${names.join(", ").replaceAll("_", " ")}.`;
+}
+
+async function perform({ call: method, url, next, told }, body, refused, form, headers) {
   let answer;
   try {
-    answer = await call(method, url, body);
+    answer = await call(method, url, body, headers);
   } catch (problem) {
     if (problem.status === 401) return location.reload();
     return refused(problem);
   }
   const against = refusal(answer, body);
   if (against) return refused({ message: against, errors: [] });
+  if (form) form.dataset.saved = "";
   if (told) tell(told);
   document.dispatchEvent(new CustomEvent("call:done", { detail: { method, url, answer, form } }));
   // `{name}` in the way is a member of the answer, or else of what was sent.

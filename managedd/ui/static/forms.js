@@ -194,7 +194,7 @@ export function markErrors(form, { message, errors }) {
   for (const error of errors) {
     const field = fieldOf(form, (error.loc ?? []).filter((step, at) => !(at === 0 && step === "body")));
     if (!field) {
-      others.push(`${(error.loc ?? []).join(" › ")}: ${error.msg}`);
+      others.push([(error.loc ?? []).join(" › "), error.msg].filter(Boolean).join(": "));
       continue;
     }
     first ??= field;

@@ -1,13 +1,16 @@
 // `old` becomes like `made` with as few touches as can be, so that focus, selection, scrolling, open menus and what somebody types stay.
 import { refreshChoices } from "./choices.js";
+import { isEdited } from "./edits.js";
 
 // What belongs to the person or to a script, not to the server.
 const KEPT = { DETAILS: ["open"], DIALOG: ["open"], TIME: ["title"], BUTTON: ["aria-busy"] };
 // Of an element with `data-keep`, whose script also shows and hides it.
-const KEPT_WITH_CHILDREN = ["hidden"];
+const KEPT_WITH_CHILDREN = ["hidden", "data-marks"];
 
 export function morph(old, made) {
   if (old.isEqualNode(made)) return;
+  // Of a form in which nobody is, the fields are the server's.
+  if (old.dataset?.marks !== undefined && old.dataset.marks !== made.dataset.marks && !isEdited(old)) return old.replaceWith(document.importNode(made, true));
   attributes(old, made);
   if (old.dataset?.keep !== undefined) return refreshChoices(old, made);
   if (old.localName?.includes("-")) return;
