@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 CACHED_STATEMENTS: Final = 128
 """What an operation or a loop asks again and again are some sixty of them."""
 LARGE_BYTES: Final = 2 * 1024
-"""Less than that of one value, or of one statement's text, is not counted."""
+"""Less than that of a statement's text, or of all the values that it was given, is not counted."""
 KEPT_BYTES: Final = 4 * 1024 * 1024
 """As much as one connection's statements may hold of what is large; then all of them are let go."""
 BYTES_PER_CHAR: Final = 10
 """Of a statement's program, for each character of its text."""
+BYTES_AT_MOST: Final = 4
+"""Of a character in UTF-8, as it is bound; of text that is all ASCII it is one."""
 
 
 class KeptStatements(sqlite3.Connection):
@@ -36,13 +41,34 @@ class KeptStatements(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As of any connection."""
-        large = len(sql) * BYTES_PER_CHAR if len(sql) > LARGE_BYTES else 0
+        self._weigh(sql, parameters)
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        """As of any connection. What it was given last is what the statement keeps."""
+        last: Any = ()
+
+        def noted() -> Iterator[Any]:
+            nonlocal last
+            for row in parameters:
+                last = row
+                yield row
+
+        try:
+            return super().executemany(sql, noted())
+        finally:
+            self._weigh(sql, last)
+
+    def _weigh(self, sql: str, parameters: Any) -> None:
+        length = 0
         for value in parameters.values() if parameters.__class__ is dict else parameters:
-            if (value.__class__ is str or value.__class__ is bytes) and len(value) > LARGE_BYTES:
-                large += len(value)
+            if value.__class__ is str or value.__class__ is bytes:
+                length += len(value)
+        large = len(sql) * BYTES_PER_CHAR if len(sql) > LARGE_BYTES else 0
+        if BYTES_AT_MOST * length > LARGE_BYTES and (bound := _bound_bytes(parameters)) > LARGE_BYTES:
+            large += bound
         if large or sql in self._held:
             self._hold(sql, large)
-        return super().execute(sql, parameters)
 
     def _hold(self, sql: str, size_bytes: int) -> None:
         self._held_bytes -= self._held.pop(sql, 0)
@@ -60,3 +86,12 @@ class KeptStatements(sqlite3.Connection):
                 super().execute(f"SELECT {number}").close()
             self._held.clear()
             self._held_bytes = 0
+
+
+def _bound_bytes(parameters: Any) -> int:
+    """At most so much is bound: text that is not all ASCII may be less in UTF-8."""
+    return sum(
+        len(value) if value.__class__ is bytes or value.isascii() else BYTES_AT_MOST * len(value)
+        for value in (parameters.values() if parameters.__class__ is dict else parameters)
+        if value.__class__ is str or value.__class__ is bytes
+    )

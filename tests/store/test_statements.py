@@ -57,6 +57,27 @@ def test_long_statements_count_as_what_they_are_compiled_to(connection: KeptStat
     assert connection.held_bytes > 0
 
 
+def test_what_is_bound_counts_in_bytes(connection: KeptStatements) -> None:
+    connection.execute("SELECT ?", ("€" * 10_000,)).fetchone()
+    assert connection.held_bytes >= len(("€" * 10_000).encode())
+
+
+def test_many_small_values_count_together(connection: KeptStatements) -> None:
+    places = ", ".join("?" * 200)
+    for number in range(20):
+        connection.execute(f"SELECT {number}, {places}", ["y" * 1000] * 200).fetchone()
+        assert min(number + 1, 15) * 200_000 <= connection.held_bytes <= KEPT_BYTES
+
+
+def test_what_many_rows_are_given_counts_as_the_last_of_them(connection: KeptStatements) -> None:
+    connection.execute("CREATE TABLE things (thing)")
+    rows = ((text,) for text in ("x", "x" * 10_000))
+    assert connection.executemany("INSERT INTO things VALUES (?)", rows).rowcount == 2
+    assert connection.held_bytes == 10_000
+    connection.executemany("INSERT INTO things VALUES (?)", [("x" * 10_000,), ("x",)])
+    assert connection.held_bytes == 0
+
+
 def test_a_statement_holds_what_it_was_given_last(connection: KeptStatements) -> None:
     for size in (10_000, 20_000, 30_000):
         connection.execute("SELECT :value", {"value": "x" * size}).fetchone()
