@@ -10,8 +10,10 @@ import functools
 import gc
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -57,8 +59,9 @@ class WeighedDaemon(LiveDaemon):
     def __init__(self, folder: Path, *, settings: Mapping[str, Mapping[str, Any]], keeps: bool = False) -> None:
         program = (sys.executable, "-m", "tests.support.weighed")
         super().__init__(folder, docker_host=None, settings=settings, program=program)
-        # Paths of sockets are short.
-        self._path = f"/tmp/weighed-{os.getpid()}-{id(self)}"
+        # Paths of sockets are short, and nobody else may make this one first.
+        self._own = Path(tempfile.mkdtemp(prefix="weighed-"))
+        self._path = str(self._own / "socket")
         self.environment[SOCKET] = self._path
         if keeps:
             self.environment[KEEPS] = "1"
@@ -75,7 +78,7 @@ class WeighedDaemon(LiveDaemon):
         return Weight(**json.loads(told))
 
     def remove_leftovers(self) -> None:
-        Path(self._path).unlink(missing_ok=True)
+        shutil.rmtree(self._own, ignore_errors=True)
         super().remove_leftovers()
 
 
