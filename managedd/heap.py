@@ -20,12 +20,14 @@ SPARE_BYTES: Final = 4 * 1024 * 1024
 """So much may be free at the end of a heap: with little, each transaction gives back what the next one takes, and the system's work on these pages
 takes as long as the transaction."""
 CHOSEN_BY: Final = "MALLOC_"
-"""Whoever sets such variables has chosen for themselves."""
+TUNABLES: Final = "GLIBC_TUNABLES"
+TUNED_BY: Final = "glibc.malloc."
+"""Whoever sets such variables, or such tunables, has chosen for themselves."""
 
 
 def hold() -> bool:
     """Whether this process's heap is bounded so from now on. Before there are threads; other C libraries than glibc have no such settings."""
-    if any(name.startswith(CHOSEN_BY) for name in os.environ):
+    if TUNED_BY in os.environ.get(TUNABLES, "") or any(name.startswith(CHOSEN_BY) for name in os.environ):
         return False
     chosen = ((_M_ARENA_MAX, ARENAS), (_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, SPARE_BYTES))
     with suppress(ImportError, OSError, AttributeError):
