@@ -255,7 +255,7 @@ async def test_who_sends_schedules_keeps_no_reader_of_the_store(api: ApiClient, 
 async def test_one_who_foretells_has_one_schedule_reckoned_and_one_waiting(
     api: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go = anyio.Event(), threading.Event()
+    begun, answered, go = anyio.Event(), anyio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     occurrences = recurrence.occurrences
 
@@ -269,14 +269,14 @@ async def test_one_who_foretells_has_one_schedule_reckoned_and_one_waiting(
 
     async def foretell() -> None:
         answers.append((await api.post("/managed/schedules/times", {"schedule": CRON}))[0])
+        answered.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(foretell)
         await begun.wait()
         for _ in range(2):
             tasks.start_soon(foretell)
-        while not answers:
-            await anyio.sleep(0.01)
+        await answered.wait()
         assert answers == [429]
         # What is foretold keeps nothing else from being answered.
         assert (await api.post("/flow_runs/filter", {"limit": 1}))[0] == 200
