@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from managedd.errors import not_found
+from managedd.errors import invalid, not_found
 from managedd.store import rows
 from managedd.store.resources import WORK_QUEUE
 
@@ -55,5 +55,9 @@ def ensure_queue(tx: Tx, pool_id: str, name: str) -> str:
     found: str | None = tx.scalar("SELECT id FROM work_queues WHERE work_pool_id = ? AND name = ?", (pool_id, name))
     if found is not None:
         return found
+    if name in {".", ".."}:
+        raise invalid(
+            f"work_queue_name: {name!r} can't be a queue's name: clients take it for a place in the path of a URL"
+        )
     last: int = tx.scalar("SELECT coalesce(max(priority), 0) FROM work_queues WHERE work_pool_id = ?", (pool_id,))
     return rows.insert(tx, WORK_QUEUE, {"work_pool_id": pool_id, "name": name, "priority": last + 1})

@@ -145,7 +145,8 @@ def _tags(tags: list[str]) -> list[str]:
     return tags
 
 
-def _addressable(name: str) -> str:
+def addressable(name: str) -> str:
+    """`name`, unless a URL can't hold it in its path."""
     if name in {".", ".."}:
         raise ValueError(
             f"{name!r} can't be a name here: it stands in URLs, where clients take it for a place in the path, so nothing of that name could be reached"
@@ -199,7 +200,7 @@ Parameters = Annotated[dict[str, Any], AfterValidator(_within(MAX_PARAMETERS_BYT
 Template = Annotated[dict[str, Any], AfterValidator(_within(MAX_TEMPLATE_BYTES, "a job template"))]
 """The base job template of a work pool: a JSON object of at most 1 MiB."""
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN), AfterValidator(at_most(MAX_NAME_CHARS, "characters"))]
-PathName = Annotated[Name, AfterValidator(_addressable)]
+PathName = Annotated[Name, AfterValidator(addressable)]
 """The name of what is reached by its name alone."""
 RunName = Annotated[str, BeforeValidator(named), AfterValidator(at_most(MAX_NAME_CHARS, "characters"))]
 """The name of a run; one is made up for null and the empty string."""

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from managedd.model.states import StateType
-from managedd.wire.base import Body, Id, Int, Model, Name, NonNegative, Paginated, Positive, Row, Tags, Timestamp
+from managedd.wire.base import (
+    Body,
+    Id,
+    Int,
+    Model,
+    Name,
+    NonNegative,
+    Paginated,
+    PathName,
+    Positive,
+    Row,
+    Tags,
+    Timestamp,
+    addressable,
+)
 
 
 class WorkQueueStatus(StrEnum):
@@ -28,7 +43,7 @@ class QueueFilter(Model):
 class WorkQueueCreate(Body):
     """A work queue to create."""
 
-    name: Name
+    name: PathName
     description: str | None = ""
     is_paused: bool = False
     concurrency_limit: NonNegative | None = None
@@ -39,7 +54,7 @@ class WorkQueueCreate(Body):
 class WorkQueueUpdate(Body):
     """What may change on a work queue."""
 
-    name: str | None = None
+    name: Annotated[str, AfterValidator(addressable)] | None = None
     description: str | None = None
     is_paused: bool = False
     concurrency_limit: NonNegative | None = None

@@ -220,14 +220,14 @@ def test_a_template_declares_its_variables(template: dict[str, Any], good: bool)
 
 
 @pytest.mark.parametrize("wrong", [".", ".."])
-def test_a_pool_has_a_name_by_which_it_is_reached(wrong: str) -> None:
-    """Nothing else of it stands in a URL, and clients take such a name for a place in the path; flows and queues are reached by their ids too."""
-    with pytest.raises(ValidationError, match="nothing of that name could be reached"):
-        WorkPoolCreate.model_validate({"name": wrong})
-    for right in ("...", ".a", "a.", "a..b"):
-        assert WorkPoolCreate.model_validate({"name": right}).name == right
-    for model in (FlowCreate, WorkQueueCreate):
-        assert model.model_validate({"name": wrong}).model_dump()["name"] == wrong
+def test_pools_and_their_queues_have_names_by_which_they_are_reached(wrong: str) -> None:
+    """Nothing else of it stands in a URL, and clients take such a name for a place in the path; flows are reached by their ids too."""
+    for model in (WorkPoolCreate, WorkQueueCreate):
+        with pytest.raises(ValidationError, match="nothing of that name could be reached"):
+            model.model_validate({"name": wrong})
+        for right in ("...", ".a", "a.", "a..b"):
+            assert model.model_validate({"name": right}).model_dump()["name"] == right
+    assert FlowCreate.model_validate({"name": wrong}).name == wrong
 
 
 def test_a_pools_name_is_not_blank() -> None:
