@@ -6,12 +6,12 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from managedd import ids
 from managedd.api import browser, errors, login, rights, sessions, surface
 from managedd.api.audit import refusals_noted
-from managedd.api.auth import Listener, authenticate, credential, enter
+from managedd.api.auth import Listener, authenticate, believed, credential, enter
 from managedd.api.context import ANONYMOUS, Actor, Context, Reply, Services
 from managedd.api.forwarded import Proxies, middleware
 from managedd.api.limits import Limits, read_body, source_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = get_log("api")
 
 PREFIX = "/api"
+HEALTH = "/health"
 WEBSOCKET = "WS"
 """The method name of operations that are websockets."""
 MAX_VERSION_PARTS = 3
@@ -49,9 +50,7 @@ class Api:
     def __init__(self, services: Services, listener: Listener) -> None:
         self._services = services
         self.limits = Limits(services.settings.server)
-        # Runs come by no proxy, and an address of theirs may lie in a trusted network.
-        trusted = services.settings.server.trusted_proxies if listener is Listener.CLIENTS else ()
-        self.proxies = Proxies(trusted)
+        self.proxies = Proxies(believed(listener, services.settings.server))
         self.document = ServedDocument(surface.all_operations, services.threads)
         self.listener = listener
         self._site: Site | None = None
@@ -117,7 +116,7 @@ class Api:
         if not self._services.ready and not operation.early:
             return self._maintenance()
         _check_api_version(request)
-        if self.listener is Listener.CLIENTS and self._services.settings.is_open:
+        if self.listener is Listener.CLIENTS and self._services.settings.is_open and not _is_probe(request, path):
             browser.check(request)
         actor = await self._actor(request, operation, account, workspace)
         context = Context(
@@ -178,6 +177,11 @@ class Api:
         if operation.scoped or workspace != ids.DEFAULT_WORKSPACE_ID:
             await enter(self._services, actor, account, workspace)
         return actor
+
+
+def _is_probe(request: web.Request, path: str | None) -> bool:
+    """Whether a load balancer asks whether the daemon is up. No browser speaks HTTP/1.0, and the answer tells nothing else."""
+    return path == HEALTH and request.version < HttpVersion11
 
 
 def _scope(raw_path: str) -> tuple[str | None, str, str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from managedd.api.context import Services
+    from managedd.config import ServerSection
 
 
 class Listener(StrEnum):
@@ -34,6 +35,11 @@ class Listener(StrEnum):
     """Answers nothing without a run's key."""
     SOCKET = "socket"
     """The operator's unix socket in the data directory: mode 0600 is the credential."""
+
+
+def believed(listener: Listener, server: ServerSection) -> tuple[str, ...]:
+    """The proxies that are believed there. Runs come by none, and an address of theirs may lie in a trusted network."""
+    return tuple(server.trusted_proxies) if listener is Listener.CLIENTS else ()
 
 
 MAX_CREDENTIAL_LENGTH = 1024

@@ -67,6 +67,15 @@ async def test_what_nginx_speaks_by_itself_is_refused_while_nobody_is_asked_for_
     assert ("A proxy has sent this request on (HTTP/1.0)" in answer) is (status == 403)
 
 
+async def test_a_load_balancer_s_probe_is_answered_though_it_speaks_an_old_http(api: ApiClient) -> None:
+    """As HAProxy's `option httpchk GET /api/health` sends it: without a host."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.http.port)
+    writer.write(b"GET /api/health HTTP/1.0\r\n\r\n")
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert (answer.split(" ", 2)[1], answer.endswith("true")) == ("200", True)
+
+
 async def test_the_configured_host_is_answered(api: ApiClient, services: Services) -> None:
     server = services.settings.server.model_copy(update={"host": "127.9.9.9"})
     services.settings = services.settings.model_copy(update={"server": server})

@@ -218,6 +218,12 @@ async def test_from_anybody_else_the_scheme_is_not_believed(services: Services) 
         assert (await next_page(api, told)).startswith(f"http://127.0.0.1:{api.http.port}/api/events/filter/next?")
 
 
+async def test_only_the_clients_listener_believes_what_a_proxy_took_off(services: Services) -> None:
+    async with serving(services, listener=Listener.SOCKET, trusted_proxies=["127.0.0.1"]) as api:
+        found = await next_page(api, {HOST: "localhost", "X-Forwarded-Prefix": "/flows"})
+        assert found.startswith(f"http://127.0.0.1:{api.http.port}/api/events/filter/next?")
+
+
 async def test_the_runs_listener_believes_nobody(services: Services) -> None:
     proxies = Api(services, Listener.RUNS).proxies
     assert "127.0.0.1" not in proxies

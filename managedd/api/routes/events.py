@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import FailFast, Field
 
+from managedd.api.auth import believed
 from managedd.api.context import Context
 from managedd.api.event_intake import receive
 from managedd.api.event_pages import MAX_PAGE_EVENTS, PAGE_EVENTS, Place, next_page, not_valid
@@ -42,7 +43,7 @@ async def create_events(ctx: Context, *, events: Annotated[list[Event], FailFast
 
 
 def _next_page(ctx: Context, place: Place) -> str | None:
-    return next_page(ctx.request, place, ctx.services.settings.server.trusted_proxies)
+    return next_page(ctx.request, place, believed(ctx.listener, ctx.services.settings.server))
 
 
 @operation("POST", "/events/filter", tag="Events", returns=EventPage)
