@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from aiohttp import web
 
+from managedd.api.context import Actor
 from managedd.api.errors import PASSING
 from managedd.api.key_watch import holders
 from managedd.api.operation import InvalidRequest
@@ -91,11 +92,15 @@ def _person(ask: Ask) -> str | None:
     return ask.actor.key_id or ask.actor.session_id
 
 
+def as_any(actor: Actor) -> Actor:
+    """Whoever may see the same: a page that is made once for all of them can't hold what only one of them should see."""
+    return Actor(kind=actor.kind, level=actor.level, account_id=actor.account_id, workspace_id=actor.workspace_id)
+
+
 def _asked(ask: Ask) -> Hashable:
     """All that a page's content depends on: what is asked for, and what who asks may see. Who has the same sees the same."""
     query = [each for each in ask.query.items() if each[0] != SEEN]
-    actor = ask.actor
-    return ask.request.rel_url.raw_path, tuple(query), actor.kind, actor.level, actor.account_id, actor.workspace_id
+    return ask.request.rel_url.raw_path, tuple(query), as_any(ask.actor)
 
 
 async def _send_news(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -120,7 +121,8 @@ class Site:
         return _html(request, whole, headers=_beyond(shown.get("connect", ())))
 
     async def _part(self, ask: Ask, found: Page, values: Mapping[str, str]) -> str:
-        """What of the page changes."""
+        """What of the page changes, for all who may see the same."""
+        ask = replace(ask, actor=live.as_any(ask.actor))
         return render(found.template, await self._values(ask, found, values))
 
     async def _values(self, ask: Ask, found: Page, values: Mapping[str, str]) -> dict[str, Any]:
