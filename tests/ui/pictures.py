@@ -33,7 +33,7 @@ SIZES: Final = {"wide": (1280, 900), "narrow": (390, 800)}
 SCHEMES: Final = ("light", "dark")
 MOST_PIXELS: Final = 1600
 """Of a page's height."""
-QUALITY: Final = 45
+QUALITY: Final = 34
 BESIDE: Final = ("sign_in", "failure")
 """Templates of what is shown where no page is."""
 
