@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from managedd import ids
 from tests.api.deployed import flow_of
 from tests.api.test_auth import bearer
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-OTHER = f"/account/{ids.new_id()}/workspace/{ids.new_id()}"
+OTHER = "/account/01a20000-0000-7000-8000-00000000000a/workspace/01a20000-0000-7000-8000-00000000000b"
 
 
 async def _read(site: Pages, path: str, key: str | None = None) -> tuple[int, str]:
