@@ -61,7 +61,7 @@ class Looking:
     def check(self) -> None:
         """Nothing was wrong so far but what was expected."""
         unexpected = [each for each in self.complaints if not any(part in each for part in self.expected)]
-        assert unexpected == []
+        assert unexpected == [], unexpected
 
     async def is_hacked(self) -> bool:
         """Whether a stranger's script has run."""

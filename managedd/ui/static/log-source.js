@@ -1,9 +1,10 @@
 // One run's log on the server: parts of it by number or by search, and what comes, from a cursor on.
 const MAX_CHARS = 4000;
 const PATIENCE_MS = [500, 1000, 2000, 4000, 8000];
+const REFUSED = 1008; // "policy violation": the run is gone, or nobody may read it any more; asking again helps nobody
 
 export class LogSource extends EventTarget {
-  // Events: `lines` { lines }, `open`, `lost`, `ended` { state }.
+  // Events: `lines` { lines }, `open`, `lost`, `refused` { message }, `ended` { state }.
   #api;
   #run;
   #socket;
@@ -43,10 +44,11 @@ export class LogSource extends EventTarget {
     const socket = new WebSocket(url);
     this.#socket = socket;
     socket.addEventListener("message", (event) => this.#socket === socket && this.#take(event.data));
-    socket.addEventListener("close", () => {
+    socket.addEventListener("close", ({ code, reason }) => {
       if (this.#socket !== socket) return;
       this.#socket = undefined;
-      this.lost(resume);
+      if (code === REFUSED) this.#tell("refused", { message: reason });
+      else this.lost(resume);
     });
   }
 

@@ -18,12 +18,13 @@ class LogView extends HTMLElement {
   #level = null;
   #ended = null;
   #isLost = false;
+  #refused = null; // why there is nothing more to come
   #search;
   #news = { lines: 0, errors: 0 };
   #telling;
   #epoch = 0; // another one whenever numbers mean other lines
   // The rest of the page has found the daemon again: it is not waited for any longer.
-  #back = () => this.#isLost && !this.#ended && this.#sync();
+  #back = () => this.#isLost && !this.#ended && !this.#refused && this.#sync();
 
   connectedCallback() {
     this.#source = new LogSource(document.body.dataset.api, this.getAttribute("run"));
@@ -36,6 +37,7 @@ class LogView extends HTMLElement {
     this.#source.addEventListener("lines", (event) => this.#take(event.detail.lines));
     this.#source.addEventListener("open", () => this.#is({ lost: false }));
     this.#source.addEventListener("lost", () => this.#is({ lost: true }));
+    this.#source.addEventListener("refused", (event) => this.#is({ refused: event.detail.message }));
     this.#source.addEventListener("ended", (event) => this.#is({ ended: event.detail.state }));
     document.addEventListener("page:back", this.#back);
     this.#sync();
@@ -124,11 +126,12 @@ class LogView extends HTMLElement {
 
   // --- what is said ---
 
-  #is({ lost = this.#isLost, ended = this.#ended }) {
+  #is({ lost = this.#isLost, ended = this.#ended, refused = null }) {
     if (lost !== this.#isLost) this.#tell(lost ? "The connection to the log is lost." : "The log is connected again.");
     if (ended && !this.#ended) this.#tell(`The run has ended: ${ended.name}.`);
     this.#isLost = lost;
     this.#ended = ended;
+    this.#refused = refused;
     this.#show();
   }
 
@@ -138,9 +141,10 @@ class LogView extends HTMLElement {
     const number = (value) => value.toLocaleString("en");
     place.textContent = total ? `Lines ${number(seen.first)}–${number(seen.last)} of ${number(total)}` : "No lines yet";
     if (this.#ended) state.textContent = `The run has ended: ${this.#ended.name}`;
+    else if (this.#refused) state.textContent = this.#refused;
     else if (this.#isLost) state.textContent = "Connection lost; trying again";
     else state.textContent = "Live";
-    state.dataset.state = this.#ended ? "ended" : this.#isLost ? "lost" : "live";
+    state.dataset.state = this.#ended ? "ended" : this.#refused || this.#isLost ? "lost" : "live";
     const fresh = this.#window.fresh;
     news.hidden = isFollowing || !fresh;
     if (fresh) news.textContent = `${number(fresh)} new ${fresh === 1 ? "line" : "lines"} ↓`;
