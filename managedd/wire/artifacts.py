@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from managedd.ids import new_id
-from managedd.wire.base import MAX_NAME_CHARS, Body, Id, Json, Model, Row, Timestamp, at_most
+from managedd.wire.base import MAX_NAME_CHARS, Body, Id, Int, Json, Model, Row, Timestamp, at_most
 
 MAX_METADATA_CHARS = 500
 
@@ -78,7 +78,7 @@ class ArtifactBeginning(Model):
     """None: there is none, or it is too long."""
     beginning: str | None
     """Of data that is too long: of a text what it begins with, of anything else the first of its JSON."""
-    chars: int
+    chars: Int
     """Of the data as JSON."""
     flow_run_id: Id | None
     task_run_id: Id | None
